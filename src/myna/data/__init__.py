@@ -1,0 +1,1 @@
+"""Token ids to shards on disk to batches in memory."""

@@ -1,0 +1,71 @@
+"""Everything that can go wrong, as one small tree.
+
+An error that a person can mend is a `MynaError`. Its message is one line that says what is wrong, where, and
+what to do about it; the command line prints that line and exits with `exit_code`. Anything else that escapes
+is a defect of ours: it keeps its traceback and exits 1.
+
+    MynaError              exit 2
+    ├── UsageError         a wrong option, recipe or combination of them
+    ├── TextError          text that cannot be encoded: lone surrogates, bytes that are not UTF-8
+    ├── TokenizerError     a file that is no tokenizer, ids outside the vocabulary, an impossible vocabulary
+    ├── DataError          a corpus or dataset that is missing, empty, too short, damaged, or of another tokenizer
+    ├── DownloadError      a file that could not be fetched, or is not the file it should be
+    ├── ModelError         an impossible shape, or weights that don't fit it
+    ├── CheckpointError    a checkpoint that is damaged or was never whole
+    ├── DeviceError        a device or precision that this machine does not have
+    ├── OutputError        a place that can't be written, or that holds something else
+    ├── DivergedError      training met a NaN or an infinity
+    └── Stopped            exit 75: a signal ended the work, and what was done is saved
+"""
+
+
+class MynaError(Exception):
+    """Base of all errors with a message for a person."""
+
+    exit_code = 2
+
+
+class UsageError(MynaError):
+    """A wrong option, recipe or combination of them."""
+
+
+class TextError(MynaError):
+    """Text that cannot be encoded."""
+
+
+class TokenizerError(MynaError):
+    """Not a tokenizer, or one that cannot do what was asked."""
+
+
+class DataError(MynaError):
+    """A corpus or dataset that cannot be used."""
+
+
+class DownloadError(MynaError):
+    """A file that could not be fetched whole and verified."""
+
+
+class ModelError(MynaError):
+    """A model shape that is impossible, or weights that don't fit it."""
+
+
+class CheckpointError(MynaError):
+    """A checkpoint that is damaged or incomplete."""
+
+
+class DeviceError(MynaError):
+    """A device or precision that this machine does not have."""
+
+
+class OutputError(MynaError):
+    """A place that can't be written, or holds something that must not be overwritten."""
+
+
+class DivergedError(MynaError):
+    """A loss or gradient that is not finite."""
+
+
+class Stopped(MynaError):
+    """A signal ended the work; what was done is saved, so the same call goes on from there."""
+
+    exit_code = 75

@@ -1,0 +1,198 @@
+"""Files that are either whole or absent: atomic writes, hashes, verified downloads, safetensors.
+
+Every write goes to a temporary sibling, is flushed to the disk, and is renamed into place, so a reader (or a
+crash) never meets half a file. The safetensors writer is ours for the same reason: each of its writes can be
+synced, and its errors seen.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from myna.errors import DownloadError, OutputError
+
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    """The SHA-256 of some bytes, as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's content, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON as this project writes it: UTF-8, two-space indent, a final newline, keys in the order given."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable: a rename is on the disk only after its directory is."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and flushes it to the disk. Not atomic by itself: use it inside `atomic_directory`."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Puts `data` at `path`, whole or not at all.
+
+    Raises:
+        OutputError: the place can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_synced(temporary, data)
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another place or free it") from error
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yields a temporary sibling to fill; renames it to `path` when the block ends well, removes it when not.
+
+    The files inside must be written with `write_synced` (or synced by whoever writes them). `path` must not exist.
+
+    Raises:
+        OutputError: `path` exists, or the place can't be written.
+    """
+    if path.exists():
+        raise OutputError(f"{path} already exists; remove it or choose another place")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        sync_directory(temporary)
+        os.rename(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place or free it") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def ensure_writable_directory(path: Path) -> None:
+    """Makes a directory and proves that a file can be created in it, before long work begins.
+
+    Raises:
+        OutputError: it can't be made, or not written to.
+    """
+    probe = path / f".write-probe.{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write to the folder {path}: {error.strerror}; choose another place") from error
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    timeout_s: float = 60.0,
+    on_bytes: Callable[[int, int | None], None] | None = None,
+) -> Path:
+    """Fetches `url` to `path`, verified, or leaves nothing behind.
+
+    Args:
+        sha256: the published hash; without it only the announced length is checked.
+        on_bytes: called with (bytes so far, total or None) after each piece.
+    Raises:
+        DownloadError: no connection, an HTTP error, a body cut short, or another file than the published one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    digest = hashlib.sha256()
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "myna"})
+        with urllib.request.urlopen(request, timeout=timeout_s) as response, open(temporary, "wb") as file:
+            announced = response.headers.get("Content-Length")
+            total = int(announced) if announced else None
+            received = 0
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                digest.update(chunk)
+                received += len(chunk)
+                if on_bytes:
+                    on_bytes(received, total)
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and received != total:
+            raise DownloadError(f"{url}: {received} of {total} bytes came; try again")
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise DownloadError(
+                f"{url}: not the published file (SHA-256 {digest.hexdigest()}, expected {sha256}); "
+                "a proxy or login page may have answered in its place"
+            )
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DownloadError(f"cannot download {url}: {reason}; check the network, or give a local file") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return path
+
+
+SAFETENSORS_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8"}
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors in the safetensors format, in the order given, and flushes them to the disk.
+
+    Args:
+        tensors: name -> array of one of `SAFETENSORS_DTYPES`; made contiguous one at a time, so the extra
+            memory is at most one tensor.
+    Source:
+        https://huggingface.co/docs/safetensors: an 8-byte little-endian header length, a JSON header of dtype,
+        shape and offsets (padded with spaces to 8 bytes), then the raw little-endian data.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
+    offset = 0
+    for name, array in tensors.items():
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    encoded += b" " * (-len(encoded) % 8)
+    with open(path, "wb") as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for array in tensors.values():
+            file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Batches to logits to checkpoints: the GPT-2 network, its loss, its files."""

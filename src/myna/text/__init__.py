@@ -1,0 +1,1 @@
+"""Raw text to token ids: byte-pair encoding and the tokenizers made with it."""
