@@ -21,7 +21,12 @@ COMMANDS = {
 
 def usage() -> str:
     """The text of `myna --help`."""
-    lines = ["usage: myna COMMAND [OPTIONS]", "", "Reproduce GPT-2: from raw text to a trained, scored, sampled model.", ""]
+    lines = [
+        "usage: myna COMMAND [OPTIONS]",
+        "",
+        "Reproduce GPT-2: from raw text to a trained, scored, sampled model.",
+        "",
+    ]
     width = max(map(len, COMMANDS))
     lines += [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     lines += ["", "`myna COMMAND --help` lists a command's options. Start with `myna train`."]

@@ -65,7 +65,7 @@ class DivergedError(MynaError):
     """A loss or gradient that is not finite."""
 
 
-class Stopped(MynaError):
+class Stopped(MynaError):  # noqa: N818 (not a fault)
     """A signal ended the work; what was done is saved, so the same call goes on from there."""
 
     exit_code = 75

@@ -71,7 +71,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another place or free it") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; choose another place or free it"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -94,7 +96,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
         sync_directory(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place or free it") from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose another place or free it"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -111,7 +115,9 @@ def ensure_writable_directory(path: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"cannot write to the folder {path}: {error.strerror}; choose another place") from error
+        raise OutputError(
+            f"cannot write to the folder {path}: {error.strerror}; choose another place"
+        ) from error
 
 
 def download(
@@ -158,7 +164,9 @@ def download(
         sync_directory(path.parent)
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"cannot download {url}: {reason}; check the network, or give a local file") from error
+        raise DownloadError(
+            f"cannot download {url}: {reason}; check the network, or give a local file"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -168,7 +176,9 @@ def download(
 SAFETENSORS_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8"}
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes tensors in the safetensors format, in the order given, and flushes them to the disk.
 
     Args:
@@ -193,6 +203,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: M
         file.write(len(encoded).to_bytes(8, "little"))
         file.write(encoded)
         for array in tensors.values():
-            file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())

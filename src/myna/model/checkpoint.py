@@ -1,0 +1,187 @@
+"""Checkpoints: a directory that the ecosystem loads as it lies, written atomically and verified when read.
+
+`config.json`, `model.safetensors`, the tokenizer's files and `generation_config.json` are what transformers reads.
+Beside them lie the training state and `manifest.json`: the size and SHA-256 of every file, and last the SHA-256 of
+the manifest's own text before that line. A checkpoint is sound when all of it agrees.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from myna.errors import CheckpointError
+from myna.files import (
+    atomic_directory,
+    json_bytes,
+    sha256_bytes,
+    sha256_file,
+    write_safetensors,
+    write_synced,
+)
+from myna.model.gpt2 import GPT
+from myna.model.weights import (
+    PREFIX,
+    from_hugging_face,
+    generation_config,
+    hugging_face_config,
+    read_safetensors,
+    to_hugging_face,
+)
+from myna.text.tokenizer import Tokenizer
+
+MANIFEST = "manifest.json"
+TRAIN_TENSORS = "train_state.safetensors"
+TRAIN_STATE = "train_state.json"
+_STEP = re.compile(r"step_(\d{8,})")
+
+
+def checkpoint_name(step: int) -> str:
+    """The directory of a step.
+
+    >>> checkpoint_name(500)
+    'step_00000500'
+    """
+    return f"step_{step:08d}"
+
+
+def checkpoint_step(path: Path) -> int:
+    """The number in such a name."""
+    match = _STEP.fullmatch(path.name)
+    if match is None:
+        raise CheckpointError(f"{path} is not named like a checkpoint (step_00000500)")
+    return int(match[1])
+
+
+def save_checkpoint(
+    path: Path,
+    model: GPT,
+    tokenizer: Tokenizer,
+    optimizer_tensors: Mapping[str, Mapping[str, Tensor]],
+    train_state: Mapping[str, Any],
+) -> None:
+    """Writes a checkpoint, whole or not at all. One that is there and sound is left as it is.
+
+    Args:
+        optimizer_tensors: kind (`exp_avg`, ...) -> parameter name -> tensor shaped like the parameter.
+        train_state: what else a resume needs, as JSON.
+    Raises:
+        OutputError: it can't be written; the directory is then absent.
+    """
+    if path.exists():
+        if is_sound(path):
+            return
+        set_aside(path)
+    with atomic_directory(path) as directory:
+        write_synced(directory / "config.json", json_bytes(hugging_face_config(model.config, tokenizer.eot)))
+        write_synced(directory / "generation_config.json", json_bytes(generation_config(tokenizer.eot)))
+        tokenizer.save(directory)
+        write_safetensors(directory / "model.safetensors", to_hugging_face(model.state_dict(), model.config))
+        moments: dict[str, np.ndarray] = {}
+        for kind, tensors in optimizer_tensors.items():
+            moments |= {f"{kind}.{name}": a for name, a in to_hugging_face(tensors, model.config).items()}
+        write_safetensors(directory / TRAIN_TENSORS, moments)
+        write_synced(directory / TRAIN_STATE, json_bytes(dict(train_state)))
+        write_synced(directory / MANIFEST, _manifest(directory))
+
+
+def load_train_state(path: Path, model: GPT) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What `save_checkpoint` was given as `optimizer_tensors` and `train_state`.
+
+    Raises:
+        CheckpointError: it holds no training state, or not this model's.
+    """
+    kinds: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in read_safetensors(path / TRAIN_TENSORS).items():
+        kind, _, rest = name.partition("." + PREFIX)
+        kinds.setdefault(kind, {})[rest] = array
+    where = str(path / TRAIN_TENSORS)
+    tensors = {kind: from_hugging_face(arrays, model.config, where) for kind, arrays in kinds.items()}
+    return tensors, json.loads((path / TRAIN_STATE).read_text("utf-8"))
+
+
+def _manifest(directory: Path) -> bytes:
+    files = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
+    entries = [
+        {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files
+    ]
+    body: dict[str, Any] = {"format": "myna checkpoint 1", "files": entries}
+    return json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))})
+
+
+def verify(path: Path) -> None:
+    """Reads every byte of a checkpoint and compares it with the manifest.
+
+    Raises:
+        CheckpointError: the first file that is missing or not what was written.
+    """
+    manifest = path / MANIFEST
+    try:
+        raw = manifest.read_bytes()
+        stated = json.loads(raw)
+        body = {key: value for key, value in stated.items() if key != "sha256"}
+        # The bytes themselves are compared, so that no edit is equal "as JSON".
+        if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:
+            raise CheckpointError(f"{manifest} was changed after it was written; use another checkpoint")
+        for entry in body["files"]:
+            file = path / entry["file"]
+            if not file.is_file():
+                raise CheckpointError(f"{file} is missing; use another checkpoint")
+            if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
+                raise CheckpointError(
+                    f"{file} is damaged (size or SHA-256 differ from the manifest); use another checkpoint"
+                )
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{manifest} is missing; the checkpoint was never whole") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{manifest} is not a manifest: {error!r}; use another checkpoint") from error
+
+
+def is_sound(path: Path) -> bool:
+    """Whether `verify` passes."""
+    try:
+        verify(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged checkpoint to `*.damaged`, so that nothing takes it for a sound one."""
+    target = path.with_name(path.name + ".damaged")
+    number = 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.damaged{number}")
+    os.rename(path, target)
+    return target
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """The checkpoints in a run's `checkpoints/`, newest first, sound or not."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        (p for p in directory.iterdir() if _STEP.fullmatch(p.name)), key=checkpoint_step, reverse=True
+    )
+
+
+def newest_sound(directory: Path, on_damaged: Callable[[Path, CheckpointError], None]) -> Path | None:
+    """The newest checkpoint that verifies, or None where there is none.
+
+    Args:
+        on_damaged: called for each newer one that doesn't, with what is wrong.
+    """
+    for path in list_checkpoints(directory):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            on_damaged(path, error)
+        else:
+            return path
+    return None

@@ -1,0 +1,228 @@
+"""The GPT-2 network, for every size of GPT-2 and GPT-3.
+
+The letters of the shapes, here and everywhere:
+
+    B  sequences in a batch        C  model width (n_embd)     V  vocabulary, as the tokenizer counts it
+    T  positions in a sequence     H  attention heads          L  layers
+                                   D  head width, C / H
+
+Sources:
+    GPT-2: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3: pre-norm
+    blocks, a last layer norm, residual projections scaled by 1/sqrt(number of residual layers) at the start.
+    GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1: the same network, 2048 positions. (Its alternating
+    sparse attention is not reproduced; every layer here is dense.)
+    What the paper leaves out (tanh GELU, standard deviations 0.02, tied embeddings) is from OpenAI's released code.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from myna.errors import ModelError
+from myna.model.cache import KVCache, LayerCache
+
+if TYPE_CHECKING:
+    from myna.text.tokenizer import Tokenizer
+
+# Matrix products are fastest when their sides are multiples of a power of two; 50257 is odd. (The lecture pads to
+# 50304, which is 393 * 128.)
+VOCABULARY_MULTIPLE = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig:
+    """The shape of the network. The defaults are GPT-2 124M's.
+
+    >>> GPTConfig().padded_vocab_size
+    50304
+
+    Raises:
+        ModelError: a shape that cannot be.
+    """
+
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    block_size: int = 1024  # T at most: there are as many position embeddings
+    vocab_size: int = 50257  # V: the ids the tokenizer knows
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"model shape: {name} is {getattr(self, name)}; give 1 or more")
+        if self.n_embd % self.n_head:
+            raise ModelError(
+                f"model shape: width n_embd {self.n_embd} does not divide into n_head {self.n_head} heads; "
+                f"give a multiple of {self.n_head}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ModelError(
+                f"model shape: dropout is {self.dropout}; give a fraction from 0 up to, not including, 1"
+            )
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the embedding as computed with; those from `vocab_size` on stand for no token."""
+        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+class Attention(nn.Module):
+    """Causal self-attention over all heads at once."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
+            for part in self.c_attn(x).split(C, dim=2)
+        )
+        dropout = self.dropout if self.training else 0.0
+        if cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        else:
+            k, v = cache.append(k, v)  # (B, H, S, D), S = all positions so far
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask(T), dropout_p=dropout)
+        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        return self.resid_dropout(self.c_proj(y))
+
+
+class MLP(nn.Module):
+    """Four times wider in between, with GELU in the tanh form that GPT-2 was trained with."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+
+
+class Block(nn.Module):
+    """Tokens talk (attention), then think (MLP); the residual stream passes through untouched."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """Token ids in, logits for the next token out.
+
+    >>> model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=16, vocab_size=50))
+    >>> model(torch.zeros(2, 5, dtype=torch.int64)).shape
+    torch.Size([2, 5, 50])
+    """
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """GPT-2's initial weights, drawn from torch's global generator.
+
+        Normal with deviation 0.02, biases zero; the two projections a block adds to the residual stream are scaled
+        by 1/sqrt(2L), so that the stream's variance doesn't grow with depth. Rows that pad the vocabulary are zero,
+        and stay so: no gradient reaches them.
+        """
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                elif ".ln_" in f".{name}":
+                    parameter.fill_(1.0)
+                else:
+                    scale = 1 / math.sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 1.0
+                    parameter.normal_(mean=0.0, std=0.02 * scale)
+            self.wte.weight[self.config.vocab_size :].zero_()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.wte.weight.device
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """What the head reads: the residual stream after the last norm.
+
+        Shapes:
+            ids      (B, T)  int64; with a cache, the new tokens, whose positions go on from `cache.length`
+            returns  (B, T, C)
+        Raises:
+            ModelError: more positions than the model has.
+        """
+        start = 0 if cache is None else cache.length
+        T = ids.shape[1]
+        if start + T > self.config.block_size:
+            raise ModelError(
+                f"{start + T} positions asked of a model that has {self.config.block_size}; shorten the text"
+            )
+        positions = torch.arange(start, start + T, device=ids.device)
+        x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
+        for layer, block in enumerate(self.h):
+            x = block(x, None if cache is None else cache.layers[layer])
+        if cache is not None:
+            cache.length += T
+        return self.ln_f(x)
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits for the token after each position.
+
+        Shapes:
+            ids      (B, T)  int64
+            returns  (B, T, V); the columns that pad the vocabulary are computed and cut off
+        """
+        return F.linear(self.hidden(ids, cache), self.wte.weight)[..., : self.config.vocab_size]
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """Weights from a directory in Hugging Face's GPT-2 layout, or from the hub by name (`gpt2`).
+
+        Raises:
+            ModelError, CheckpointError, DownloadError: what is missing or wrong, and where.
+        """
+        from myna.model.weights import load_pretrained
+
+        config, state = load_pretrained(source)
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict(state, assign=True)
+        return model
+
+    def save_pretrained(self, directory: str | Path, tokenizer: "Tokenizer | None" = None) -> None:
+        """Writes `config.json`, `model.safetensors` and, given a tokenizer, its files, as transformers expects them.
+
+        The directory may exist; each file in it is replaced atomically.
+
+        Raises:
+            OutputError: the place can't be written. ModelError: the tokenizer's size is not the model's.
+        """
+        from myna.model.weights import save_pretrained
+
+        save_pretrained(self, Path(directory), tokenizer)

@@ -1,0 +1,117 @@
+"""A run folder: plain files whose names are fixed, appended to and read back.
+
+recipe.json         what was asked, resolved: every field, with the micro-batch that `auto` chose
+environment.json    versions, device, commit
+metrics.jsonl       an object per optimizer step and per evaluation
+samples.jsonl       what the model wrote on the way
+checkpoints/        see myna.model.checkpoint
+report.png          the curves
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from myna.errors import DataError, OutputError
+from myna.files import json_bytes, write_atomic
+
+
+class Run:
+    """The names in a run folder, and its records.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.recipe_path = self.path / "recipe.json"
+        self.environment_path = self.path / "environment.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.samples_path = self.path / "samples.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.report_path = self.path / "report.png"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.recipe_path.exists()
+
+    def write_recipe(self, recipe: Mapping[str, Any]) -> None:
+        """Records the resolved recipe."""
+        write_atomic(self.recipe_path, json_bytes(dict(recipe)))
+
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe.
+
+        Raises:
+            DataError: there is none, or it can't be read.
+        """
+        try:
+            return json.loads(self.recipe_path.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self.path} is not a run: it has no recipe.json; give a folder that `myna train` made"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.recipe_path} cannot be read: {error}") from error
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Records the machine the run is on now."""
+        write_atomic(self.environment_path, json_bytes(dict(environment)))
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Adds one record; it has at least `step` (finished updates) and `tokens`."""
+        _append_line(self.metrics_path, record)
+
+    def append_sample(self, record: Mapping[str, Any]) -> None:
+        """Adds one sample: `step`, `prompt` and `text`."""
+        _append_line(self.samples_path, record)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All records by step; of a step that ran twice (a crash, then a resume) the later record.
+
+        Training steps and evaluations are told apart by their keys, so each keeps its own latest.
+        """
+        latest: dict[tuple[int, frozenset[str]], dict[str, Any]] = {}
+        for record in _read_lines(self.metrics_path):
+            if isinstance(record.get("step"), int):
+                latest[record["step"], frozenset(record)] = record
+        return sorted(latest.values(), key=lambda record: record["step"])
+
+    def samples(self) -> list[dict[str, Any]]:
+        """All samples, in the order written."""
+        return list(_read_lines(self.samples_path))
+
+
+def _append_line(path: Path, record: Mapping[str, Any]) -> None:
+    line = json.dumps(dict(record), ensure_ascii=False).encode("utf-8") + b"\n"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            end = os.lseek(descriptor, 0, os.SEEK_END)
+            if (
+                end and os.pread(descriptor, 1, end - 1) != b"\n"
+            ):  # a crash cut the last line: ours starts anew
+                line = b"\n" + line
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OutputError(
+            f"cannot append to {path}: {error.strerror}; free some space and run it again"
+        ) from error
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # a line that a crash cut
+            if isinstance(record, dict):
+                yield record
