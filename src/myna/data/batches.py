@@ -1,0 +1,180 @@
+"""A sample's number leads to its batch: the order of training as a function, for any world size.
+
+All train shards are one stream of N ids, read as a ring. An epoch cuts the ring into ceil(N/T) windows of T+1 ids
+at stride T, from a start drawn for that epoch, and visits them in the order of a keyed permutation. So in an epoch
+each window is drawn once, and each id is a target once (fewer than T of them twice, where the ring closes).
+
+Sample k of a run depends on (seed, k) alone. A step takes the next G samples, and rank r of W its contiguous part
+of them; the only state is the number of samples consumed. `prefetch.py` loads ahead and hands out torch tensors.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+
+from myna.data.permutation import ROUNDS, permute
+from myna.data.shards import Split
+from myna.errors import DataError, UsageError
+
+VALIDATION_TARGETS = 10_485_760
+
+
+@lru_cache(maxsize=64)
+def epoch_draw(seed: int, epoch: int) -> tuple[int, np.ndarray]:
+    """An epoch's 64 random bits for its start, and its (ROUNDS,) uint64 permutation keys, from (seed, epoch) alone."""
+    digest = hashlib.shake_256(f"myna epoch {seed} {epoch}".encode()).digest(8 * (1 + ROUNDS))
+    draw = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
+    return int(draw[0]), draw[1:]
+
+
+class TrainStream:
+    """The samples of a run, numbered 0, 1, 2, ... without end.
+
+    Args:
+        split: the train split of an open dataset.
+        sequence_length: T, ids per input window.
+        seed: any integer; another seed is another order.
+    Raises:
+        DataError: the split has fewer than T + 1 ids.
+    """
+
+    def __init__(self, split: Split, sequence_length: int, seed: int) -> None:
+        if sequence_length < 1:
+            raise UsageError(f"a sequence length of {sequence_length} is not possible; give 1 or more")
+        if split.n_tokens < sequence_length + 1:
+            raise DataError(
+                f"{split.place} has {split.n_tokens:,} ids, and one window needs {sequence_length + 1:,}; "
+                "prepare more text or use a shorter sequence length"
+            )
+        self.split = split
+        self.sequence_length = sequence_length
+        self.seed = seed
+        self.windows_per_epoch = -(-split.n_tokens // sequence_length)
+
+    def windows(self, first_sample: int, count: int) -> np.ndarray:
+        """Where the windows of samples first_sample, first_sample + 1, ... begin in the stream: (count,) int64."""
+        starts = np.empty(count, dtype=np.int64)
+        done = 0
+        while done < count:
+            epoch, within = divmod(first_sample + done, self.windows_per_epoch)
+            take = min(count - done, self.windows_per_epoch - within)
+            origin, keys = epoch_draw(self.seed, epoch)
+            order = permute(np.arange(within, within + take), self.windows_per_epoch, keys)
+            offset = origin % self.split.n_tokens
+            starts[done : done + take] = (offset + order * self.sequence_length) % self.split.n_tokens
+            done += take
+        return starts
+
+    def window(self, k: int) -> int:
+        """Where sample k's window begins in the stream."""
+        return int(self.windows(k, 1)[0])
+
+    def batch(self, first_sample: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Samples first_sample to first_sample + count - 1.
+
+        Returns:
+            inputs (count, T) and targets (count, T), int64: the same windows, one id apart. Two views of one array.
+        """
+        ids = np.empty((count, self.sequence_length + 1), dtype=np.int64)
+        for row, start in zip(ids, self.windows(first_sample, count), strict=True):
+            row[:] = self.split.read(int(start), self.sequence_length + 1, ring=True)
+        return ids[:, :-1], ids[:, 1:]
+
+
+def rank_share(first_sample: int, step_samples: int, rank: int, world_size: int) -> tuple[int, int]:
+    """The part of a step's samples that falls to one rank: (its first sample, how many).
+
+    Raises:
+        UsageError: the samples of the step don't divide among the ranks.
+
+    >>> [rank_share(100, 8, rank, 2) for rank in (0, 1)]
+    [(100, 4), (104, 4)]
+    """
+    if step_samples % world_size:
+        raise UsageError(
+            f"a step of {step_samples} samples does not divide among {world_size} ranks; change the batch size"
+        )
+    count = step_samples // world_size
+    return first_sample + rank * count, count
+
+
+def ramped_samples(consumed: int, *, start: int, full: int, over: int, multiple: int = 1) -> int:
+    """How many samples the next step takes while the batch grows linearly, as GPT-3 trained.
+
+    A pure function of the samples consumed so far, so that the state of a run stays one integer.
+
+    Args:
+        consumed: samples that earlier steps took.
+        start: samples of the first step.
+        full: samples of a step once `over` samples are consumed.
+        over: samples during which the batch grows; 0 for no ramp.
+        multiple: steps are rounded down to a multiple of this (ranks times micro-batch), but never below it.
+    Source:
+        GPT-3, arXiv:2005.14165, section B: from 32k tokens to the full batch over the first 4 to 12 billion tokens.
+
+    >>> [ramped_samples(k, start=32, full=512, over=1000, multiple=32) for k in (0, 500, 1000)]
+    [32, 256, 512]
+    """
+    if not 0 < start <= full or over < 0 or start % multiple or full % multiple:
+        raise UsageError(
+            f"no batch ramp from {start} to {full} samples over {over}: both ends must be multiples of {multiple}, "
+            "the first at most the last"
+        )
+    if consumed >= over:
+        return full
+    grown = start + (full - start) * consumed // over
+    return max(start, grown - grown % multiple)
+
+
+def micro_batches(
+    stream: TrainStream,
+    consumed: int,
+    step_samples: int | Callable[[int], int],
+    micro_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One rank's micro-batches, step after step, without end.
+
+    Args:
+        consumed: samples that the run has already taken: where to begin.
+        step_samples: samples a step takes over all ranks; or a function of the samples consumed (`ramped_samples`).
+        micro_batch: samples per item. A step is step_samples / world_size / micro_batch items.
+    Yields:
+        inputs and targets, each (micro_batch, T) int64.
+    Raises:
+        UsageError: a step doesn't divide among the ranks, or a rank's part into micro-batches.
+    """
+    while True:
+        samples = step_samples if isinstance(step_samples, int) else step_samples(consumed)
+        first, count = rank_share(consumed, samples, rank, world_size)
+        if count % micro_batch:
+            raise UsageError(
+                f"{count} samples a rank do not divide into micro-batches of {micro_batch}; change one"
+            )
+        for at in range(first, first + count, micro_batch):
+            yield stream.batch(at, micro_batch)
+        consumed += samples
+
+
+def val_windows(
+    split: Split,
+    sequence_length: int,
+    limit: int = VALIDATION_TARGETS,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Non-overlapping windows over a split's first targets, in order: each target is scored once.
+
+    Args:
+        limit: targets at most, over all ranks.
+        rank, world_size: this rank gets windows rank, rank + world_size, ...
+    Yields:
+        inputs and targets, each (T,) int64; the last window of the split may be shorter.
+    """
+    targets = min(limit, max(split.n_tokens - 1, 0))
+    for start in range(rank * sequence_length, targets, world_size * sequence_length):
+        ids = split.read(start, min(sequence_length, targets - start) + 1)
+        yield ids[:-1], ids[1:]

@@ -1,0 +1,96 @@
+"""Batches made ahead of time in a thread, so that the accelerator never waits for its input.
+
+Reading a file and casting an array release the interpreter lock, so one thread is enough: a batch of 64 x 1024 ids
+takes about a millisecond to compute, and a training step hundreds.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Prefetcher(Iterator[Pair]):
+    """Runs an iterator of NumPy (inputs, targets) in a thread and hands out torch int64 pairs on `device`.
+
+    For CUDA the tensors wait in pinned memory and are copied without blocking. An error in the thread is raised by
+    the `next` that would have got its batch. Close it (or use `with`) to end the thread.
+
+    Attributes:
+        wait_seconds: the total time that `next` had to wait for the thread.
+
+    >>> pairs = iter([(np.zeros((1, 2), dtype=np.int64), np.ones((1, 2), dtype=np.int64))])
+    >>> with Prefetcher(pairs) as batches:
+    ...     [targets.tolist() for inputs, targets in batches]
+    [[[1, 1]]]
+    """
+
+    def __init__(
+        self,
+        pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+        device: str | torch.device = "cpu",
+        depth: int = 4,
+    ) -> None:
+        self.device = torch.device(device)
+        self.wait_seconds = 0.0
+        self._queue: queue.Queue[Pair | BaseException] = queue.Queue(maxsize=depth)
+        self._closed = threading.Event()
+        self._last: BaseException | None = None
+        self._thread = threading.Thread(target=self._fill, args=(iter(pairs),), name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _fill(self, pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+        try:
+            for inputs, targets in pairs:
+                pair = self._tensor(inputs), self._tensor(targets)
+                if not self._put(pair):
+                    return
+            self._put(StopIteration())
+        except BaseException as error:  # handed over, so that the training loop sees it
+            self._put(error)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def _put(self, item: Pair | BaseException) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __next__(self) -> Pair:
+        if self._last is not None:
+            raise self._last
+        began = time.perf_counter()
+        item = self._queue.get()
+        self.wait_seconds += time.perf_counter() - began
+        if isinstance(item, BaseException):
+            self._last = item
+            raise item
+        inputs, targets = item
+        return inputs.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """Ends the thread; batches made ahead are dropped."""
+        self._closed.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
