@@ -1,0 +1,186 @@
+"""The fast encoders behind Tokenizer: tiktoken for short text, gigatoken for long text and in bulk.
+
+Both are other people's Rust, exact almost everywhere; this file knows where they are not, and steers around:
+
+- tiktoken panics (a PanicException, which is no Exception) on a run of some hundred thousand spaces before a letter:
+  its regex engine gives up backtracking. Long runs of whitespace are cut here, at the places the pattern cuts.
+- gigatoken encodes text that spells a special token as that token. It is never told of any.
+- gigatoken's Unicode tables are newer than tiktoken's, so letters that entered Unicode lately are split differently.
+  Text that holds one goes to tiktoken.
+"""
+
+import base64
+import functools
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from myna.text.patterns import Pattern
+
+# Up to this many characters tiktoken is quicker to start, and far from the million steps it may backtrack.
+SHORT_CHARACTERS = 10_000
+# A run of whitespace this long is cut before tiktoken sees it.
+LONG_RUN = re.compile(r"\s{2000,}")
+# Letters, digits and spaces that entered Unicode after version 14, with room where the next ones are expected: each
+# engine is built on one version of the tables, and they differ here. tests/parity/test_tokenizer_engines.py asks both
+# engines about every code point.
+DISPUTED_RANGES = (
+    "558 58b-58c 88f c5c cdc 1c89-1c8a 208f 209d-209f a7cb-a7cf a7d2-a7d4 a7da-a7dd a7e2 a7f1 ab6c-ab6d 105c0-105f3 "
+    "107bb-107bf 10940-10959 10d40-10d85 10ec2-10eee 1123f-11240 11380-113e2 116d0-116e3 11b0a 11bc0-11bf9 11db0-11de9 "
+    "11df1 11f02-11f59 1246f 12475-1247f 12550-12686 1342f 13441-13446 13460-143fa 16100-16139 16d40-16d79 16ea0-16ed3 "
+    "16ff2-16ff6 187f8-187ff 18cd6-18cda 18cff 18d09-18df2 18e00-191d2 1b123-1b168 1ccf0-1ccf9 1d2c0-1d2d3 1d6a6 "
+    "1df1f-1dfff 1e030-1e06d 1e4d0-1e4f9 1e5d0-1e5fa 1e6c0-1e6ff 2b739-2b73f 2b81e 2cea2-2cead 2ebf0-2ee5d 31350-33479 "
+    "3d000-3fc3f"
+)
+
+
+@functools.cache
+def disputed() -> "re.Pattern[str]":
+    """Matches one character on which engines disagree."""
+    return re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _disputed_ranges()) + "]")
+
+
+def _disputed_ranges() -> list[tuple[int, int]]:
+    ends = (part.split("-") for part in DISPUTED_RANGES.split())
+    return [(int(end[0], 16), int(end[-1], 16)) for end in ends]
+
+
+@functools.cache
+def _disputed_beginnings() -> tuple[bytes, dict[int, list[bytes]]]:
+    """All bytes with which no disputed character begins, and for the others the first two bytes of those that do."""
+    characters = (chr(code) for first, last in _disputed_ranges() for code in range(first, last + 1))
+    pairs = sorted({character.encode("utf-8")[:2] for character in characters})
+    by_first = {pair[0]: [other for other in pairs if other[0] == pair[0]] for pair in pairs}
+    return bytes(byte for byte in range(256) if byte not in by_first), by_first
+
+
+def is_disputed(text: str) -> bool:
+    """Whether engines may split a text differently, because it holds characters that are new to Unicode.
+
+    Most text is told apart by quick scans for bytes and pairs of bytes; the search for characters is rare.
+    """
+    if text.isascii():
+        return False
+    data = text.encode("utf-8")
+    ordinary, by_first = _disputed_beginnings()
+    firsts = set(data.translate(None, ordinary))
+    return (
+        any(pair in data for first in firsts for pair in by_first[first])
+        and disputed().search(text) is not None
+    )
+
+
+class RankEncoder:
+    """Encodes ordinary text with a table of ranks: ids are ranks, and no text is ever a special token."""
+
+    def __init__(self, pattern: Pattern, ranks: Mapping[bytes, int]) -> None:
+        self.pattern = pattern
+        self.ranks = ranks
+
+    @functools.cached_property
+    def _tiktoken(self) -> Any:
+        from tiktoken import Encoding
+
+        # A pattern of the user's own is split by Python's `regex`, so tiktoken never compiles it.
+        rust = self.pattern.rust if self.pattern.name in ("gpt2", "gpt4") else r"[\s\S]+"
+        encoding = Encoding("ordinary", pat_str=rust, mergeable_ranks=dict(self.ranks), special_tokens={})
+        return encoding._core_bpe
+
+    @functools.cached_property
+    def _gigatoken(self) -> Any | None:
+        """None where gigatoken can't take this vocabulary: it knows few patterns and wants ids without gaps."""
+        if self.pattern.name not in ("gpt2", "gpt4") or sorted(self.ranks.values()) != list(
+            range(len(self.ranks))
+        ):
+            return None
+        from gigatoken import Tokenizer
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "ranks.tiktoken")
+            path.write_bytes(rank_file(self.ranks))
+            return Tokenizer.from_tiktoken(path, self.pattern.name, special_tokens={})
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, in which nothing is special. The text must be encodable as UTF-8."""
+        if self.pattern.name not in ("gpt2", "gpt4"):
+            return [i for piece in self.pattern.split(text) for i in self._piece(piece)]
+        if len(text) <= SHORT_CHARACTERS:
+            return self._tiktoken.encode_ordinary(text)
+        if self._gigatoken is not None and not is_disputed(text):
+            return self._gigatoken.encode(text).tolist()
+        ids: list[int] = []
+        for part, is_piece in cut_long_runs(self.pattern.name, text):
+            ids += self._piece(part) if is_piece else self._tiktoken.encode_ordinary(part)
+        return ids
+
+    def _piece(self, piece: str) -> list[int]:
+        return self._tiktoken.encode_single_piece(piece.encode("utf-8"))
+
+    def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of many texts in one flat array, and how many each text has.
+
+        Returns:
+            ids     (N,) uint32
+            lengths (len(texts),) int64, with sum N
+        """
+        giga = self._gigatoken
+        easy = giga is not None and not any(map(is_disputed, texts))
+        if giga is not None and easy and texts:
+            layout = giga.encode_batch(list(texts)).layout
+            offsets = np.asarray(layout.offsets.data, dtype=np.int64)
+            return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
+        encoded = [self.encode(text) for text in texts]
+        lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+        ids = np.fromiter((i for row in encoded for i in row), dtype=np.uint32, count=int(lengths.sum()))
+        return ids, lengths
+
+
+def rank_file(ranks: Mapping[bytes, int]) -> bytes:
+    """Ranks in the format of `.tiktoken` files: a line per token, base64 and rank, by rank."""
+    lines = (
+        b"%s %d\n" % (base64.b64encode(token), rank)
+        for token, rank in sorted(ranks.items(), key=lambda x: x[1])
+    )
+    return b"".join(lines)
+
+
+def cut_long_runs(pattern_name: str, text: str) -> Iterator[tuple[str, bool]]:
+    """Cuts a text around its long runs of whitespace, where the pattern gpt2 or gpt4 would cut it in any case.
+
+    Yields:
+        (part, is_piece): a pre-token of whitespace when is_piece, else text to be split by the pattern.
+
+    In a run, the pattern takes: (gpt4 only: newlines right after punctuation belong to the punctuation; then all up to
+    the last newline;) then all but the last character, which may belong to the word that follows. A run that ends
+    the text is one pre-token.
+
+    >>> list(cut_long_runs("gpt2", "a" + " " * 2000 + "b")) == [("a", False), (" " * 1999, True), (" b", False)]
+    True
+    """
+    done = 0
+    for run in LONG_RUN.finditer(text):
+        start, end = run.span()
+        if pattern_name == "gpt4" and start > done and not (text[start - 1].isalnum()):
+            while start < end and text[start] in "\r\n":
+                start += 1
+        if start > done:
+            yield text[done:start], False
+        done = start
+        if end == len(text):
+            if start < end:
+                yield text[start:end], True
+            return
+        if pattern_name == "gpt4":
+            newline = max(text.rfind("\n", start, end), text.rfind("\r", start, end))
+            if newline >= 0:
+                yield text[start : newline + 1], True
+                done = newline + 1
+        if end - 1 > done:
+            yield text[done : end - 1], True
+            done = end - 1
+    if done < len(text):
+        yield text[done:], False

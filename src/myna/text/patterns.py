@@ -1,0 +1,158 @@
+"""Split patterns: where a text is cut into pre-tokens before any byte pair is merged.
+
+No merge crosses a cut, so a pattern decides what a token may be: "dog", " dog" but never "dog.". The two
+classics are here, and any other regular expression can be given. One pattern has to be spoken in three dialects,
+because three regex engines read it: Python's `regex` (training, the reference), Rust's (tiktoken) and Oniguruma
+(Hugging Face's tokenizer.json).
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import regex
+
+from myna.errors import TokenizerError
+
+# The forms tiktoken 0.9 and later use: the same cuts as in the first releases, with possessive quantifiers so that
+# no backtracking is left but in `\s+(?!\S)`. Sources: https://github.com/openai/gpt-2/blob/master/src/encoder.py
+# and https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py (r50k_pat_str, cl100k_base).
+GPT2_RUST = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+GPT4_RUST = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+# Oniguruma reads `{1,3}+` as "one or more times {1,3}", which glues a long number into one pre-token; plain greedy
+# quantifiers cut the same here, since nothing after them could make them give back. Its `$` ends a line, `\z` a text.
+GPT2_ONIGURUMA = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT4_ONIGURUMA = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s+\z|\s*[\r\n]|\s+(?!\S)|\s"
+)
+# A comment that marks a pattern of the user's own in tokenizer.json, so that it is read back as ours.
+OWN_MARK = "(?#myna)"
+# A sane pattern splits some 10 MB a second; one that is a thousand times slower backtracks without bound.
+SECONDS_PER_MEGACHARACTER = 100.0
+SECONDS_AT_LEAST = 5.0
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A split pattern in its three dialects; `name` is "gpt2", "gpt4", "none" (no cut at all) or "own"."""
+
+    name: str
+    python: str
+    rust: str
+    oniguruma: str
+
+    @functools.cached_property
+    def compiled(self) -> "regex.Pattern[str]":
+        """The pattern for Python's `regex`."""
+        return _compile(self.python)
+
+    def split(self, text: str) -> Iterator[str]:
+        """The pre-tokens of a text, in order; joined, they are the text.
+
+        Raises:
+            TokenizerError: a pattern of the user's own backtracks without bound on this text.
+
+        >>> list(GPT2.split("I'm 3 dogs.  ok"))
+        ['I', "'m", ' 3', ' dogs', '.', ' ', ' ok']
+        """
+        if self.name == "none":
+            if text:
+                yield text
+            return
+        end = 0
+        budget_s = SECONDS_AT_LEAST + SECONDS_PER_MEGACHARACTER * len(text) / 1e6
+        try:
+            for match in self.compiled.finditer(text, timeout=budget_s):
+                if (
+                    match.start() > end
+                ):  # text that the pattern passes over is a pre-token too: nothing is lost
+                    yield text[end : match.start()]
+                if match.end() > match.start():
+                    yield match.group()
+                    end = match.end()
+        except TimeoutError:
+            raise TokenizerError(
+                f"the split pattern {self.python!r} backtracks without bound (no end after {budget_s:.0f} s on "
+                f"{len(text):,} characters); make its quantifiers possessive (`++`) or use gpt2 or gpt4"
+            ) from None
+        if end < len(text):
+            yield text[end:]
+
+    def pre_tokenizer(self) -> dict[str, Any]:
+        """The `pre_tokenizer` section of a Hugging Face tokenizer.json that cuts as this pattern does."""
+        byte_level = {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": False,
+        }
+        if self.name == "none":
+            return byte_level
+        if self.name == "gpt2":  # the split that is built into Hugging Face's ByteLevel
+            return {**byte_level, "use_regex": True}
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": self.oniguruma},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+
+
+def _compile(expression: str) -> "regex.Pattern[str]":
+    try:
+        return regex.compile(expression)
+    except regex.error as error:
+        raise TokenizerError(f"the split pattern {expression!r} is no regular expression: {error}") from None
+
+
+NONE = Pattern("none", "", "", "")
+GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA)
+GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA)
+BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "none": NONE}
+
+
+def own(expression: str) -> Pattern:
+    """A pattern of the user's own, in the syntax of Python's `regex`.
+
+    Raises:
+        TokenizerError: it doesn't compile.
+    """
+    _compile(expression)
+    return Pattern("own", expression, expression, OWN_MARK + expression)
+
+
+def named(pattern: str) -> Pattern:
+    """A pattern by name ("gpt2", "gpt4", "none"), or a regular expression of the user's own.
+
+    Raises:
+        TokenizerError: neither a name nor an expression that compiles.
+    """
+    return BY_NAME[pattern] if pattern in BY_NAME else own(pattern)
+
+
+def from_pre_tokenizer(section: Any) -> Pattern | None:
+    """The pattern that a tokenizer.json's `pre_tokenizer` means, or None when it is not one that we know to be ours."""
+    if not isinstance(section, dict):
+        return None
+    if section.get("type") == "ByteLevel":
+        if section.get("add_prefix_space", True):
+            return None
+        return GPT2 if section.get("use_regex", True) else NONE
+    for pattern in (GPT2, GPT4):
+        if section == Pattern("known", "", "", pattern.oniguruma).pre_tokenizer():
+            return pattern
+    try:
+        expression = section["pretokenizers"][0]["pattern"]["Regex"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    if isinstance(expression, str) and expression.startswith(OWN_MARK):
+        pattern = own(expression.removeprefix(OWN_MARK))
+        if section == pattern.pre_tokenizer():
+            return pattern
+    return None
