@@ -11,11 +11,19 @@ import tyro
 T = TypeVar("T")
 
 
-def parse(call: type[T], args: Sequence[str], *, command: str, default: T | None = None) -> T:
+def parse(
+    call: type[T],
+    args: Sequence[str],
+    *,
+    command: str,
+    default: T | None = None,
+    description: str | None = None,
+) -> T:
     """Reads a command's arguments into the dataclass `call`: its fields are the flags, its docstring the help.
 
     A wrong flag or type ends the process with exit code 2 and a panel on stderr that names the nearest right one.
     """
+    prog = f"myna {command}"
     if default is None:
-        return tyro.cli(call, args=list(args), prog=f"myna {command}")
-    return tyro.cli(call, args=list(args), prog=f"myna {command}", default=default)
+        return tyro.cli(call, args=list(args), prog=prog, description=description)
+    return tyro.cli(call, args=list(args), prog=prog, description=description, default=default)

@@ -1,0 +1,150 @@
+"""The named runs: functions that return a Recipe. `myna train NAME` looks here.
+
+Sources of the numbers, beyond those of myna.train.recipe:
+
+    [3] GPT-2, table 2: layers and widths of the four sizes (12/768, 24/1024, 36/1280, 48/1600). Heads are 64 wide.
+    [4] GPT-3, table 2.1: learning rate and batch by size (Small 6e-4 and 0.5M tokens, Medium 3e-4 and 0.5M, Large
+        2.5e-4 and 0.5M, XL 2e-4 and 1M). OpenAI published neither for GPT-2, so each GPT-2 takes its GPT-3 neighbour's.
+    [5] nanoGPT's CPU run on Tiny Shakespeare: 4 layers, 4 heads, width 128, 64 positions, batches of 12 sequences.
+"""
+
+from collections.abc import Callable
+
+from myna.train.recipe import Recipe, unknown_name
+
+
+def pydoc() -> Recipe:
+    """The demo: Python's own documentation, which is on every machine. Minutes on two CPU cores."""
+    return Recipe(
+        name="pydoc",
+        corpus=("pydoc",),
+        tokenizer="train:2048",
+        n_layer=4,
+        n_head=4,
+        n_embd=256,
+        block_size=256,
+        sequence_length=256,
+        dropout=0.1,
+        steps=800,
+        batch_tokens=4096,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        eval_every=100,
+        sample_every=200,
+        sample_prompt="Return a list of",
+        checkpoint_every=400,
+    )
+
+
+def shakespeare() -> Recipe:
+    """Tiny Shakespeare in GPT-2's tokens: 300,000 of them, so a small network with dropout."""
+    return Recipe(
+        name="shakespeare",
+        corpus=("shakespeare",),
+        n_layer=6,
+        n_head=6,
+        n_embd=384,
+        block_size=256,
+        sequence_length=256,
+        dropout=0.2,
+        steps=600,
+        batch_tokens=8192,
+        learning_rate=1e-3,
+        warmup_steps=50,
+        eval_every=50,
+        sample_every=200,
+        sample_prompt="ROMEO:\n",
+        checkpoint_every=200,
+    )
+
+
+def shakespeare_char() -> Recipe:
+    """Tiny Shakespeare byte by byte, at nanoGPT's CPU size [5]."""
+    return Recipe(
+        name="shakespeare-char",
+        corpus=("shakespeare",),
+        tokenizer="bytes",
+        n_layer=4,
+        n_head=4,
+        n_embd=128,
+        block_size=64,
+        sequence_length=64,
+        steps=2000,
+        batch_tokens=768,
+        learning_rate=1e-3,
+        warmup_steps=100,
+        beta2=0.99,
+        eval_every=250,
+        sample_every=500,
+        sample_prompt="ROMEO:\n",
+        checkpoint_every=500,
+    )
+
+
+def gpt2_124m() -> Recipe:
+    """GPT-2 small [3] with GPT-3 Small's schedule [4], 10 billion tokens of FineWeb-Edu: the lecture's run."""
+    return Recipe(name="gpt2-124m")
+
+
+def gpt2_355m() -> Recipe:
+    """GPT-2 medium [3] with GPT-3 Medium's learning rate [4]."""
+    return Recipe(name="gpt2-355m", n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4)
+
+
+def gpt2_774m() -> Recipe:
+    """GPT-2 large [3] with GPT-3 Large's learning rate [4]."""
+    return Recipe(name="gpt2-774m", n_layer=36, n_head=20, n_embd=1280, learning_rate=2.5e-4)
+
+
+def gpt2_1558m() -> Recipe:
+    """GPT-2 XL [3] with GPT-3 XL's learning rate and batch of a million tokens [4], over 32 billion tokens.
+
+    Warmup is still GPT-3's 375 million tokens.
+    """
+    return Recipe(
+        name="gpt2-1558m",
+        n_layer=48,
+        n_head=25,
+        n_embd=1600,
+        learning_rate=2e-4,
+        batch_tokens=1_048_576,
+        steps=30_518,
+        warmup_steps=358,
+    )
+
+
+def gpt3_124m() -> Recipe:
+    """GPT-3 Small [4]: GPT-2's network with 2048 positions, 300 billion tokens."""
+    return Recipe(
+        name="gpt3-124m",
+        corpus=("fineweb",),
+        block_size=2048,
+        sequence_length=2048,
+        steps=572_205,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "pydoc": pydoc,
+    "shakespeare": shakespeare,
+    "shakespeare-char": shakespeare_char,
+    "gpt2-124m": gpt2_124m,
+    "gpt2-355m": gpt2_355m,
+    "gpt2-774m": gpt2_774m,
+    "gpt2-1558m": gpt2_1558m,
+    "gpt3-124m": gpt3_124m,
+}
+
+# These prepare their data by themselves: it is on the machine, or a small download.
+SELF_PREPARING = frozenset({"pydoc", "shakespeare"})
+
+
+def named(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UsageError: there is none; names the nearest.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, list(RECIPES))
+    return RECIPES[name]()

@@ -1,0 +1,73 @@
+"""How much arithmetic a token costs, and how much a device can do: model FLOPs utilisation (MFU)."""
+
+import time
+
+import torch
+
+from myna.model.gpt2 import GPT, GPTConfig
+
+# Dense bf16 peaks in FLOP/s, from the makers' data sheets, without sparsity. The first name that is part of the
+# device's own counts.
+PEAK_BF16 = (
+    ("H200", 989e12),
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("RTX 4090", 165e12),
+    ("RTX 3090", 71e12),
+    ("V100", 125e12),  # fp16: it has no bf16
+    ("T4", 65e12),  # fp16: it has no bf16
+)
+
+
+def flops_per_token(config: GPTConfig, sequence_length: int) -> float:
+    """Floating-point operations of one trained token, forward and backward.
+
+    6 N + 12 L C T: two operations (multiply, add) per weight forward and four backward, and attention's products
+    of queries, keys and values. N leaves out the position embeddings, which are looked up, and counts the token
+    embeddings once, as the head. Attention is counted in full, though causality needs half of it: the convention
+    under which figures are compared.
+
+    Source:
+        PaLM, arXiv:2204.02311, appendix B.
+    """
+    L, C, V = config.n_layer, config.n_embd, config.vocab_size
+    n_weights = L * (12 * C * C + 13 * C) + 2 * C + V * C
+    return 6 * n_weights + 12 * L * C * sequence_length
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
+    """What the device could do at best, in FLOP/s, and where the figure is from: its data sheet, or measured.
+
+    Measured means: the best of a few large matrix products in `dtype`, about a second's work.
+    """
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        name = torch.cuda.get_device_name(device)
+        for part, peak in PEAK_BF16:
+            if part in name:
+                return peak, f"data sheet, {part}"
+    size = 8192 if device.type == "cuda" else 1536
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        _synchronize(device)
+        began = time.perf_counter()
+        a @ a
+        _synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best, f"measured, {size}x{size} matrix product"
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def count_parameters(model: GPT) -> int:
+    """Weights of the network, without the rows that pad the vocabulary."""
+    padding = (model.config.padded_vocab_size - model.config.vocab_size) * model.config.n_embd
+    return sum(p.numel() for p in model.parameters()) - padding

@@ -1,0 +1,79 @@
+"""What a person sees while training: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Shows steps as they finish.
+
+    Args:
+        shown: False on ranks that don't speak.
+        line_every_s: seconds between plain lines where output is piped.
+    """
+
+    def __init__(self, *, first_step: int, steps: int, shown: bool = True, line_every_s: float = 10.0):
+        self.shown = shown
+        self.steps = steps
+        self.line_every_s = line_every_s
+        self.console = Console(file=sys.stdout, highlight=False)
+        self.bar: Progress | None = None
+        self.next_line = time.monotonic()
+        if shown and self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("step"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[status]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.task = self.bar.add_task("", total=steps, completed=first_step, status="")
+
+    def step(
+        self, step: int, *, loss: float, learning_rate: float, tokens_per_second: float, seconds: float
+    ) -> None:
+        """One more finished update."""
+        if not self.shown:
+            return
+        status = f"loss {loss:.4f} · {tokens_per_second:,.0f} tokens/s"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, status=status)
+        elif time.monotonic() >= self.next_line or step == self.steps:
+            self.next_line = time.monotonic() + self.line_every_s
+            remaining = (self.steps - step) * seconds
+            print(
+                f"step {step}/{self.steps} · {status} · lr {learning_rate:.2e} · {_clock(remaining)} left",
+                flush=True,
+            )
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if not self.shown:
+            return
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+    def __enter__(self) -> Self:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
