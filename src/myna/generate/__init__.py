@@ -1,1 +1,1 @@
-"""A model and a prompt to new text."""
+"""A model and a prompt -> more text."""

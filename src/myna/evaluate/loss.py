@@ -1,0 +1,126 @@
+"""Validation loss and bits per byte, exact, as sums that ranks add before anyone divides.
+
+The validation loss is the mean over the first min(10,485,760, all) targets of the validation split, each scored once,
+in windows of the sequence length that don't overlap. (Within a window the first targets have little context; so the
+loss depends on the sequence length, and only losses of the same one compare.)
+
+Bits per byte is the same loss in a unit that doesn't depend on the tokenizer: the bits spent on the text, divided by
+the UTF-8 bytes of that text. Targets that are special tokens (end of text) stand for no bytes; they count neither
+above nor below the line.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from myna.data.batches import VALIDATION_TARGETS, val_windows
+from myna.data.shards import Split
+from myna.errors import DataError
+from myna.generate.engine import autocast, evaluation_mode
+from myna.model.gpt2 import GPT
+from myna.model.loss import CHUNK_ELEMENTS, token_nats
+
+
+@torch.no_grad()
+def validation_sums(
+    model: GPT,
+    split: Split,
+    id_bytes: np.ndarray,
+    *,
+    sequence_length: int | None = None,
+    batch_windows: int = 8,
+    limit: int = VALIDATION_TARGETS,
+    rank: int = 0,
+    world_size: int = 1,
+    autocast_dtype: torch.dtype | None = None,
+    on_targets: Callable[[int], None] | None = None,
+) -> Tensor:
+    """One rank's share of the validation sums.
+
+    Args:
+        model: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
+        id_bytes: (n_vocab,) int64 UTF-8 bytes an id stands for, 0 for special tokens: `Tokenizer.id_bytes()`.
+        sequence_length: ids a window; None is the model's block_size.
+        batch_windows: windows computed at once.
+        limit: targets at most, over all ranks.
+        autocast_dtype: compute in this precision where autocast allows; the softmax and the sums stay exact.
+        on_targets: called with the number of targets done after each batch.
+    Returns:
+        (4,) float64 on the CPU: nats, targets, nats of text targets, bytes of text targets.
+    Raises:
+        DataError: nothing to score.
+    """
+    if split.n_tokens < 2:
+        raise DataError(
+            f"{split.place} has {split.n_tokens} ids, so nothing to score; prepare a larger share of it"
+        )
+    T = min(sequence_length or model.config.block_size, model.config.block_size)
+    bytes_of = torch.from_numpy(np.asarray(id_bytes, dtype=np.int64)).to(model.device)
+    total = torch.zeros(4, dtype=torch.float64)
+    with evaluation_mode(model), autocast(model.device, autocast_dtype):
+        for inputs, targets in _batches(val_windows(split, T, limit, rank, world_size), batch_windows):
+            hidden = model.hidden(inputs.to(model.device))  # (B, T, C)
+            wanted = targets.to(model.device).flatten()
+            nats = head_token_nats(model, hidden.flatten(0, 1), wanted)
+            n_bytes = bytes_of[wanted]
+            # To the CPU before the sums: not every device has float64.
+            all_nats, text_nats = torch.stack([nats, nats * (n_bytes > 0)]).cpu().double().sum(dim=1).tolist()
+            sums = [all_nats, wanted.numel(), text_nats, int(n_bytes.sum())]
+            total += torch.tensor(sums, dtype=torch.float64)
+            if on_targets:
+                on_targets(wanted.numel())
+    return total
+
+
+def validation_scores(sums: Tensor) -> dict[str, float]:
+    """Sums, added over the ranks, to the keys of metrics.jsonl.
+
+    >>> validation_scores(torch.tensor([8 * math.log(2), 4, 6 * math.log(2), 3], dtype=torch.float64))
+    {'val_loss': 1.3862943611198906, 'val_bits_per_byte': 2.0}
+    """
+    nats, targets, text_nats, text_bytes = sums.tolist()
+    return {
+        "val_loss": nats / targets,
+        "val_bits_per_byte": text_nats / (math.log(2) * text_bytes) if text_bytes else math.nan,
+    }
+
+
+def head_token_nats(model: GPT, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each target, from what the head reads, with few logits in memory at once.
+
+    Shapes:
+        hidden   (N, C)
+        targets  (N,)  int64
+        returns  (N,)  float32 nats
+    """
+    V = model.config.vocab_size
+    rows = max(1, CHUNK_ELEMENTS // V)
+    return torch.cat(
+        [
+            token_nats(F.linear(some, model.wte.weight)[:, :V], wanted)
+            for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
+        ]
+    )
+
+
+def _batches(
+    windows: Iterator[tuple[np.ndarray, np.ndarray]], batch_windows: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Consecutive windows of equal length, stacked: (B, T) int64 inputs and targets. A short last one is by itself."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def stacked() -> tuple[Tensor, Tensor]:
+        inputs, targets = (torch.from_numpy(np.stack(part)) for part in zip(*held, strict=True))
+        return inputs, targets
+
+    for window in windows:
+        if held and (len(held) == batch_windows or len(window[0]) != len(held[0][0])):
+            yield stacked()
+            held = []
+        held.append(window)
+    if held:
+        yield stacked()

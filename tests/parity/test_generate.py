@@ -1,0 +1,61 @@
+"""Greedy ids: transformers' generate, ours with the cache, ours without, all the same."""
+
+import pytest
+import torch
+
+from myna.generate.engine import generate
+from myna.model.gpt2 import GPT, GPTConfig
+from myna.model.weights import hugging_face_config, to_hugging_face
+
+transformers = pytest.importorskip("transformers")
+
+
+def hugging_face_copy(model: GPT) -> "transformers.GPT2LMHeadModel":
+    """The same weights in transformers' network, without a detour over the disk."""
+    config = transformers.GPT2Config(**hugging_face_config(model.config, eot=None))
+    state = {
+        name: torch.from_numpy(a) for name, a in to_hugging_face(model.state_dict(), model.config).items()
+    }
+    with torch.device("meta"):
+        theirs = transformers.GPT2LMHeadModel(config)
+    theirs.load_state_dict(state, strict=False, assign=True)
+    theirs.tie_weights()
+    assert not any(tensor.is_meta for tensor in theirs.state_dict().values())
+    return theirs.eval()
+
+
+def their_greedy(theirs, ids: torch.Tensor, max_tokens: int) -> list[list[int]]:
+    out = theirs.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return out[:, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 40, 100), (3, 4, 32, 64, 257), (2, 3, 48, 48, 1000)])
+def test_greedy_ids_of_small_models(shape):
+    n_layer, n_head, n_embd, block_size, vocab_size = shape
+    torch.manual_seed(1)
+    model = GPT(
+        GPTConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size)
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    ids = torch.randint(0, vocab_size, (3, 7))
+    theirs = their_greedy(hugging_face_copy(model), ids, 30)
+    assert generate(model, ids, max_tokens=30, temperature=0) == theirs
+    assert generate(model, ids, max_tokens=30, temperature=0, use_cache=False) == theirs
+
+
+def test_greedy_ids_of_gpt2_124m_shaped_weights():
+    torch.manual_seed(2)
+    model = GPT(GPTConfig()).eval()
+    ids = torch.randint(0, 50257, (2, 12))
+    cached = generate(model, ids, max_tokens=12, temperature=0)
+    assert cached == generate(model, ids, max_tokens=12, temperature=0, use_cache=False)
+    assert cached == their_greedy(hugging_face_copy(model), ids, 12)
