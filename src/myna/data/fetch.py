@@ -1,0 +1,138 @@
+"""Remote files, fetched ahead of the work and removed after it: the whole corpus is never on the disk at once.
+
+A few files are on their way while the ones before them are encoded. Each is checked as it comes: its announced length,
+its published hash where there is one, and that no web page came in its place.
+"""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from myna.data.corpora import SourceFile
+from myna.errors import DownloadError
+from myna.files import download, sha256_file
+
+FILES_AHEAD = 4
+ATTEMPTS = 4
+RETRY_S = 1.0
+WEB_PAGE = (b"<!doctype html", b"<html")
+
+
+class Fetcher:
+    """Keeps the next few remote files of a corpus coming.
+
+    Args:
+        files: the corpus, in order.
+        folder: where they lie meanwhile.
+        ahead: how many are fetched or kept at once.
+    """
+
+    def __init__(self, files: Sequence[SourceFile], folder: Path, ahead: int = FILES_AHEAD) -> None:
+        self._files = files
+        self._folder = folder
+        self._ahead = ahead
+        self._threads = ThreadPoolExecutor(ahead, thread_name_prefix="fetch")
+        self._coming: dict[int, Future[Path]] = {}
+
+    def get(self, number: int) -> Path:
+        """Where file `number` lies on this machine; waits for it, and starts the ones after it.
+
+        Raises:
+            DownloadError: it could not be fetched whole, `ATTEMPTS` times.
+        """
+        for n in range(number, min(number + self._ahead, len(self._files))):
+            if self._files[n].is_remote and n not in self._coming:
+                self._coming[n] = self._threads.submit(self._fetch, n)
+        return self._coming[number].result() if number in self._coming else Path(self._files[number].place)
+
+    def release(self, number: int) -> None:
+        """Removes file `number` if it was fetched."""
+        future = self._coming.pop(number, None)
+        if future is not None:
+            future.result().unlink(missing_ok=True)
+
+    def _fetch(self, number: int) -> Path:
+        file = self._files[number]
+        suffix = "".join(Path(file.place.partition("?")[0]).suffixes[-2:])
+        path = self._folder / f"{number:06d}{suffix}"
+        if path.is_file():  # an earlier, interrupted call fetched it
+            return path
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for attempt in range(ATTEMPTS):
+            try:
+                fetch_file(file, path)
+                break
+            except DownloadError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                time.sleep(RETRY_S * 4**attempt)
+        return path
+
+    def close(self) -> None:
+        """Waits for what is on its way and ends the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def fetch_file(file: SourceFile, path: Path) -> None:
+    """Fetches one file to `path`, checked, or leaves nothing there.
+
+    Raises:
+        DownloadError: no connection, cut short, another file than the published one, or a web page in its place.
+    """
+    temporary = path.with_name("." + path.name)
+    try:
+        if file.repository is not None:
+            from myna.data.hub import fetch_from_hub
+
+            fetch_from_hub(file, temporary)
+        elif file.place.startswith(("http://", "https://")):
+            download(file.place, temporary, sha256=file.sha256)
+        else:
+            _fetch_object(file.place, temporary)
+        _check(file, temporary)
+        temporary.rename(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _fetch_object(place: str, path: Path) -> None:
+    """Fetches from an object store by fsspec."""
+    import fsspec
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(place)
+        filesystem.get_file(inner, str(path))
+        expected = filesystem.size(inner)
+    except ImportError as error:
+        raise DownloadError(f"cannot read {place}: {error}; install it and run again") from error
+    except Exception as error:  # each store has its own errors
+        raise DownloadError(
+            f"cannot download {place}: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from error
+    if expected is not None and path.stat().st_size != expected:
+        raise DownloadError(f"{place}: {path.stat().st_size} of {expected} bytes came; try again")
+
+
+def _check(file: SourceFile, path: Path) -> None:
+    size = path.stat().st_size
+    if file.n_bytes is not None and size != file.n_bytes:
+        raise DownloadError(f"{file.name}: {size:,} of {file.n_bytes:,} bytes came; try again")
+    with open(path, "rb") as opened:
+        head = opened.read(512).lstrip().lower()
+    if head.startswith(WEB_PAGE):
+        raise DownloadError(f"{file.name}: a web page came in its place; log in, or check the address")
+    if file.sha256 is not None and sha256_file(path) != file.sha256:
+        raise DownloadError(f"{file.name}: not the published file, its SHA-256 differs; try again")

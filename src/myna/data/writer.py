@@ -1,0 +1,114 @@
+"""Ids to shards: one split's stream, cut into files of a fixed number of ids, in a way that survives being killed.
+
+`state()` says what is on the disk; a writer that is given it cuts off whatever was written later and goes on.
+"""
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from myna.data.shards import NPY_HEADER_BYTES, npy_header
+from myna.errors import DataError
+from myna.files import sha256_file
+
+COPY_BYTES = 4 << 20
+
+
+class ShardWriter:
+    """Writes FOLDER/{name}_000000.npy, ...
+
+    Args:
+        shard_tokens: ids a file, but for the last.
+        state: of an earlier writer, to go on from it; {} to begin.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, dtype: np.dtype, shard_tokens: int, state: dict[str, Any]
+    ) -> None:
+        self._folder, self._name, self._dtype, self._shard_tokens = folder, name, dtype, shard_tokens
+        self.shards: list[dict[str, Any]] = list(state.get("shards", []))
+        self._open_tokens = int(state.get("open_tokens", 0))
+        self._file: BinaryIO | None = None
+        for path in folder.glob(f"{name}_*.npy"):
+            if path.name > self._path().name or (path == self._path() and not self._open_tokens):
+                path.unlink()
+        if self._open_tokens:
+            self._file = open(self._path(), "r+b")  # noqa: SIM115
+            expected = NPY_HEADER_BYTES + self._open_tokens * dtype.itemsize
+            if os.fstat(self._file.fileno()).st_size < expected:
+                raise DataError(
+                    f"{self._path()} lost what was written to it; remove {folder} and prepare again"
+                )
+            self._file.truncate(expected)
+            self._file.seek(0, os.SEEK_END)
+
+    @property
+    def tokens(self) -> int:
+        """Ids so far."""
+        return sum(shard["tokens"] for shard in self.shards) + self._open_tokens
+
+    def _path(self) -> Path:
+        return self._folder / f"{self._name}_{len(self.shards):06d}.npy"
+
+    def append(self, path: Path, tokens: int, crc: int) -> None:
+        """Appends a file of ids.
+
+        Raises:
+            DataError: it is not what its record says; nothing in `state` knows of it yet, so it can be made again.
+        """
+        found = 0
+        with open(path, "rb") as file:
+            while data := file.read(COPY_BYTES):
+                found = zlib.crc32(data, found)
+                tokens -= len(data) // self._dtype.itemsize
+                self.write(data)
+        if found != crc or tokens:
+            raise DataError(f"{path} was damaged after it was written; run the same command again")
+
+    def write(self, data: bytes) -> None:
+        """Appends ids given as bytes, closing each shard that gets full."""
+        view = memoryview(data)
+        while view:
+            if self._file is None:
+                self._file = open(self._path(), "w+b")  # noqa: SIM115
+                self._file.write(bytes(NPY_HEADER_BYTES))  # no valid header before the shard is whole
+            room = (self._shard_tokens - self._open_tokens) * self._dtype.itemsize
+            part, view = view[:room], view[room:]
+            self._file.write(part)
+            self._open_tokens += len(part) // self._dtype.itemsize
+            if self._open_tokens == self._shard_tokens:
+                self._close_shard()
+
+    def _close_shard(self) -> None:
+        assert self._file is not None
+        self._file.seek(0)
+        self._file.write(npy_header(self._dtype, self._open_tokens))
+        self.sync()
+        self._file.close()
+        path, tokens = self._path(), self._open_tokens
+        self._file, self._open_tokens = None, 0
+        self.shards.append({"file": path.name, "tokens": tokens, "sha256": sha256_file(path)})
+
+    def sync(self) -> None:
+        """Flushes what was written to the disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def state(self) -> dict[str, Any]:
+        """What is written so far, for a later writer. Call `sync` first if it is to be durable."""
+        return {"shards": list(self.shards), "open_tokens": self._open_tokens}
+
+    def finish(self) -> None:
+        """Closes the last shard, which may be shorter."""
+        if self._file is not None:
+            self._close_shard()
+
+    def close(self) -> None:
+        """Lets go of the open file without finishing it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
