@@ -14,6 +14,7 @@ from pathlib import Path
 
 from myna.data.corpora import SourceFile
 from myna.data.reading import Segment, hash_is_below, open_parquet, text_column
+from myna.errors import DataError
 
 PIECE_BYTES = 16 << 20
 PIECE_FILES = 1024
@@ -102,19 +103,27 @@ def cut_unit(
         )
         yield Piece(unit.number, 0, segments, sum(file.n_bytes or 0 for file in unit.files))
         return
-    file, path = unit.files[0], paths[0]
+    try:
+        yield from _cut_file(unit.number, unit.files[0], paths[0], column, val_fraction, single)
+    except OSError as error:
+        raise DataError(f"cannot read {unit.files[0].name}: {error.strerror}") from error
+
+
+def _cut_file(
+    unit: int, file: SourceFile, path: Path, column: str | None, val_fraction: float, single: bool
+) -> Iterator[Piece]:
     size = file.n_bytes if file.n_bytes is not None else (path.stat().st_size if file.kind != "pydoc" else 0)
     whole = Segment(file.name, str(path), file.kind, file.compression, column=column, single=single)
     if file.kind == "parquet" and not single:
-        yield from _parquet_pieces(unit.number, whole, size)
+        yield from _parquet_pieces(unit, whole, size)
     elif file.kind == "jsonl" and not file.compression and size > PIECE_BYTES and not single:
         for index, start in enumerate(range(0, size, PIECE_BYTES)):
             end = min(start + PIECE_BYTES, size)
-            yield Piece(unit.number, index, (whole.part(start, end),), end - start)
+            yield Piece(unit, index, (whole.part(start, end),), end - start)
     elif file.kind == "text" and not file.compression and size > PIECE_BYTES:
-        yield from _text_pieces(unit.number, whole, size, val_fraction)
+        yield from _text_pieces(unit, whole, size, val_fraction)
     else:
-        yield Piece(unit.number, 0, (whole,), size)
+        yield Piece(unit, 0, (whole,), size)
 
 
 def _parquet_pieces(unit: int, whole: Segment, size: int) -> Iterator[Piece]:
@@ -173,10 +182,8 @@ def validation_cut(data: "bytes | mmap.mmap", val_fraction: float) -> int:
     Returns:
         a position in bytes; the length if the fraction is 0.
 
-    >>> validation_cut(b"one\\ntwo\\nthree\\n", 0.4)
-    14
-    >>> validation_cut(b"one\\ntwo\\nthree\\n", 0.6)
-    8
+    >>> validation_cut(b"one\\ntwo\\nthree\\n", 0.8), validation_cut(b"one\\ntwo\\nthree\\n", 0.1)
+    (4, 8)
     """
     size = len(data)
     target = size - int(size * val_fraction)

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import myna
-from myna import errors
+import myna.errors as errors
 from myna.data.encode import encode_piece
 from myna.data.pieces import Piece
 from myna.data.worker import piece_to_json
@@ -111,7 +110,7 @@ class Workers:
 
 def start_worker(tokenizer_path: Path) -> "subprocess.Popen[bytes]":
     """Starts a worker process; it ends when its stdin is closed, as it is when this process dies."""
-    root = str(Path(myna.__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "RAYON_NUM_THREADS": "1",  # one process a core already

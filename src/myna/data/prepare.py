@@ -11,7 +11,6 @@ held whole (a text file over 16 MB is not: it is read in stretches). Disk: the s
 fetched files.
 """
 
-import errno
 import os
 import time
 from collections import deque
@@ -24,13 +23,13 @@ from myna.data.corpora import Corpus, SourceFile, default_val_fraction, find_cor
 from myna.data.documents import only_document
 from myna.data.encode import finished_piece, remove_piece
 from myna.data.fetch import Fetcher
-from myna.data.partial import LOCK, Partial, locked_partial
+from myna.data.partial import Partial, already_done, locked_partial
 from myna.data.pieces import PIECE_BYTES, Piece, cut_unit, units_of
 from myna.data.pool import Workers
 from myna.data.progress import Report, progress
 from myna.data.shards import FORMAT, SPLITS, Dataset, id_dtype, open_dataset
 from myna.data.writer import ShardWriter
-from myna.errors import DataError, DownloadError, OutputError, Stopped, UsageError
+from myna.errors import DataError, UsageError
 from myna.files import json_bytes, sha256_bytes, write_synced
 from myna.text.tokenizer import Tokenizer
 
@@ -83,68 +82,19 @@ def prepare(
         "shard_tokens": shard_tokens,
         "column": column,
     }
-    if already_done(out, call):
-        return open_dataset(out, verify=False, tokenizer=tokenizer)
-    found = find_corpus(corpus)
-    with locked_partial(out) as partial:
-        if (out / "dataset.json").exists():  # another process finished it meanwhile
-            partial.remove()
-            raise OutputError(f"another process has just prepared {out}; run the same command again")
-        try:
+    found = (
+        None if any(map(is_web, corpus)) and out.exists() else find_corpus(corpus)
+    )  # done needs no network
+    if not already_done(out, call | ({"files": _described(found.files)} if found else {})):
+        found = found or find_corpus(corpus)
+        with locked_partial(out) as partial:
             Preparation(partial, found, tokenizer, call, workers, skip_bad, quiet).run(out)
-        except BaseException as error:
-            raise _left_behind(partial, out, error) from error
     return open_dataset(out, verify=False, tokenizer=tokenizer)
-
-
-def already_done(out: Path, call: dict[str, Any]) -> bool:
-    """Whether `out` is what this call would make.
-
-    Raises:
-        OutputError: it is something else.
-    """
-    if not out.exists():
-        return False
-    if not (out / "dataset.json").is_file():
-        if out.is_dir() and not any(out.iterdir()):
-            return False
-        raise OutputError(f"{out} exists and is no dataset of ours; choose another --out")
-    info = open_dataset(out, verify=False).info
-    made = {"tokenizer": info["tokenizer"], **info["source"]}
-    wrong = [key for key in call if made.get(key) != call[key]]
-    if not wrong and not any(map(is_web, call["corpus"])):
-        wrong = ["files"] if made["files"] != _described(find_corpus(call["corpus"]).files) else []
-    if wrong:
-        raise OutputError(
-            f"{out} was prepared by another call (different: {', '.join(wrong)}); choose another --out or remove it"
-        )
-    (out / LOCK).unlink(missing_ok=True)
-    return True
 
 
 def _described(files: Sequence[SourceFile]) -> list[dict[str, Any]]:
     """What dataset.json keeps of the files: enough to see that they are others now."""
     return [{"file": file.name, "bytes": file.n_bytes} for file in files]
-
-
-def _left_behind(partial: Partial, out: Path, error: BaseException) -> BaseException:
-    """What to raise for an error, after removing work that is of no use."""
-    shards = sum(len(partial.journal.get(name, {}).get("shards", [])) for name in SPLITS)
-    begun = partial.journal.get("position", [0, 0]) != [0, 0]
-    resumable = isinstance(error, OSError | OutputError | DownloadError | KeyboardInterrupt)
-    if partial.path.exists() and not shards and not (begun and resumable) and isinstance(error, Exception):
-        partial.remove()
-    tokens = partial.journal.get("train", {}).get("tokens", 0)
-    kept = f"run the same command again to go on ({tokens:,} tokens are done, in {partial.path})"
-    if isinstance(error, KeyboardInterrupt):
-        return Stopped(f"stopped; {kept}")
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return OutputError(f"the disk is full at {out}; make room and {kept}")
-        return OutputError(
-            f"cannot write {error.filename or out}: {error.strerror or error}; choose another --out"
-        )
-    return error
 
 
 class Preparation:
@@ -198,30 +148,16 @@ class Preparation:
         self.partial.publish(out)
 
     def _begin(self) -> dict[str, Any]:
-        """The journal to go on from: a new one, or an earlier call's after checking that it was the same."""
-        call = self.call | {"files": sha256_bytes(json_bytes(self.described))}
-        journal = self.partial.journal
-        if journal and journal["call"] != call:
-            wrong = ", ".join(key for key in call if journal["call"].get(key) != call[key])
-            raise OutputError(
-                f"{self.partial.path} holds an unfinished prepare by another call (different: {wrong}); "
-                "finish that one, or remove it"
-            )
-        if not journal:
-            empty = {name: {"documents": 0, "bytes": 0} for name in SPLITS} | {
-                "empty": 0,
-                "bad": 0,
-                "first_bad": None,
-            }
-            journal = {
-                "call": call,
-                "position": [0, 0],
-                "input_bytes": 0,
-                "totals": empty,
-                "train": {},
-                "val": {},
-            }
-            self.partial.save(journal)
+        """The journal to go on from: a new one, or an earlier call's."""
+        empty = {name: {"documents": 0, "bytes": 0} for name in SPLITS} | {
+            "empty": 0,
+            "bad": 0,
+            "first_bad": None,
+        }
+        journal = self.partial.begin(
+            self.call | {"files": sha256_bytes(json_bytes(self.described))},
+            {"position": [0, 0], "input_bytes": 0, "totals": empty, "train": {}, "val": {}},
+        )
         self.partial.pieces.mkdir(exist_ok=True)
         write_synced(self.partial.path / "tokenizer.json", self.tokenizer.to_json())
         return journal

@@ -1,0 +1,77 @@
+"""Other projects' token files become a dataset of ours: hashed, and checked id by id against the vocabulary."""
+
+from pathlib import Path
+from typing import Any
+
+from myna.data.partial import already_done, locked_partial
+from myna.data.shards import FORMAT, Dataset, Split, id_dtype, open_dataset
+from myna.data.writer import ShardWriter
+from myna.errors import DataError
+from myna.files import json_bytes, write_synced
+from myna.text.tokenizer import Tokenizer
+
+
+def convert_shards(source: Path, out: Path, tokenizer: Tokenizer, shard_tokens: int) -> Dataset:
+    """Rewrites a folder of token files as shards of ours. The ids and their order stay as they are.
+
+    A document is counted for each end-of-text id. nanoGPT's files end documents with it rather than begin them; as
+    one stream, read as a ring, that is the same but for its first and last document.
+
+    Args:
+        source: what `open_dataset` reads.
+        tokenizer: the one it was made with.
+        shard_tokens: ids a file.
+    Raises:
+        DataError: it can't be read, or holds an id outside the vocabulary.
+        OutputError: `out` can't be written, or holds something else.
+    """
+    dataset = open_dataset(source, verify=True, tokenizer=tokenizer)
+    files = [
+        {"file": shard.path.name, "bytes": shard.path.stat().st_size}
+        for split in (dataset.train, dataset.val)
+        for shard in split.shards
+    ]
+    call = {
+        "from_shards": str(source),
+        "tokenizer": tokenizer.sha256,
+        "shard_tokens": shard_tokens,
+        "files": files,
+    }
+    if already_done(out, call):
+        return open_dataset(out, verify=False, tokenizer=tokenizer)
+    if dataset.train.n_tokens == 0:
+        raise DataError(f"{source} has no training ids; nothing was converted")
+    with locked_partial(out) as partial:
+        partial.begin(call, {})
+        write_synced(partial.path / "tokenizer.json", tokenizer.to_json())
+        records = {
+            name: _copy(partial.path, name, split, tokenizer, shard_tokens)
+            for name, split in (("train", dataset.train), ("val", dataset.val))
+        }
+        info = {
+            "format": FORMAT,
+            "tokenizer": tokenizer.sha256,
+            "vocab_size": tokenizer.n_vocab,
+            "dtype": id_dtype(tokenizer.n_vocab).name,
+            "source": {key: value for key, value in call.items() if key != "tokenizer"},
+            **records,
+        }
+        write_synced(partial.path / "dataset.json", json_bytes(info))
+        partial.publish(out)
+    return open_dataset(out, verify=False, tokenizer=tokenizer)
+
+
+def _copy(folder: Path, name: str, split: Split, tokenizer: Tokenizer, shard_tokens: int) -> dict[str, Any]:
+    """Writes one split's shards in one pass, and returns its part of dataset.json."""
+    dtype, id_bytes = id_dtype(tokenizer.n_vocab), tokenizer.id_bytes()
+    writer = ShardWriter(folder, name, dtype, shard_tokens, {})
+    documents = n_bytes = 0
+    try:
+        for ids in split.scan():
+            writer.write(ids.astype(dtype).tobytes())
+            documents += int((ids == tokenizer.eot).sum())
+            n_bytes += int(id_bytes[ids].sum())
+        writer.finish()
+    finally:
+        writer.close()
+    return {"documents": documents, "bytes": n_bytes, "tokens": writer.tokens, "shards": writer.shards}
