@@ -46,7 +46,7 @@ def main(args: Sequence[str]) -> None:
     dataset = open_dataset(call.dir, verify=False, tokenizer=named)
     tokenizer = named or Tokenizer.load(dataset.path)
     console = Console(highlight=False, markup=False)
-    _print_summary(console, dataset, tokenizer)
+    _print_summary(console, dataset)
     if call.verify:
         shards = [*dataset.train.shards, *dataset.val.shards]
         hashed = sum(shard.sha256 is not None for shard in shards)
@@ -61,13 +61,15 @@ def main(args: Sequence[str]) -> None:
             _print_split(console, name, split, tokenizer, call.windows)
 
 
-def _print_summary(console: Any, dataset: "Dataset", tokenizer: "Tokenizer") -> None:
+def _print_summary(console: Any, dataset: "Dataset") -> None:
     from rich.table import Table
 
     source = dataset.info["source"]
     made_from = source.get("corpus") or [source["from_shards"]] if isinstance(source, dict) else source
     console.print(f"{dataset.path}: {', '.join(made_from)}")
-    console.print(f"format {dataset.info['format']}, tokenizer {tokenizer.name}, {dataset.vocab_size:,} ids")
+    console.print(
+        f"format {dataset.info['format']}, tokenizer {dataset.tokenizer_sha256[:12]}, {dataset.vocab_size:,} ids"
+    )
     table = Table("split", "documents", "tokens", "bytes of text", "bytes per token", "shards", box=None)
     for column in table.columns[1:]:
         column.justify = "right"

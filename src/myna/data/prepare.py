@@ -11,6 +11,7 @@ held whole (a text file over 16 MB is not: it is read in stretches). Disk: the s
 fetched files.
 """
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -29,7 +30,7 @@ from myna.data.pool import Workers
 from myna.data.progress import Report, progress
 from myna.data.shards import FORMAT, SPLITS, Dataset, id_dtype, open_dataset
 from myna.data.writer import ShardWriter
-from myna.errors import DataError, UsageError
+from myna.errors import DataError, DownloadError, UsageError
 from myna.files import json_bytes, sha256_bytes, write_synced
 from myna.text.tokenizer import Tokenizer
 
@@ -82,14 +83,25 @@ def prepare(
         "shard_tokens": shard_tokens,
         "column": column,
     }
-    found = (
-        None if any(map(is_web, corpus)) and out.exists() else find_corpus(corpus)
-    )  # done needs no network
-    if not already_done(out, call | ({"files": _described(found.files)} if found else {})):
-        found = found or find_corpus(corpus)
+    if not _is_done(out, call):
+        found = find_corpus(corpus)
         with locked_partial(out) as partial:
             Preparation(partial, found, tokenizer, call, workers, skip_bad, quiet).run(out)
     return open_dataset(out, verify=False, tokenizer=tokenizer)
+
+
+def _is_done(out: Path, call: dict[str, Any]) -> bool:
+    """Whether `out` is what this call makes. Local files must be as they were; ones that are gone are not asked for.
+
+    Raises:
+        OutputError: it is something else.
+    """
+    if not already_done(out, call):
+        return False
+    if not any(map(is_web, call["corpus"])):
+        with contextlib.suppress(DataError, DownloadError):
+            already_done(out, call | {"files": _described(find_corpus(call["corpus"]).files)})
+    return True
 
 
 def _described(files: Sequence[SourceFile]) -> list[dict[str, Any]]:
