@@ -32,7 +32,7 @@ def validation_sums(
     id_bytes: np.ndarray,
     *,
     sequence_length: int | None = None,
-    batch_windows: int = 8,
+    batch_tokens: int = 8192,
     limit: int = VALIDATION_TARGETS,
     rank: int = 0,
     world_size: int = 1,
@@ -45,7 +45,7 @@ def validation_sums(
         model: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
         id_bytes: (n_vocab,) int64 UTF-8 bytes an id stands for, 0 for special tokens: `Tokenizer.id_bytes()`.
         sequence_length: ids a window; None is the model's block_size.
-        batch_windows: windows computed at once.
+        batch_tokens: targets computed at once, at least a window of them; bounds the memory.
         limit: targets at most, over all ranks.
         autocast_dtype: compute in this precision where autocast allows; the softmax and the sums stay exact.
         on_targets: called with the number of targets done after each batch.
@@ -60,9 +60,10 @@ def validation_sums(
         )
     T = min(sequence_length or model.config.block_size, model.config.block_size)
     bytes_of = torch.from_numpy(np.asarray(id_bytes, dtype=np.int64)).to(model.device)
+    windows = val_windows(split, T, limit, rank, world_size)
     total = torch.zeros(4, dtype=torch.float64)
     with evaluation_mode(model), autocast(model.device, autocast_dtype):
-        for inputs, targets in _batches(val_windows(split, T, limit, rank, world_size), batch_windows):
+        for inputs, targets in _batches(windows, max(1, batch_tokens // T)):
             hidden = model.hidden(inputs.to(model.device))  # (B, T, C)
             wanted = targets.to(model.device).flatten()
             nats = head_token_nats(model, hidden.flatten(0, 1), wanted)

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from myna.cli import main
+from myna.run import Run
+
+
+def make_run(path: Path) -> Path:
+    path.mkdir()
+    run = Run(path)
+    run.write_recipe({"name": path.name, "corpus": ["pydoc"], "tokenizer": "bytes"})
+    for step in range(1, 6):
+        run.append_metrics({"step": step, "tokens": 100 * step, "train_loss": 5.0 - step / 10})
+    return path
+
+
+def test_a_runs_picture_lies_in_its_folder(tmp_path, capsys):
+    path = make_run(tmp_path / "one")
+    assert main(["report", str(path)]) == 0
+    assert (path / "report.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [f"{path}: after 500 tokens  ·  train loss 4.5500 (smoothed)", str(path / "report.png")]
+
+
+def test_several_runs_share_a_picture_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "one")
+    make_run(tmp_path / "two")
+    assert main(["report", "one", "two"]) == 0
+    assert (tmp_path / "report.png").exists()
+    assert main(["report", "one", "two", "--out", "other/both.png"]) == 0
+    assert (tmp_path / "other" / "both.png").exists()
+    assert not (tmp_path / "one" / "report.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "no run named"),
+        (["absent"], "absent is not a run"),
+        (["one", "--out", "picture.jpg"], "ends in .png"),
+        (["one", "--out", "one/recipe.json/x.png"], "cannot write one/recipe.json/x.png"),
+    ],
+)
+def test_a_wrong_call_is_named_in_a_line(tmp_path, monkeypatch, capsys, args, words):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "one")
+    assert main(["report", *args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert err.count("\n") == 1

@@ -1,0 +1,166 @@
+import json
+
+import pytest
+import torch
+
+from myna.errors import DataError
+from myna.evaluate.hellaswag import Item, encode_items, ending_nats, hellaswag_sums, read_items
+from myna.model.gpt2 import GPT, GPTConfig
+from myna.text.tokenizer import Tokenizer
+
+ROW = {
+    "activity_label": "Canoeing",
+    "ctx_a": "A man sits.",
+    "ctx_b": "he",
+    "ctx": "A man sits. he",
+    "label": 2,
+    "endings": ["rows.", "sinks a lot.", "waves.", "is 漢."],
+}
+
+
+def write(path, *rows) -> None:
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
+
+
+def many_items(count: int) -> list[Item]:
+    return [
+        Item(
+            "context " * (i % 5) + "x",
+            tuple(" e" + "nd" * ((i * k) % 7) for k in range(4)),
+            (1, 2, 3, 4),
+            i % 4,
+        )
+        for i in range(count)
+    ]
+
+
+def byte_model(block_size: int = 64) -> GPT:
+    torch.manual_seed(0)
+    return GPT(GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=block_size, vocab_size=257)).eval()
+
+
+def test_the_lectures_rendering(tmp_path):
+    write(tmp_path / "h.jsonl", ROW, "", ROW | {"label": "1"})
+    first, second = read_items(tmp_path / "h.jsonl")
+    assert first.context == "A man sits. he"
+    assert first.completions == (" rows.", " sinks a lot.", " waves.", " is 漢.")
+    assert first.characters == (5, 12, 6, 5)  # code points, without the space before
+    assert (first.label, second.label) == (2, 1)
+
+
+def test_the_harness_rendering(tmp_path):
+    how_to = {
+        "activity_label": "Family Life",
+        "ctx_a": "[header] How to rest [title] Find a chair. [step] Any will do.",
+        "ctx_b": "",
+        "label": 0,
+        "endings": ["[substeps] Sit.", "Stand [title] Walk.", "a", "b"],
+    }
+    write(tmp_path / "h.jsonl", ROW, how_to)
+    first, second = read_items(tmp_path / "h.jsonl", "harness")
+    assert first.context == "Canoeing: A man sits. He"
+    assert second.context == "Family Life: How to rest. Find a chair. Any will do."
+    assert second.completions[:2] == ("  Sit.", " Stand. Walk.")
+    assert second.characters[:2] == (5, 12)
+
+
+def test_a_space_at_the_end_of_the_context_goes_to_the_completion(tmp_path):
+    write(tmp_path / "h.jsonl", ROW | {"ctx": "A man sits. "})
+    assert read_items(tmp_path / "h.jsonl")[0].completions[0] == "  rows."
+
+
+@pytest.mark.parametrize(
+    ("lines", "rendering", "words"),
+    [
+        (["not json"], "lecture", r"line 1: not a JSON object"),
+        ([ROW, "[1, 2]"], "lecture", r"line 2: not a JSON object"),
+        ([ROW, {k: v for k, v in ROW.items() if k != "ctx"}], "lecture", r"line 2: no text in field 'ctx'"),
+        ([{k: v for k, v in ROW.items() if k != "ctx_b"}], "harness", r"line 1: no text in field 'ctx_b'"),
+        ([ROW | {"endings": "a"}], "lecture", r"line 1: field 'endings'"),
+        ([ROW | {"endings": ["a", "", "b", "c"]}], "lecture", r"line 1: field 'endings'"),
+        ([ROW | {"endings": ["a", "[b]", "b", "c"]}], "harness", r"line 1: an ending has no text left"),
+        (
+            [ROW, ROW, {k: v for k, v in ROW.items() if k != "label"}],
+            "lecture",
+            r"line 3: no label \(the test",
+        ),
+        ([ROW | {"label": ""}], "lecture", r"line 1: no label"),
+        ([ROW | {"label": 4}], "lecture", r"line 1: label 4 is not"),
+        ([ROW | {"label": -1}], "lecture", r"line 1: label -1 is not"),
+        (["", ""], "lecture", r"no items"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, lines, rendering, words):
+    write(tmp_path / "h.jsonl", *lines)
+    with pytest.raises(DataError, match=words) as caught:
+        read_items(tmp_path / "h.jsonl", rendering)
+    assert str(tmp_path / "h.jsonl") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(b'{"ctx": "caf\xe9"}\n')
+    for name, words in (("absent.jsonl", "No such file"), ("latin.jsonl", "not UTF-8"), (".", "directory")):
+        with pytest.raises(DataError, match=words):
+            read_items(tmp_path / name)
+
+
+def test_batching_changes_nothing():
+    """Neither how many questions are computed at once, nor their order, nor what pads them."""
+    model = byte_model()
+    questions = encode_items(many_items(40), Tokenizer.bytes(), 64)
+    whole = hellaswag_sums(model, questions, batch_positions=100_000)
+    assert whole[3] == 40
+    for positions in (1, 200):
+        assert torch.equal(hellaswag_sums(model, questions, batch_positions=positions), whole)
+    alike = [q for q in questions if len(q.shared) == len(questions[4].shared)]
+    together = ending_nats(model, alike)
+    alone = torch.cat([ending_nats(model, [question]) for question in alike])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_ranks_add_up_to_the_whole():
+    model = byte_model()
+    questions = encode_items(many_items(40), Tokenizer.bytes(), 64)
+    whole = hellaswag_sums(model, questions, batch_positions=200)
+    for world_size in (2, 3, 50):
+        parts = [
+            hellaswag_sums(model, questions, batch_positions=200, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        assert torch.equal(torch.stack(parts).sum(dim=0), whole)
+
+
+def test_the_model_is_put_back_into_training_mode_and_the_generator_left_alone():
+    model = byte_model().train()
+    before = torch.get_rng_state()
+    hellaswag_sums(model, encode_items(many_items(3), Tokenizer.bytes(), 64))
+    assert model.training
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_empty_context_is_the_beginning_of_a_document():
+    tok = Tokenizer.bytes()
+    (question,) = encode_items([Item("", (" a", " b"), (1, 1), 0)], tok, 64)
+    assert question.shared == ()
+    assert question.rows == ((tok.eot, 32, 97), (tok.eot, 32, 98))
+
+
+def test_what_does_not_fit_keeps_its_last_part():
+    tok = Tokenizer.bytes()
+    (question,) = encode_items([Item("abcdefgh", (" xy", " 0123456789"), (2, 10), 0)], tok, 8)
+    assert question.rows == (tuple(b"cdefgh xy"), tuple(b"123456789"))  # 8 inputs and the last target
+    assert question.scored == (3, 8)
+    assert question.characters == (2, 8)  # of a cut ending, the characters that are scored
+    assert torch.isfinite(ending_nats(byte_model(8), [question])).all()
+
+
+def test_lower_precision_comes_close():
+    model = byte_model()
+    (question, *_) = encode_items(many_items(9)[5:], Tokenizer.bytes(), 64)
+    exact = ending_nats(model, [question])
+    low = ending_nats(model, [question], autocast_dtype=torch.bfloat16)
+    assert not torch.equal(exact, low)
+    assert torch.allclose(exact, low, rtol=0.02)
