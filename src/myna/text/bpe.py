@@ -5,8 +5,8 @@ gives it the next id, replaces it everywhere, and does so again. Encoding plays 
 in which they were learned (their ranks); decoding joins the bytes.
 
 >>> merges = train({b"aaabdaaabac": 1}, n_merges=3)   # the example of Wikipedia's article on BPE
->>> merges                                            # 256 = aa, 257 = aaa, 258 = aaab
-[(97, 97), (256, 97), (257, 98)]
+>>> merges                                            # 256 = aa, 257 = ab, 258 = aaab
+[(97, 97), (97, 98), (256, 257)]
 >>> encode(b"aaabdaaabac", merges)
 [258, 100, 258, 97, 99]
 >>> decode([258, 100, 258, 97, 99], merges)
@@ -29,6 +29,7 @@ Source: Sennrich, Haddow, Birch, arXiv:1508.07909; bytes as the base, Radford et
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 Pair = tuple[int, int]
 
@@ -51,7 +52,7 @@ def train(
     pair_counts: defaultdict[Pair, int] = defaultdict(int)
     holders: defaultdict[Pair, set[int]] = defaultdict(set)  # pair -> numbers of the words that may hold it
     for number, (ids, count) in enumerate(words):
-        for pair in zip(ids, ids[1:], strict=False):
+        for pair in pairwise(ids):
             pair_counts[pair] += count
             holders[pair].add(number)
 
@@ -119,7 +120,7 @@ def encode(piece: bytes, merges: Sequence[Pair] | Mapping[Pair, int]) -> list[in
     new_ids = merges if isinstance(merges, Mapping) else {pair: 256 + i for i, pair in enumerate(merges)}
     ids = list(piece)
     while len(ids) > 1:
-        pair = min(zip(ids, ids[1:], strict=False), key=lambda pair: new_ids.get(pair, float("inf")))
+        pair = min(pairwise(ids), key=lambda pair: new_ids.get(pair, float("inf")))
         if pair not in new_ids:
             break
         merge_in_place(ids, pair, new_ids[pair])
@@ -152,7 +153,7 @@ def parts(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
     """
     pieces = [token[i : i + 1] for i in range(len(token))]
     while len(pieces) > 1:
-        joined = [ranks.get(a + b, below) for a, b in zip(pieces, pieces[1:], strict=False)]
+        joined = [ranks.get(a + b, below) for a, b in pairwise(pieces)]
         rank = min(joined)
         if rank >= below:
             break

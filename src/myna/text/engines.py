@@ -13,13 +13,13 @@ import base64
 import functools
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from myna.text.patterns import Pattern
+from myna.text.vocabulary import Vocabulary
 
 # Up to this many characters tiktoken is quicker to start, and far from the million steps it may backtrack.
 SHORT_CHARACTERS = 10_000
@@ -74,69 +74,109 @@ def is_disputed(text: str) -> bool:
     )
 
 
-class RankEncoder:
-    """Encodes ordinary text with a table of ranks: ids are ranks, and no text is ever a special token."""
+class RankModel:
+    """A byte-level BPE vocabulary and the engines that encode with it. No text is ever a special token."""
 
-    def __init__(self, pattern: Pattern, ranks: Mapping[bytes, int]) -> None:
-        self.pattern = pattern
-        self.ranks = ranks
+    is_context_free = True
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.special_tokens = dict(vocabulary.special_tokens)
+        self._is_bytes = vocabulary.pattern.name == "none" and list(vocabulary.ranks) == [
+            bytes([b]) for b in range(256)
+        ]
+        self._is_classic = vocabulary.pattern.name in ("gpt2", "gpt4")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RankModel, (self.vocabulary,)
+
+    def token_table(self) -> list[bytes | None]:
+        """The bytes of each ordinary id; None for an id that stands for nothing or is special."""
+        return list(self.vocabulary.tokens)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ordinary ids."""
+        tokens = self.vocabulary.tokens
+        return b"".join(tokens[i] or b"" for i in ids).decode("utf-8", errors="replace")
+
+    def to_json(self) -> bytes:
+        """The bytes of a Hugging Face tokenizer.json."""
+        from myna.text.exchange import to_json
+
+        return to_json(self.vocabulary)
 
     @functools.cached_property
     def _tiktoken(self) -> Any:
         from tiktoken import Encoding
 
-        # A pattern of the user's own is split by Python's `regex`, so tiktoken never compiles it.
-        rust = self.pattern.rust if self.pattern.name in ("gpt2", "gpt4") else r"[\s\S]+"
-        encoding = Encoding("ordinary", pat_str=rust, mergeable_ranks=dict(self.ranks), special_tokens={})
+        # A pattern of the user's own is split by Python's `regex`; tiktoken sees only its pieces.
+        rust = self.vocabulary.pattern.rust if self._is_classic else r"[\s\S]"
+        encoding = Encoding(
+            "ordinary", pat_str=rust, mergeable_ranks=self.vocabulary.ranks, special_tokens={}
+        )
         return encoding._core_bpe
 
     @functools.cached_property
     def _gigatoken(self) -> Any | None:
-        """None where gigatoken can't take this vocabulary: it knows few patterns and wants ids without gaps."""
-        if self.pattern.name not in ("gpt2", "gpt4") or sorted(self.ranks.values()) != list(
-            range(len(self.ranks))
-        ):
+        """None where gigatoken can't take this vocabulary: another pattern, free ids, or tokens that no merge makes."""
+        vocabulary = self.vocabulary
+        if not self._is_classic or None in vocabulary.tokens or not vocabulary.is_complete:
             return None
         from gigatoken import Tokenizer
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "ranks.tiktoken")
-            path.write_bytes(rank_file(self.ranks))
-            return Tokenizer.from_tiktoken(path, self.pattern.name, special_tokens={})
+            path.write_bytes(rank_file(vocabulary.ranks))
+            return Tokenizer.from_tiktoken(path, vocabulary.pattern.name, special_tokens={})
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, in which nothing is special. The text must be encodable as UTF-8."""
-        if self.pattern.name not in ("gpt2", "gpt4"):
-            return [i for piece in self.pattern.split(text) for i in self._piece(piece)]
+        """The ids of a text that is encodable as UTF-8."""
+        if self._is_bytes:
+            return list(text.encode("utf-8"))
+        if not self._is_classic:
+            return [i for piece in self.vocabulary.pattern.pieces(text) for i in self._cached_piece(piece)]
         if len(text) <= SHORT_CHARACTERS:
             return self._tiktoken.encode_ordinary(text)
         if self._gigatoken is not None and not is_disputed(text):
             return self._gigatoken.encode(text).tolist()
+        return self.encode_cut(text)
+
+    def encode_cut(self, text: str) -> list[int]:
+        """The ids by tiktoken alone, with long runs of whitespace cut out of its way."""
         ids: list[int] = []
-        for part, is_piece in cut_long_runs(self.pattern.name, text):
+        for part, is_piece in cut_long_runs(self.vocabulary.pattern.name, text):
             ids += self._piece(part) if is_piece else self._tiktoken.encode_ordinary(part)
         return ids
 
     def _piece(self, piece: str) -> list[int]:
         return self._tiktoken.encode_single_piece(piece.encode("utf-8"))
 
+    @functools.cached_property
+    def _cached_piece(self) -> Callable[[str], list[int]]:
+        return functools.lru_cache(maxsize=1 << 16)(self._piece)
+
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids of many texts in one flat array, and how many each text has.
 
         Returns:
-            ids     (N,) uint32
+            ids     (N,) uint8 or uint32
             lengths (len(texts),) int64, with sum N
         """
-        giga = self._gigatoken
-        easy = giga is not None and not any(map(is_disputed, texts))
-        if giga is not None and easy and texts:
-            layout = giga.encode_batch(list(texts)).layout
-            offsets = np.asarray(layout.offsets.data, dtype=np.int64)
-            return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
-        encoded = [self.encode(text) for text in texts]
-        lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-        ids = np.fromiter((i for row in encoded for i in row), dtype=np.uint32, count=int(lengths.sum()))
-        return ids, lengths
+        if self._is_bytes:
+            encoded = [text.encode("utf-8") for text in texts]
+            return np.frombuffer(b"".join(encoded), dtype=np.uint8), lengths_of(encoded)
+        if self._gigatoken is None or not texts or any(map(is_disputed, texts)):
+            rows = [self.encode(text) for text in texts]
+            lengths = lengths_of(rows)
+            return np.fromiter((i for row in rows for i in row), np.uint32, int(lengths.sum())), lengths
+        layout = self._gigatoken.encode_batch(list(texts)).layout
+        offsets = np.asarray(layout.offsets.data, dtype=np.int64)
+        return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
+
+
+def lengths_of(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """The length of each row: (len(rows),) int64."""
+    return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
 
 
 def rank_file(ranks: Mapping[bytes, int]) -> bytes:

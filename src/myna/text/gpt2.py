@@ -5,10 +5,13 @@
 to its own published hash.
 """
 
+from collections.abc import Sequence
 from importlib import resources
 
 from myna.errors import TokenizerError
 from myna.files import sha256_bytes
+from myna.text.patterns import GPT2
+from myna.text.vocabulary import Merge, Vocabulary
 
 END_OF_TEXT = "<|endoftext|>"
 VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -46,6 +49,11 @@ def to_bytes(spelled: str) -> bytes:
     return bytes(CHARACTER_TO_BYTE[character] for character in spelled)
 
 
+def is_spelled(text: str) -> bool:
+    """Whether a string can be a token as GPT-2's files spell it."""
+    return all(character in CHARACTER_TO_BYTE for character in text)
+
+
 def spell(token: bytes) -> str:
     """A token in the characters of GPT-2's files.
 
@@ -55,8 +63,8 @@ def spell(token: bytes) -> str:
     return "".join(BYTE_TO_CHARACTER[byte] for byte in token)
 
 
-def tokens() -> tuple[bytes, ...]:
-    """The bytes of ids 0 to 50255.
+def vocabulary() -> Vocabulary:
+    """GPT-2's vocabulary, 50,257 ids.
 
     Raises:
         TokenizerError: the bundled file is not the published one.
@@ -64,8 +72,23 @@ def tokens() -> tuple[bytes, ...]:
     data = resources.files("myna.text").joinpath("assets/gpt2_vocab.bpe").read_bytes()
     if sha256_bytes(data) != VOCAB_BPE_SHA256:
         raise TokenizerError("the bundled GPT-2 vocabulary is damaged (SHA-256 differs); install myna again")
-    merges = (line.split(" ") for line in data.decode("utf-8").splitlines()[1:])
-    return (
-        *(bytes([byte]) for byte in BYTE_TO_CHARACTER),
-        *(to_bytes(left + right) for left, right in merges),
-    )
+    return from_merges(read_merges(data))
+
+
+def read_merges(data: bytes) -> list[Merge]:
+    """The merges in a `vocab.bpe` or `merges.txt`: a version line, then two spelled tokens a line.
+
+    Raises:
+        ValueError, KeyError: it is not such a file.
+    """
+    lines = data.decode("utf-8").splitlines()
+    if not lines or not lines[0].startswith("#version"):
+        raise ValueError("no version line")
+    pairs = (line.split(" ") for line in lines[1:] if line)
+    return [(to_bytes(left), to_bytes(right)) for left, right in pairs]
+
+
+def from_merges(merges: Sequence[Merge]) -> Vocabulary:
+    """The vocabulary whose ids are the bytes in GPT-2's order, one per merge, and end of text."""
+    tokens = (*(bytes([byte]) for byte in BYTE_TO_CHARACTER), *(left + right for left, right in merges))
+    return Vocabulary(GPT2, tokens, {END_OF_TEXT: len(tokens)}, tuple(merges))

@@ -1,12 +1,13 @@
 """Split patterns: where a text is cut into pre-tokens before any byte pair is merged.
 
 No merge crosses a cut, so a pattern decides what a token may be: "dog", " dog" but never "dog.". The two
-classics are here, and any other regular expression can be given. One pattern has to be spoken in three dialects,
-because three regex engines read it: Python's `regex` (training, the reference), Rust's (tiktoken) and Oniguruma
-(Hugging Face's tokenizer.json).
+classics are here, and any other regular expression can be given. One pattern has to be spoken in several
+dialects, because several regex engines read it: Python's `regex` (training, the reference), Rust's (tiktoken),
+Oniguruma (Hugging Face's tokenizer.json), and Python's `re` for the speed of it.
 """
 
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,21 +31,33 @@ GPT4_ONIGURUMA = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s+\z|\s*[\r\n]|\s+(?!\S)|\s"
 )
+# For text that is all ASCII, Python's own `re` splits twice as fast as `regex`; its \s and classes are spelled out.
+GPT2_ASCII = (
+    r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]++| ?[0-9]++| ?[^\t-\r A-Za-z0-9]++"
+    r"|[\t-\r ]++\Z|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]"
+)
+GPT4_ASCII = (
+    r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\nA-Za-z0-9]?+[A-Za-z]++|[0-9]{1,3}+"
+    r"| ?[^\t-\r A-Za-z0-9]++[\r\n]*+|[\t-\r ]++\Z|[\t-\r ]*[\r\n]|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]"
+)
 # A comment that marks a pattern of the user's own in tokenizer.json, so that it is read back as ours.
 OWN_MARK = "(?#myna)"
 # A sane pattern splits some 10 MB a second; one that is a thousand times slower backtracks without bound.
 SECONDS_PER_MEGACHARACTER = 100.0
 SECONDS_AT_LEAST = 5.0
+BLOCK_CHARACTERS = 1 << 16
+SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A split pattern in its three dialects; `name` is "gpt2", "gpt4", "none" (no cut at all) or "own"."""
+    """A split pattern in its dialects; `name` is "gpt2", "gpt4", "none" (no cut at all) or "own"."""
 
     name: str
     python: str
     rust: str
     oniguruma: str
+    ascii: str = ""
 
     @functools.cached_property
     def compiled(self) -> "regex.Pattern[str]":
@@ -83,6 +96,32 @@ class Pattern:
         if end < len(text):
             yield text[end:]
 
+    @functools.cached_property
+    def _compiled_ascii(self) -> "re.Pattern[str]":
+        return re.compile(self.ascii)
+
+    def pieces(self, text: str) -> list[str]:
+        """The same as `split`, as a list and faster."""
+        if self.name not in ("gpt2", "gpt4"):
+            return list(self.split(text))
+        return (self._compiled_ascii if text.isascii() else self.compiled).findall(text)
+
+    def blocks(self, text: str) -> Iterator[str]:
+        """Cuts a long text into blocks whose pre-tokens, block after block, are those of the text.
+
+        The cuts are before a space or newline that follows an ASCII letter or digit: there GPT-2's and GPT-4's
+        patterns always end a pre-token, and what they find after it does not depend on what came before. For other
+        patterns nothing is known, and the text is one block.
+        """
+        start = 0
+        while self.name in ("gpt2", "gpt4") and len(text) - start > BLOCK_CHARACTERS:
+            cut = SAFE_CUT.search(text, start + BLOCK_CHARACTERS)
+            if cut is None:
+                break
+            yield text[start : cut.end()]
+            start = cut.end()
+        yield text[start:] if start else text
+
     def pre_tokenizer(self) -> dict[str, Any]:
         """The `pre_tokenizer` section of a Hugging Face tokenizer.json that cuts as this pattern does."""
         byte_level = {
@@ -112,8 +151,8 @@ def _compile(expression: str) -> "regex.Pattern[str]":
 
 
 NONE = Pattern("none", "", "", "")
-GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA)
-GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA)
+GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA, GPT2_ASCII)
+GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA, GPT4_ASCII)
 BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "none": NONE}
 
 

@@ -1,7 +1,7 @@
 """Decoding ids as they come, without ever printing half a character."""
 
 import codecs
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class StreamDecoder:
@@ -10,17 +10,45 @@ class StreamDecoder:
     The pieces, joined with what `finish` returns, are `decode` of all the ids.
 
     Args:
-        token_bytes: the bytes of one id.
+        decode_bytes: the bytes that ids stand for; those of each id depend on no other.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
-        self._token_bytes = token_bytes
+    def __init__(self, decode_bytes: Callable[[Iterable[int]], bytes]) -> None:
+        self._decode_bytes = decode_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Iterable[int]) -> str:
         """The text that is complete now that these ids have come too."""
-        return self._utf8.decode(b"".join(map(self._token_bytes, ids)))
+        return self._utf8.decode(self._decode_bytes(ids))
 
     def finish(self) -> str:
         """What was held back: U+FFFD when the ids ended inside a character. The decoder can then be used afresh."""
         return self._utf8.decode(b"", final=True)
+
+
+class ContextStreamDecoder:
+    """The same for vocabularies in which an id's text depends on its neighbours, such as a space that is dropped when
+    it comes first: a few ids before the new ones are decoded again with them, and what they add is the new text.
+
+    Args:
+        decode: the text that ids stand for.
+    """
+
+    KEPT_IDS = 8
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._shown: list[int] = []
+        self._held: list[int] = []
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """The text that is complete now that these ids have come too."""
+        self._held += ids
+        return "" if self._decode(self._shown + self._held).endswith("\ufffd") else self.finish()
+
+    def finish(self) -> str:
+        """What was held back, complete or not."""
+        text = self._decode(self._shown + self._held)[len(self._decode(self._shown)) :]
+        self._shown = (self._shown + self._held)[-self.KEPT_IDS :]
+        self._held = []
+        return text

@@ -3,45 +3,35 @@
 import builtins
 import functools
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from myna.errors import TextError, TokenizerError
 from myna.files import sha256_bytes, write_atomic
 from myna.text import gpt2, patterns
-from myna.text.engines import RankEncoder
+from myna.text.engines import RankModel
 from myna.text.gpt2 import END_OF_TEXT
-from myna.text.stream import StreamDecoder
+from myna.text.stream import ContextStreamDecoder, StreamDecoder
+from myna.text.vocabulary import Vocabulary, find_end_of_text
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a byte-level BPE tokenizer is, apart from the engines that run it.
+class Model(Protocol):
+    """What turns text into ids for a Tokenizer: a rank table of ours, or another library."""
 
-    Attributes:
-        pattern: where text is cut before merging.
-        tokens: the bytes of each ordinary id, in the order of ids, which is the order of merging; None where a rank
-            file leaves an id free.
-        special_tokens: name -> id; disjoint from the ids of `tokens`.
-        end_of_text: the name of the special token that begins each document.
-    """
-
-    pattern: patterns.Pattern
-    tokens: tuple[bytes | None, ...]
     special_tokens: dict[str, int]
-    end_of_text: str | None
+    is_context_free: bool  # whether the bytes of an id depend on no other id
 
-    @functools.cached_property
-    def ranks(self) -> dict[bytes, int]:
-        """token -> id."""
-        return {token: i for i, token in enumerate(self.tokens) if token is not None}
+    def token_table(self) -> list[bytes | None]: ...
+    def to_json(self) -> bytes: ...
+    def encode(self, text: str) -> list[int]: ...
+    def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer.
+    """Text to ids and back.
 
     >>> tok = Tokenizer.gpt2()
     >>> tok.encode("Hello, world<|endoftext|>")      # text that spells a special token is text
@@ -52,13 +42,13 @@ class Tokenizer:
     'Hello, world'
     """
 
-    def __init__(self, vocabulary: Vocabulary, name: str) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, model: Model, name: str) -> None:
+        self.model = model
         self.name = name
-        self.special_tokens = dict(vocabulary.special_tokens)
+        self.special_tokens = model.special_tokens
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.vocabulary, self.name)
+        return Tokenizer, (self.model, self.name)
 
     def __repr__(self) -> str:
         return f"<Tokenizer {self.name}: {self.n_vocab:,} ids>"
@@ -68,32 +58,39 @@ class Tokenizer:
     @classmethod
     def gpt2(cls) -> "Tokenizer":
         """GPT-2's own: 50,257 ids, `<|endoftext|>` is 50256. Bundled; needs no network."""
-        return cls(Vocabulary(patterns.GPT2, gpt2.tokens(), {END_OF_TEXT: 50256}, END_OF_TEXT), "gpt2")
+        return cls(RankModel(gpt2.vocabulary()), "gpt2")
 
     @classmethod
     def bytes(cls) -> "Tokenizer":
         """A token is a byte of UTF-8, its id the byte; `<|endoftext|>` is 256."""
         tokens = tuple(bytes([byte]) for byte in range(256))
-        return cls(Vocabulary(patterns.NONE, tokens, {END_OF_TEXT: 256}, END_OF_TEXT), "bytes")
+        return cls(RankModel(Vocabulary(patterns.NONE, tokens, {END_OF_TEXT: 256})), "bytes")
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, pattern: str = "gpt2") -> "Tokenizer":
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, pattern: str = "gpt2", workers: int = 1
+    ) -> "Tokenizer":
         """Learns a vocabulary from texts that are in memory or come one by one.
 
         Args:
             vocab_size: all ids: 256 bytes, the merges, and `<|endoftext|>`, which is the last.
             pattern: "gpt2", "gpt4", or a regular expression.
+            workers: processes that split and count; the result is the same for any number.
         Raises:
             TokenizerError: vocab_size is under 257, or the texts hold fewer merges than it asks for.
             TextError: a lone surrogate.
         """
-        from myna.text.training import train_vocabulary
+        from myna.text.training import learn
 
-        return cls(train_vocabulary(texts, vocab_size, patterns.named(pattern)), f"trained-{vocab_size}")
+        learned = learn(texts, vocab_size, patterns.named(pattern), workers)
+        return cls(RankModel(learned.vocabulary), f"{patterns.named(pattern).name}-{vocab_size}")
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Reads a tokenizer from a directory or file.
+        """Reads a tokenizer from a file or directory.
+
+        A directory holds a tokenizer.json, or vocab.bpe and encoder.json (vocab.json and merges.txt), or a
+        tokenizer.model; a file is one of these, or a `.tiktoken` rank file.
 
         Raises:
             TokenizerError: there is none, or it can't be read exactly.
@@ -105,9 +102,9 @@ class Tokenizer:
     @classmethod
     def from_json(cls, data: builtins.bytes, name: str = "tokenizer.json") -> "Tokenizer":
         """The tokenizer in the bytes of a Hugging Face tokenizer.json."""
-        from myna.text.exchange import from_json
+        from myna.text.exchange import read_json
 
-        return from_json(data, name)
+        return cls(read_json(data, name), name)
 
     @classmethod
     def open(cls, spec: str) -> "Tokenizer":
@@ -125,7 +122,20 @@ class Tokenizer:
     @functools.cached_property
     def n_vocab(self) -> int:
         """One more than the largest id."""
-        return max([len(self.vocabulary.tokens), *(i + 1 for i in self.special_tokens.values())])
+        return len(self._bytes_of)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The merges and the pattern of a byte-level BPE tokenizer.
+
+        Raises:
+            TokenizerError: this one is of another make, run by its own library.
+        """
+        if not isinstance(self.model, RankModel):
+            raise TokenizerError(
+                f"{self.name} is not byte-level BPE of a known pattern; only its ids can be used"
+            )
+        return self.model.vocabulary
 
     @property
     def eot(self) -> int:
@@ -143,9 +153,9 @@ class Tokenizer:
 
     @functools.cached_property
     def _bytes_of(self) -> list[builtins.bytes | None]:
-        """The bytes of each id; for a special token its name, None for an id that stands for nothing."""
-        table: list[builtins.bytes | None] = [*self.vocabulary.tokens]
-        table += [None] * (self.n_vocab - len(table))
+        """The bytes of each id; for a special token its name; None for an id that stands for nothing."""
+        table = self.model.token_table()
+        table += [None] * (max(self.special_tokens.values(), default=-1) + 1 - len(table))
         for name, i in self.special_tokens.items():
             table[i] = name.encode("utf-8")
         return table
@@ -158,9 +168,7 @@ class Tokenizer:
 
     # -- text to ids
 
-    @functools.cached_property
-    def _encoder(self) -> RankEncoder:
-        return RankEncoder(self.vocabulary.pattern, self.vocabulary.ranks)
+    # -- text to ids
 
     def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
         """The ids of a text.
@@ -173,13 +181,13 @@ class Tokenizer:
         """
         check_text(text)
         if not allowed_special:
-            return self._encoder.encode(text)
+            return self.model.encode(text)
         ids: list[int] = []
         for part in self._special_split(allowed_special)(text):
             if part in allowed_special:
                 ids.append(self.special_tokens[part])
             elif part:
-                ids += self._encoder.encode(part)
+                ids += self.model.encode(part)
         return ids
 
     def _special_split(self, allowed: Collection[str]) -> Any:
@@ -210,7 +218,7 @@ class Tokenizer:
         """
         for text in texts:
             check_text(text)
-        ids, lengths = self._encoder.encode_arrays(texts)
+        ids, lengths = self.model.encode_arrays(texts)
         return ids.astype(np.uint16 if self.n_vocab <= 1 << 16 else np.uint32, copy=False), lengths
 
     # -- ids to text
@@ -229,40 +237,68 @@ class Tokenizer:
         return found
 
     def decode_bytes(self, ids: Iterable[int]) -> builtins.bytes:
-        """The bytes that ids stand for."""
-        return b"".join(map(self.token_bytes, ids))
+        """The bytes that ids stand for.
+
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+        if self.model.is_context_free:
+            return b"".join(map(self.token_bytes, ids))
+        return self.decode(ids).encode("utf-8")
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD.
 
-    def stream_decoder(self) -> StreamDecoder:
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+        if self.model.is_context_free:
+            return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        ids = list(ids)
+        for i in ids:
+            self.token_bytes(i)  # refuses what is outside
+        return self.model.decode(ids)
+
+    def stream_decoder(self) -> StreamDecoder | ContextStreamDecoder:
         """For ids that come one by one: `feed` them, then `finish`."""
-        return StreamDecoder(self.token_bytes)
+        return (
+            StreamDecoder(self.decode_bytes)
+            if self.model.is_context_free
+            else ContextStreamDecoder(self.decode)
+        )
 
     # -- files
 
     def to_json(self) -> builtins.bytes:
-        """The bytes of the Hugging Face tokenizer.json that `save` writes: the same for the same tokenizer."""
-        from myna.text.exchange import to_json
+        """The bytes of the tokenizer.json that `save` writes: the same for the same tokenizer."""
+        return self._json
 
-        return to_json(self.vocabulary)
+    @functools.cached_property
+    def _json(self) -> builtins.bytes:
+        return self.model.to_json()
 
     @functools.cached_property
     def sha256(self) -> str:
         """The SHA-256 of `to_json`: what a dataset remembers its tokenizer by."""
-        return sha256_bytes(self.to_json())
+        return sha256_bytes(self._json)
 
-    def save(self, directory: str | Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json into a directory, which may exist.
+    def save(self, path: str | Path) -> None:
+        """Writes a tokenizer so that `load` reads the same one.
 
+        Args:
+            path: a directory, which may exist, for tokenizer.json and tokenizer_config.json; or a name that ends
+                in `.tiktoken`, for a rank file, and a small .json file beside it for what ranks leave out.
         Raises:
             OutputError: it can't be written.
         """
-        from myna.text.exchange import config_json
+        from myna.text.exchange import config_json, save_ranks
 
-        write_atomic(Path(directory, "tokenizer.json"), self.to_json())
-        write_atomic(Path(directory, "tokenizer_config.json"), config_json(self.vocabulary))
+        if str(path).endswith(".tiktoken"):
+            save_ranks(self.vocabulary, Path(path))
+            return
+        end_of_text = find_end_of_text(self.special_tokens)
+        write_atomic(Path(path, "tokenizer.json"), self.to_json())
+        write_atomic(Path(path, "tokenizer_config.json"), config_json(end_of_text))
 
 
 def check_text(text: str) -> None:

@@ -1,35 +1,82 @@
 """From texts to a vocabulary: count the unique pre-tokens, then learn merges from the counts."""
 
-from collections import Counter
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from myna.errors import TokenizerError
-from myna.text import bpe
+from myna.text import bpe, merging
+from myna.text.counting import count_pretokens
 from myna.text.gpt2 import END_OF_TEXT
 from myna.text.patterns import Pattern
-from myna.text.tokenizer import Vocabulary, check_text
+from myna.text.vocabulary import Vocabulary
+
+SMALLEST = 257  # the bytes and the end of text
 
 
-def count_pretokens(texts: Iterable[str], pattern: Pattern) -> Counter[bytes]:
-    """How often each pre-token occurs in the texts."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        check_text(text)
-        counts.update(pattern.split(text))
-    return Counter({piece.encode("utf-8"): count for piece, count in counts.items()})
+@dataclass(frozen=True)
+class Learned:
+    """A trained vocabulary and what it took.
+
+    Attributes:
+        n_bytes: UTF-8 bytes read.
+        unique_pretokens: what memory was needed for.
+        count_seconds, merge_seconds: the two halves of the work.
+    """
+
+    vocabulary: Vocabulary
+    n_bytes: int
+    unique_pretokens: int
+    count_seconds: float
+    merge_seconds: float
 
 
-def train_vocabulary(texts: Iterable[str], vocab_size: int, pattern: Pattern) -> Vocabulary:
-    """The vocabulary of `vocab_size` ids, end of text last, that BPE learns from texts."""
-    if vocab_size < 257:
+def check_vocab_size(vocab_size: int) -> None:
+    """Refuses a size that leaves no room for the bytes and the end of text."""
+    if vocab_size < SMALLEST:
         raise TokenizerError(
-            f"a vocabulary of {vocab_size} is too small: 256 bytes and {END_OF_TEXT} make 257"
+            f"a vocabulary of {vocab_size} is too small: the 256 bytes and {END_OF_TEXT} make {SMALLEST}"
         )
-    n_merges = vocab_size - 257
-    merges = bpe.train(count_pretokens(texts, pattern), n_merges)
+
+
+def learn(
+    texts: Iterable[str],
+    vocab_size: int,
+    pattern: Pattern,
+    workers: int = 1,
+    on_bytes: Callable[[int], None] | None = None,
+    on_merge: Callable[[int], None] | None = None,
+) -> Learned:
+    """The vocabulary of `vocab_size` ids that BPE learns from texts: bytes, merges, and end of text as the last id.
+
+    Args:
+        workers: processes that split and count; the result is the same for any number.
+        on_bytes: called with the number of bytes counted since the last call.
+        on_merge: called with the number of merges found so far.
+    Raises:
+        TokenizerError: the size is under 257, or the texts hold fewer merges than it asks for.
+        TextError: a lone surrogate.
+    """
+    check_vocab_size(vocab_size)
+    n_bytes = 0
+
+    def count_bytes(more: int) -> None:
+        nonlocal n_bytes
+        n_bytes += more
+        if on_bytes:
+            on_bytes(more)
+
+    start = time.perf_counter()
+    counts = count_pretokens(texts, pattern, workers, count_bytes)
+    counted = time.perf_counter()
+    n_merges = vocab_size - SMALLEST
+    merges = merging.train(counts, n_merges, on_merge)
     if len(merges) < n_merges:
         raise TokenizerError(
-            f"the text holds only {len(merges):,} merges, {n_merges:,} were asked for; give more text or a "
-            f"vocabulary of at most {257 + len(merges):,}"
+            f"the text holds only {len(merges):,} merges and {n_merges:,} were asked for; give more text, or a "
+            f"vocabulary of at most {SMALLEST + len(merges):,}"
         )
-    return Vocabulary(pattern, tuple(bpe.token_bytes(merges)), {END_OF_TEXT: vocab_size - 1}, END_OF_TEXT)
+    table = bpe.token_bytes(merges)
+    known = tuple((table[left], table[right]) for left, right in merges)
+    vocabulary = Vocabulary(pattern, tuple(table), {END_OF_TEXT: vocab_size - 1}, known)
+    return Learned(vocabulary, n_bytes, len(counts), counted - start, time.perf_counter() - counted)

@@ -1,0 +1,171 @@
+"""Tokenizers of other makes, run by their own libraries: any Hugging Face tokenizer.json, and sentencepiece models.
+
+Their ids are their library's. What is ours: no special token comes out of text, no library's panic takes the process
+down, and a vocabulary knows the bytes of its ids (an estimate where a normalizer changes the text).
+"""
+
+import base64
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from myna.errors import TextError, TokenizerError
+from myna.files import json_bytes
+from myna.text import gpt2
+from myna.text.engines import lengths_of
+
+# Some vocabularies forget to call their control tokens special.
+CONTROL_TOKEN = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+SENTENCEPIECE_FORMAT = "sentencepiece"
+
+
+def missing(library: str) -> TokenizerError:
+    """The error for a tokenizer whose library is not installed."""
+    return TokenizerError(f"this tokenizer needs the library {library}: pip install 'myna[tokenizers]'")
+
+
+@contextlib.contextmanager
+def no_panic(what: str) -> Iterator[None]:
+    """Turns a panic in a Rust library, which is no Exception, into an error of ours."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise TextError(f"{what}: its library gave up ({str(error).splitlines()[0]})") from None
+
+
+class HuggingFaceModel:
+    """A tokenizer.json that is not byte-level BPE of a pattern we know, run by `tokenizers`.
+
+    Raises:
+        TokenizerError: `tokenizers` is not installed, or can't read it.
+    """
+
+    is_context_free = False
+
+    def __init__(self, data: bytes, name: str) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise missing("tokenizers") from None
+        try:
+            with no_panic(name):
+                self._tokenizer = Tokenizer.from_str(data.decode("utf-8"))
+        except Exception as error:  # `tokenizers` raises the bare Exception
+            raise TokenizerError(
+                f"{name} is no tokenizer that the library tokenizers can read: {error}"
+            ) from None
+        self._data, self._name = data, name
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        for token in self._tokenizer.get_added_tokens_decoder().values():
+            if not token.special and CONTROL_TOKEN.fullmatch(token.content):
+                self._tokenizer.add_special_tokens([token])
+        self._tokenizer.encode_special_tokens = True  # its way to say: text that spells one is text
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        self.special_tokens = {token.content: i for i, token in added if token.special}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HuggingFaceModel, (self._data, self._name)
+
+    def token_table(self) -> list[bytes | None]:
+        """The bytes of each id, by the kind of its decoder."""
+        spelled = self._tokenizer.get_vocab(with_added_tokens=True)
+        table: list[bytes | None] = [None] * (1 + max(spelled.values()))
+        byte_level = "ByteLevel" in str(self._tokenizer.decoder)
+        for token, i in spelled.items():
+            table[i] = _byte_level(token) if byte_level else _piece_bytes(token)
+        return table
+
+    def to_json(self) -> bytes:
+        """The file as it was."""
+        return self._data
+
+    def encode(self, text: str) -> list[int]:
+        """The ids, without the special tokens that a template would put around them."""
+        with no_panic(self._name):
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """See `RankModel.encode_arrays`."""
+        with no_panic(self._name):
+            rows = [
+                row.ids for row in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            ]
+        return _flat(rows)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text, as its own decoder joins it."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+class SentencePieceModel:
+    """A sentencepiece `.model`, run by `sentencepiece`.
+
+    Raises:
+        TokenizerError: `sentencepiece` is not installed, or can't read it.
+    """
+
+    is_context_free = False
+
+    def __init__(self, data: bytes, name: str) -> None:
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError:
+            raise missing("sentencepiece") from None
+        try:
+            self._processor = SentencePieceProcessor(model_proto=data)
+            self._pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        except (RuntimeError, OSError, ValueError) as error:
+            raise TokenizerError(
+                f"{name} is no sentencepiece model: {' '.join(str(error).split())}"
+            ) from None
+        self._data, self._name = data, name
+        processor = self._processor
+        control = [i for i in range(len(self._pieces)) if processor.is_control(i) or processor.is_unknown(i)]
+        self.special_tokens = {self._pieces[i]: i for i in control}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SentencePieceModel, (self._data, self._name)
+
+    def token_table(self) -> list[bytes | None]:
+        """The bytes of each piece."""
+        return [_piece_bytes(piece) for piece in self._pieces]
+
+    def to_json(self) -> bytes:
+        """The model in an envelope: sentencepiece has no tokenizer.json."""
+        return json_bytes(
+            {"format": SENTENCEPIECE_FORMAT, "model": base64.b64encode(self._data).decode("ascii")}
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids, without begin and end."""
+        return self._processor.encode(text, out_type=int)
+
+    def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """See `RankModel.encode_arrays`."""
+        return _flat([self.encode(text) for text in texts])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text, as the library joins it."""
+        return self._processor.decode(list(ids))
+
+
+def _flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = lengths_of(rows)
+    return np.fromiter((i for row in rows for i in row), np.uint32, int(lengths.sum())), lengths
+
+
+def _byte_level(token: str) -> bytes:
+    return gpt2.to_bytes(token) if gpt2.is_spelled(token) else token.encode("utf-8")
+
+
+def _piece_bytes(piece: str) -> bytes:
+    if match := BYTE_TOKEN.fullmatch(piece):
+        return bytes([int(match[1], 16)])
+    return piece.replace("▁", " ").encode("utf-8")
