@@ -84,6 +84,12 @@ def test_several_runs_share_a_picture(tmp_path, texts):
     assert {"2 runs", "first: 3.5833", "second: 3.5625", "second: 0.2600"} <= set(texts)
 
 
+def test_any_folder_name_can_be_drawn(tmp_path, texts):
+    runs = [make_run(tmp_path / "_of$5 and$"), make_run(tmp_path / "plain")]
+    report(runs, tmp_path / "out.png")
+    assert r"of\$5 and\$: 3.5833" in texts
+
+
 def test_losses_of_different_tokenizers_are_not_set_side_by_side(tmp_path, texts):
     runs = [make_run(tmp_path / "first"), make_run(tmp_path / "second", tokenizer="bytes")]
     report(runs, tmp_path / "out.png")

@@ -85,7 +85,8 @@ def read_curves(path: Path) -> Curves:
 
     items = [record["hellaswag_items"] for record in records if "hellaswag_items" in record]
     curves = Curves(
-        name=path.resolve().name,
+        # As it is in the picture: "$" would begin a formula, and a label that begins with "_" is left out of legends.
+        name=path.resolve().name.lstrip("_").replace("$", r"\$"),
         train=series("train_loss"),
         val=series("val_loss"),
         bits_per_byte=series("val_bits_per_byte"),
@@ -198,7 +199,7 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
         tokens, loss = curves.train
         if len(tokens):
             axes.plot(tokens, loss, color=train_colour, alpha=0.2, linewidth=0.8)
-            label = "train (light: each step)" if alone else None
+            label = "train (light: each step)" if alone else None if len(curves.val[0]) else labels[number]
             axes.plot(tokens, smoothed(loss), color=train_colour, linewidth=1.8, label=label)
         tokens, loss = curves.val
         if len(tokens):
