@@ -1,0 +1,91 @@
+import math
+
+import pytest
+import torch
+
+from myna import GPT, GPTConfig
+from myna.errors import ModelError
+from myna.model.loss import token_nats
+from myna.recipes import gpt2_124m, gpt3_124m
+
+SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=100)
+
+
+def test_logits_have_the_true_vocabulary_and_the_padding_is_unreachable():
+    model = GPT(SMALL)
+    assert model.wte.weight.shape == (128, 16)
+    logits = model(torch.zeros(2, 5, dtype=torch.int64))
+    assert logits.shape == (2, 5, 100)
+    logits.sum().backward()
+    assert model.wte.weight.grad is not None
+    assert not model.wte.weight.grad[100:].any()
+
+
+def test_initial_weights_are_gpt2s():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=4, n_head=4, n_embd=256, block_size=128, vocab_size=1000))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any()
+        elif "ln_" in name:
+            assert (parameter == 1).all()
+        else:
+            rows = parameter[:1000] if name == "wte.weight" else parameter
+            expected = 0.02 / math.sqrt(8) if name.endswith("c_proj.weight") else 0.02
+            assert rows.std().item() == pytest.approx(expected, rel=0.03), name
+    assert not model.wte.weight[1000:].any()
+
+
+def test_initial_loss_of_gpt2_124m_is_that_of_its_initial_weights():
+    """Logits start as N(0, C * 0.02^2), so the expected loss is ln V + C * 0.02^2 / 2 = 10.825 + 0.154."""
+    torch.manual_seed(0)
+    config = gpt2_124m().model_config(50257)
+    model = GPT(config).eval()
+    ids = torch.randint(0, 50257, (4, 129))
+    with torch.no_grad():
+        loss = token_nats(model(ids[:, :-1]), ids[:, 1:]).mean().item()
+    assert loss == pytest.approx(math.log(50257) + 768 * 0.02**2 / 2, abs=0.06)
+
+
+def test_gpt3_has_twice_the_positions():
+    assert gpt3_124m().model_config(50257).block_size == 2048
+
+
+def test_later_tokens_do_not_reach_earlier_logits():
+    model = GPT(SMALL).eval()
+    a = torch.randint(0, 100, (1, 20))
+    b = a.clone()
+    b[0, 12:] = torch.randint(0, 100, (8,))
+    torch.testing.assert_close(model(a)[:, :12], model(b)[:, :12])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n_layer": 0}, "n_layer"),
+        ({"n_embd": 15}, "n_embd"),
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"dropout": 1.0}, "dropout"),
+    ],
+)
+def test_an_impossible_shape_is_refused_by_name(change, named):
+    with pytest.raises(ModelError, match=named):
+        GPTConfig(**({"n_head": 2, "n_embd": 16} | change))
+
+
+def test_more_positions_than_the_model_has_are_refused():
+    with pytest.raises(ModelError, match="33 positions"):
+        GPT(SMALL)(torch.zeros(1, 33, dtype=torch.int64))
+
+
+def test_one_batch_of_4x32_ids_is_overfitted():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=2, n_head=4, n_embd=64, block_size=32, vocab_size=1000))
+    ids = torch.randint(0, 1000, (4, 33))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss = token_nats(model(ids[:, :-1]), ids[:, 1:]).mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.01

@@ -1,0 +1,30 @@
+import pytest
+
+from myna.train.schedule import learning_rate
+
+SHAPE = {"peak": 6e-4, "final_fraction": 0.1, "warmup_steps": 715, "steps": 19073}
+
+
+def test_the_lectures_curve():
+    assert learning_rate(0, **SHAPE) == pytest.approx(6e-4 / 715)
+    assert learning_rate(714, **SHAPE) == pytest.approx(6e-4)
+    assert learning_rate(715, **SHAPE) == pytest.approx(6e-4)
+    assert learning_rate((715 + 19072) // 2, **SHAPE) == pytest.approx(3.3e-4, rel=1e-3)
+    assert learning_rate(19072, **SHAPE) == pytest.approx(6e-5)
+
+
+def test_it_rises_then_falls():
+    rates = [learning_rate(step, **SHAPE) for step in range(0, 19073, 13)]
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_fewer_steps_than_warmup_is_legal(steps):
+    shape = SHAPE | {"steps": steps}
+    assert [learning_rate(s, **shape) for s in range(steps)] == [6e-4 * (s + 1) / 715 for s in range(steps)]
+
+
+def test_no_warmup():
+    assert learning_rate(0, peak=1.0, final_fraction=0.0, warmup_steps=0, steps=1) == 1.0
