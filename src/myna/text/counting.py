@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
-from myna.text.patterns import Pattern
+from myna.text.patterns import Pattern, blocks
 from myna.text.tokenizer import check_text
 
 BATCH_CHARACTERS = 1 << 22
@@ -62,7 +62,7 @@ def batches(texts: Iterable[str], pattern: Pattern) -> Iterator[list[str]]:
     size = 0
     for text in texts:
         check_text(text)
-        for block in pattern.blocks(text):
+        for block in blocks(pattern, text):
             batch.append(block)
             size += len(block)
             if size >= BATCH_CHARACTERS:

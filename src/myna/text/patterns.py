@@ -45,7 +45,6 @@ OWN_MARK = "(?#myna)"
 # A sane pattern splits some 10 MB a second; one that is a thousand times slower backtracks without bound.
 SECONDS_PER_MEGACHARACTER = 100.0
 SECONDS_AT_LEAST = 5.0
-BLOCK_CHARACTERS = 1 << 16
 SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
 
 
@@ -85,9 +84,9 @@ class Pattern:
                     match.start() > end
                 ):  # text that the pattern passes over is a pre-token too: nothing is lost
                     yield text[end : match.start()]
-                if match.end() > match.start():
+                if match.group():
                     yield match.group()
-                    end = match.end()
+                end = match.end()
         except TimeoutError:
             raise TokenizerError(
                 f"the split pattern {self.python!r} backtracks without bound (no end after {budget_s:.0f} s on "
@@ -105,22 +104,6 @@ class Pattern:
         if self.name not in ("gpt2", "gpt4"):
             return list(self.split(text))
         return (self._compiled_ascii if text.isascii() else self.compiled).findall(text)
-
-    def blocks(self, text: str) -> Iterator[str]:
-        """Cuts a long text into blocks whose pre-tokens, block after block, are those of the text.
-
-        The cuts are before a space or newline that follows an ASCII letter or digit: there GPT-2's and GPT-4's
-        patterns always end a pre-token, and what they find after it does not depend on what came before. For other
-        patterns nothing is known, and the text is one block.
-        """
-        start = 0
-        while self.name in ("gpt2", "gpt4") and len(text) - start > BLOCK_CHARACTERS:
-            cut = SAFE_CUT.search(text, start + BLOCK_CHARACTERS)
-            if cut is None:
-                break
-            yield text[start : cut.end()]
-            start = cut.end()
-        yield text[start:] if start else text
 
     def pre_tokenizer(self) -> dict[str, Any]:
         """The `pre_tokenizer` section of a Hugging Face tokenizer.json that cuts as this pattern does."""
@@ -141,6 +124,23 @@ class Pattern:
             "invert": False,
         }
         return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+
+
+def blocks(pattern: Pattern, text: str, block_characters: int = 1 << 16) -> Iterator[str]:
+    """Cuts a long text into blocks whose pre-tokens, block after block, are those of the text.
+
+    The cuts are before a space or newline that follows an ASCII letter or digit: there GPT-2's and GPT-4's patterns
+    always end a pre-token, and what they find after it does not depend on what came before. Of other patterns
+    nothing is known, and the text is one block.
+    """
+    start = 0
+    while pattern.name in ("gpt2", "gpt4") and len(text) - start > block_characters:
+        cut = SAFE_CUT.search(text, start + block_characters)
+        if cut is None:
+            break
+        yield text[start : cut.end()]
+        start = cut.end()
+    yield text[start:] if start else text
 
 
 def _compile(expression: str) -> "regex.Pattern[str]":

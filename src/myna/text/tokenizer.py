@@ -58,7 +58,7 @@ class Tokenizer:
     @classmethod
     def gpt2(cls) -> "Tokenizer":
         """GPT-2's own: 50,257 ids, `<|endoftext|>` is 50256. Bundled; needs no network."""
-        return cls(RankModel(gpt2.vocabulary()), "gpt2")
+        return cls(_gpt2_model(), "gpt2")
 
     @classmethod
     def bytes(cls) -> "Tokenizer":
@@ -165,8 +165,6 @@ class Tokenizer:
         lengths = np.array([len(token or b"") for token in self._bytes_of], dtype=np.int64)
         lengths[list(self.special_tokens.values())] = 0
         return lengths
-
-    # -- text to ids
 
     # -- text to ids
 
@@ -299,6 +297,11 @@ class Tokenizer:
         end_of_text = find_end_of_text(self.special_tokens)
         write_atomic(Path(path, "tokenizer.json"), self.to_json())
         write_atomic(Path(path, "tokenizer_config.json"), config_json(end_of_text))
+
+
+@functools.cache
+def _gpt2_model() -> RankModel:
+    return RankModel(gpt2.vocabulary())
 
 
 def check_text(text: str) -> None:
