@@ -71,7 +71,7 @@ def test_gpt2s_loss_is_drawn_where_it_applies_and_only_there(tmp_path, texts):
 
 def test_hellaswag_has_its_panel_with_the_references_of_the_models_size(tmp_path, texts):
     report([make_run(tmp_path / "small", hellaswag=True)], tmp_path / "out.png")
-    assert any("mean per token; 500 items" in text for text in texts)
+    assert any("mean per token  ·  500 items" in text for text in texts)
     assert {"GPT-2 124M: 0.2945", "GPT-3 124M: 0.337", "chance: 0.25"} <= set(texts)
     report([make_run(tmp_path / "large", hellaswag=True, n_layer=36)], tmp_path / "out.png")
     assert {"GPT-2 774M: 0.432", "GPT-3 774M: 0.51"} <= set(texts)

@@ -44,7 +44,7 @@ class Eval:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """What matrix products are computed in; auto as in training. Softmax and sums are exact in each."""
+    """What matrix products are computed in; auto as in training. Softmax and sums are fp32 and fp64 in each."""
     tokenizer: str | None = None
     """gpt2, bytes, or a tokenizer's folder or file, for a model that has none beside it. Default: the model's own."""
 

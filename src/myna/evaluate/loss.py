@@ -47,7 +47,7 @@ def validation_sums(
         sequence_length: ids a window; None is the model's block_size.
         batch_tokens: targets computed at once, at least a window of them; bounds the memory.
         limit: targets at most, over all ranks.
-        autocast_dtype: compute in this precision where autocast allows; the softmax and the sums stay exact.
+        autocast_dtype: compute in this precision where autocast allows; softmax and sums stay fp32 and fp64.
         on_targets: called with the number of targets done after each batch.
     Returns:
         (4,) float64 on the CPU: nats, targets, nats of text targets, bytes of text targets.

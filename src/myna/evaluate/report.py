@@ -177,8 +177,9 @@ def token_count(tokens: float, _position: object = None) -> str:
     return f"{tokens:g}"
 
 
-def _prepare(axes: Axes, title: str) -> None:
+def _prepare(axes: Axes, title: str, notes: Sequence[str]) -> None:
     axes.set_title(title, loc="left", fontsize=11.5, color=INK, pad=10)
+    axes.set_title("  ·  ".join(notes), loc="right", fontsize=9, color=MUTED, pad=10)
     axes.set_xlabel("tokens trained on", fontsize=10, color=MUTED)
     axes.xaxis.set_major_formatter(FuncFormatter(token_count))
     axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -219,7 +220,7 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
     start = max(float(values[0]) for c in drawn for _, values in (c.train, c.val) if len(values))
     notes = [] if alone else ["line: train, dots: validation"]
     notes += [f"begins at {start:.2f}"] if start > high else []
-    _prepare(axes, "Loss, nats per token" + (f"  ({'; '.join(notes)})" if notes else ""))
+    _prepare(axes, "Loss, nats per token", notes)
     if any(curves.compares_with_gpt2 for curves in drawn):
         _reference(axes, GPT2_FINEWEB_EDU_LOSS, f"GPT-2 124M, validation: {GPT2_FINEWEB_EDU_LOSS}", "left")
     axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="upper right")
@@ -248,17 +249,19 @@ def _validation_labels(drawn: Sequence[Curves]) -> list[str]:
 
 def _loss_range(drawn: Sequence[Curves], last: float) -> tuple[float, float]:
     """From a little under the lowest curve to a little over the highest that is left after the opening fall."""
-    low, high = math.inf, -math.inf
+    low, high, start = math.inf, -math.inf, -math.inf
     for curves in drawn:
         tokens, loss = curves.train
         loss = smoothed(loss) if len(loss) else loss
         for t, values in ((tokens, loss), curves.val):
             if len(values):
-                low = min(low, float(values.min()))
+                low, start = min(low, float(values.min())), max(start, float(values.max()))
                 later = values[t >= OPENING_SHARE * last]
                 high = max(high, float((later if len(later) else values).max()))
         if curves.compares_with_gpt2:
             low, high = min(low, GPT2_FINEWEB_EDU_LOSS), max(high, GPT2_FINEWEB_EDU_LOSS)
+    if start - high < 0.5 * (high - low):  # too little to be worth hiding
+        high = start
     margin = 0.06 * (high - low) or 0.05
     return low - margin, high + 2 * margin
 
@@ -266,15 +269,21 @@ def _loss_range(drawn: Sequence[Curves], last: float) -> tuple[float, float]:
 def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
     scored = [curves for curves in drawn if len(curves.hellaswag[0])]
     items = sorted({curves.hellaswag_items for curves in scored if curves.hellaswag_items})
-    counted = f"; {' and '.join(f'{n:,}' for n in items)} items" if items else ""
-    _prepare(axes, f"HellaSwag accuracy  (mean per token{counted})")
+    counted = [f"{' and '.join(f'{n:,}' for n in items)} items", "band: standard error"] if items else []
+    _prepare(axes, "HellaSwag accuracy", ["mean per token", *counted])
     for number, curves in enumerate(drawn):
         tokens, accuracy = curves.hellaswag
         if len(tokens):
+            colour = COLOURS[number % len(COLOURS)]
+            if curves.hellaswag_items:
+                error = np.sqrt(accuracy * (1 - accuracy) / curves.hellaswag_items)
+                axes.fill_between(
+                    tokens, accuracy - error, accuracy + error, color=colour, alpha=0.1, linewidth=0
+                )
             axes.plot(
                 tokens,
                 accuracy,
-                color=COLOURS[number % len(COLOURS)],
+                color=colour,
                 linewidth=1.6,
                 label=f"{curves.name}: {accuracy[-1]:.4f}",
                 **_dots(len(tokens)),
@@ -284,11 +293,11 @@ def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
         size, gpt2, gpt3 = HELLASWAG[layers]
         _reference(axes, gpt2, f"GPT-2 {size}: {gpt2}", "left")
         _reference(axes, gpt3, f"GPT-3 {size}: {gpt3}", "left")
-    _reference(axes, CHANCE, f"chance: {CHANCE}", "right")
+    _reference(axes, CHANCE, f"chance: {CHANCE}", "right", above=False)
     values = np.concatenate([curves.hellaswag[1] for curves in scored])
     top = max(float(values.max()), *(HELLASWAG[layers][2] for layers in sizes))
     bottom = min(float(values.min()), CHANCE)
-    axes.set_ylim(bottom - 0.12 * (top - bottom), top + 0.12 * (top - bottom))
+    axes.set_ylim(bottom - 0.14 * (top - bottom), top + 0.12 * (top - bottom))
     axes.set_xlim(0, max(curves.hellaswag[0][-1] for curves in scored) * 1.02)
     if len(drawn) > 1:
         axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 0.14))
@@ -300,17 +309,19 @@ def _size_of(curves: Curves) -> int:
     return layers if layers in HELLASWAG else min(HELLASWAG)
 
 
-def _reference(axes: Axes, value: float, text: str, side: Literal["left", "right"]) -> None:
+def _reference(
+    axes: Axes, value: float, text: str, side: Literal["left", "right"], above: bool = True
+) -> None:
     """A dotted line across the panel, named at the end where curves are usually not."""
     axes.axhline(value, color=MUTED, linewidth=1.1, linestyle=(0, (2, 2)), zorder=1)
     label = axes.annotate(
         text,
         xy=(0.012 if side == "left" else 0.988, value),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 4),
+        xytext=(0, 4 if above else -4),
         textcoords="offset points",
         ha=side,
-        va="bottom",
+        va="bottom" if above else "top",
         fontsize=9,
         color=MUTED,
         zorder=4,
