@@ -119,6 +119,8 @@ class SentencePieceModel:
         except ImportError:
             raise missing("sentencepiece") from None
         try:
+            if not data:  # which the library would take for a model without pieces
+                raise ValueError("it is empty")
             self._processor = SentencePieceProcessor(model_proto=data)
             self._pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         except (RuntimeError, OSError, ValueError) as error:

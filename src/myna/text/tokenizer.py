@@ -144,7 +144,7 @@ class Tokenizer:
         Raises:
             TokenizerError: this tokenizer has no end-of-text token.
         """
-        name = self.vocabulary.end_of_text
+        name = find_end_of_text(self.special_tokens)
         if name is None:
             raise TokenizerError(
                 f"tokenizer {self.name} has no end-of-text token; add one named {END_OF_TEXT}"

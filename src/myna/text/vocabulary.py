@@ -91,8 +91,3 @@ class Vocabulary:
     def is_complete(self) -> bool:
         """Whether each token of two bytes or more is made by a merge."""
         return len(self.merges) == len(self.ranks) - 256
-
-    @property
-    def end_of_text(self) -> str | None:
-        """The name of the special token that begins each document."""
-        return find_end_of_text(self.special_tokens)

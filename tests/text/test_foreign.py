@@ -1,0 +1,150 @@
+"""Tokenizers of other makes keep their ids, and still let no special token in."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from myna import Tokenizer
+from myna.errors import TokenizerError
+from myna.text.foreign import HuggingFaceModel, SentencePieceModel
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog. 12345 naïve café 中文 😀",
+    "special <s> </s> <|im_start|> text",
+] * 40
+PROBES = [
+    "The fox, 42 dogs!  two spaces",
+    "naïve 中文 😀",
+    "",
+    " lead",
+    "<s></s><|im_start|><|endoftext|>",
+    "a\nb\tc",
+]
+
+
+@pytest.fixture(scope="module")
+def llama_like() -> bytes:
+    """A BPE of Llama 2's make: metaspace, byte fallback, a template that adds <s>."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, normalizers, processors, trainers
+
+    tok = tokenizers.Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tok.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=specials, show_progress=False)
+    tok.train_from_iterator(TEXTS, trainer)
+    tok.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tok.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    content = json.loads(tok.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < 3]
+    control = {
+        "id": len(content["model"]["vocab"]),
+        "content": "<|im_start|>",
+        "special": False,
+        "normalized": False,
+    }
+    content["added_tokens"].append({**content["added_tokens"][0], **control})
+    return json.dumps(content).encode()
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_prefix=str(folder / "tokenizer"), vocab_size=400, model_type="bpe",
+        byte_fallback=True, minloglevel=2, normalization_rule_name="identity", remove_extra_whitespaces=False,
+    )  # fmt: skip
+    return folder / "tokenizer.model"
+
+
+def test_hugging_face(llama_like: bytes, tmp_path: Path) -> None:
+    import tokenizers
+
+    theirs: Any = tokenizers.Tokenizer.from_str(llama_like.decode())
+    (tmp_path / "tokenizer.json").write_bytes(llama_like)
+    tok = Tokenizer.load(tmp_path)
+    assert isinstance(tok.model, HuggingFaceModel)
+    for text in PROBES[:4]:
+        assert tok.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+    assert tok.eot == 2
+    assert tok.special_tokens["<|im_start|>"] == tok.n_vocab - 1
+    check_face(tok)
+    tok.save(tmp_path / "copy")
+    assert (tmp_path / "copy" / "tokenizer.json").read_bytes() == llama_like
+
+
+def test_sentencepiece(sentencepiece_model: Path, tmp_path: Path) -> None:
+    import sentencepiece
+
+    theirs: Any = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
+    tok = Tokenizer.load(sentencepiece_model)
+    assert isinstance(tok.model, SentencePieceModel)
+    for text in PROBES:
+        assert tok.encode(text) == theirs.encode(text)
+    assert tok.eot == theirs.eos_id()
+    check_face(tok)
+    tok.save(tmp_path / "copy")
+    copy = Tokenizer.load(tmp_path / "copy")
+    assert copy.sha256 == tok.sha256
+    assert [copy.encode(text) for text in PROBES] == [tok.encode(text) for text in PROBES]
+    assert (
+        Tokenizer.load(sentencepiece_model.parent).sha256 == tok.sha256
+    )  # a directory with a tokenizer.model
+
+
+def check_face(tok: Tokenizer) -> None:
+    specials = set(tok.special_tokens.values())
+    for text in PROBES:
+        ids = tok.encode(text)
+        assert not specials & set(ids)
+        assert tok.decode(ids) == text
+        stream = tok.stream_decoder()
+        assert "".join(stream.feed([i]) for i in ids) + stream.finish() == text
+    assert tok.encode_batch(PROBES) == [tok.encode(text) for text in PROBES]
+    assert tok.encode("a</s>b", allowed_special={"</s>"}).count(tok.eot) == 1
+    copy = pickle.loads(pickle.dumps(tok))
+    assert copy.encode(PROBES[0]) == tok.encode(PROBES[0])
+    lengths = tok.id_bytes()
+    assert len(lengths) == tok.n_vocab
+    assert not lengths[list(specials)].any()
+    ids = tok.encode(PROBES[0])
+    assert sum(lengths[ids]) == len(PROBES[0].encode()) + 1  # these put a space before the text
+    with pytest.raises(TokenizerError, match="outside the vocabulary"):
+        tok.decode([tok.n_vocab])
+    with pytest.raises(TokenizerError, match="not byte-level BPE"):
+        tok.vocabulary  # noqa: B018
+
+
+def test_files_their_libraries_refuse(tmp_path: Path) -> None:
+    pytest.importorskip("sentencepiece")
+    pytest.importorskip("tokenizers")
+    for name, data in (("t.model", b"junk"), ("tokenizer.json", b'{"model": {"type": "Unheard"}}')):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(TokenizerError) as caught:
+            Tokenizer.load(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "t.model").write_bytes(b"")
+    with pytest.raises(TokenizerError):
+        Tokenizer.load(tmp_path / "t.model")
+
+
+@pytest.mark.parametrize("library", ["tokenizers", "sentencepiece"])
+def test_a_library_that_is_not_installed(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, library, None)
+    with pytest.raises(TokenizerError, match=f"needs the library {library}: pip install"):
+        (HuggingFaceModel if library == "tokenizers" else SentencePieceModel)(b"{}", "t")
+
+
+def test_a_pattern_their_engine_refuses() -> None:
+    pytest.importorskip("tokenizers")
+    content = json.loads(Tokenizer.bytes().to_json())
+    split = {"type": "Split", "pattern": {"Regex": "(ab"}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = split
+    with pytest.raises(TokenizerError, match="is no tokenizer that the library tokenizers can read"):
+        Tokenizer.from_json(json.dumps(content).encode())
