@@ -6,6 +6,7 @@ its published hash where there is one, and that no web page came in its place.
 
 import contextlib
 import time
+import urllib.error
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -42,7 +43,7 @@ class Fetcher:
         """Where file `number` lies on this machine; waits for it, and starts the ones after it.
 
         Raises:
-            DownloadError: it could not be fetched whole, `ATTEMPTS` times.
+            DownloadError: it could not be fetched whole in `ATTEMPTS` attempts.
         """
         for n in range(number, min(number + self._ahead, len(self._files))):
             if self._files[n].is_remote and n not in self._coming:
@@ -66,8 +67,8 @@ class Fetcher:
             try:
                 fetch_file(file, path)
                 break
-            except DownloadError:
-                if attempt + 1 == ATTEMPTS:
+            except DownloadError as error:
+                if attempt + 1 == ATTEMPTS or _is_final(error):
                     raise
                 time.sleep(RETRY_S * 4**attempt)
         return path
@@ -83,6 +84,14 @@ class Fetcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_final(error: DownloadError) -> bool:
+    """Whether asking again is of no use: the server says that the request itself is wrong."""
+    cause = error.__cause__
+    return (
+        isinstance(cause, urllib.error.HTTPError) and 400 <= cause.code < 500 and cause.code not in (408, 429)
+    )
 
 
 def fetch_file(file: SourceFile, path: Path) -> None:

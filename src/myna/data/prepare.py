@@ -167,7 +167,7 @@ class Preparation:
             "first_bad": None,
         }
         journal = self.partial.begin(
-            self.call | {"files": sha256_bytes(json_bytes(self.described))},
+            self.call | {"files": sha256_bytes(json_bytes(self.described)), "piece_bytes": PIECE_BYTES},
             {"position": [0, 0], "input_bytes": 0, "totals": empty, "train": {}, "val": {}},
         )
         self.partial.pieces.mkdir(exist_ok=True)
