@@ -163,6 +163,8 @@ def download(
         os.replace(temporary, path)
         sync_directory(path.parent)
     except (urllib.error.URLError, OSError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         reason = getattr(error, "reason", None) or error
         raise DownloadError(
             f"cannot download {url}: {reason}; check the network, or give a local file"
