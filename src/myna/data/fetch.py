@@ -5,6 +5,7 @@ its published hash where there is one, and that no web page came in its place.
 """
 
 import contextlib
+import itertools
 import time
 import urllib.error
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ from myna.errors import DownloadError
 from myna.files import download, sha256_file
 
 FILES_AHEAD = 4
-ATTEMPTS = 4
 RETRY_S = 1.0
 WEB_PAGE = (b"<!doctype html", b"<html")
 
@@ -43,7 +43,7 @@ class Fetcher:
         """Where file `number` lies on this machine; waits for it, and starts the ones after it.
 
         Raises:
-            DownloadError: it could not be fetched whole in `ATTEMPTS` attempts.
+            DownloadError: it could not be fetched whole; see `attempts_for`.
         """
         for n in range(number, min(number + self._ahead, len(self._files))):
             if self._files[n].is_remote and n not in self._coming:
@@ -63,14 +63,14 @@ class Fetcher:
         if path.is_file():  # an earlier, interrupted call fetched it
             return path
         self._folder.mkdir(parents=True, exist_ok=True)
-        for attempt in range(ATTEMPTS):
+        for attempt in itertools.count(1):
             try:
                 fetch_file(file, path)
                 break
             except DownloadError as error:
-                if attempt + 1 == ATTEMPTS or _is_final(error):
+                if attempt >= attempts_for(error):
                     raise
-                time.sleep(RETRY_S * 4**attempt)
+                time.sleep(RETRY_S * 4 ** (attempt - 1))
         return path
 
     def close(self) -> None:
@@ -86,12 +86,18 @@ class Fetcher:
         self.close()
 
 
-def _is_final(error: DownloadError) -> bool:
-    """Whether asking again is of no use: the server says that the request itself is wrong."""
+def attempts_for(error: DownloadError) -> int:
+    """How often a file is asked for that fails like this.
+
+    A network comes back (1 + 4 + 16 + 64 seconds are waited for it). Wrong content may be chance, once. A request that
+    the server calls wrong stays wrong.
+    """
     cause = error.__cause__
-    return (
-        isinstance(cause, urllib.error.HTTPError) and 400 <= cause.code < 500 and cause.code not in (408, 429)
-    )
+    if cause is None:
+        return 2
+    if isinstance(cause, urllib.error.HTTPError) and 400 <= cause.code < 500 and cause.code not in (408, 429):
+        return 1
+    return 5
 
 
 def fetch_file(file: SourceFile, path: Path) -> None:

@@ -44,7 +44,7 @@ def _api() -> Any:
 
 
 def _list(repository: str, part: str, revision: str | None) -> list[SourceFile]:
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         info = _api().dataset_info(repository, revision=revision, files_metadata=True)
@@ -52,7 +52,7 @@ def _list(repository: str, part: str, revision: str | None) -> list[SourceFile]:
         return []
     except RepositoryNotFoundError as error:
         raise DataError(f"hf:{repository}: no such dataset on the hub, or it needs a login") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # its errors come from several libraries
         raise DownloadError(
             f"cannot ask the hub for {repository}: {_line(error)}; check the network"
         ) from error
