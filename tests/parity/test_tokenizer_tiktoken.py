@@ -17,8 +17,8 @@ from myna.text.engines import RankModel
 
 FRAGMENTS = [
     *"abZ19 !?\n\r\t\0'", "  ", "   ", "\r\n", "é", "ſ", "K", "ß", "'s", "'S", "'ſ", "'ll", "'LL", "'Ve", "\u00a0",
-    "\u2003", "\u3000", "\x85", "\x0b", "\x1c", "\u200b", "\u200d", "\ufeff", "½", "Ⅷ", "٣", "१", "—", "“", "😀", "👍🏽", "\u0301",
-    "中文", "ह", "ि", "한국", "ไทย", "<|endoftext|>", "<|im_start|>", "1234567", "def f(x):\n    return x", "\ufffd",
+    "\u2003", "\u3000", "\x85", "\x0b", "\x1c", "\u200b", "\u200d", "\ufeff", "½", "Ⅷ", "٣", "१", "—", "“", "😀", "👍🏽",
+    "\u0301", "中文", "ह", "ि", "한국", "ไทย", "<|endoftext|>", "<|im_start|>", "1234567", "def f(x):\n    return x", "\ufffd",
     "\U0010ffff",
 ]  # fmt: skip
 

@@ -28,7 +28,8 @@ Source: Sennrich, Haddow, Birch, arXiv:1508.07909; bytes as the base, Radford et
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 Pair = tuple[int, int]
@@ -143,6 +144,42 @@ def token_bytes(merges: Sequence[Pair]) -> list[bytes]:
     for left, right in merges:
         table.append(table[left] + table[right])
     return table
+
+
+@dataclass(frozen=True)
+class Step:
+    """A moment in the encoding of a piece.
+
+    Attributes:
+        pieces: what it is made of now.
+        ranks: for each two neighbours, the rank of the token that they would make; None if there is none.
+        chosen: which two are merged next (the first of the lowest rank), None at the end.
+    """
+
+    pieces: tuple[bytes, ...]
+    ranks: tuple[int | None, ...]
+    chosen: int | None
+
+
+def trace(piece: bytes, ranks: Mapping[bytes, int], below: int | None = None) -> Iterator[Step]:
+    """The encoding of one pre-token step by step: what could merge, and what does.
+
+    Args:
+        below: uses only tokens whose rank is lower.
+
+    >>> [step.pieces for step in trace(b"abc", {b"bc": 256, b"abc": 257})]
+    [(b'a', b'b', b'c'), (b'a', b'bc'), (b'abc',)]
+    """
+    pieces = [piece[i : i + 1] for i in range(len(piece))]
+    while True:
+        found = (ranks.get(left + right) for left, right in pairwise(pieces))
+        joined = [rank if rank is None or below is None or rank < below else None for rank in found]
+        lowest = min((rank for rank in joined if rank is not None), default=None)
+        chosen = None if lowest is None else joined.index(lowest)
+        yield Step(tuple(pieces), tuple(joined), chosen)
+        if chosen is None:
+            return
+        pieces[chosen : chosen + 2] = [pieces[chosen] + pieces[chosen + 1]]
 
 
 def parts(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
