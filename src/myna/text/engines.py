@@ -6,7 +6,7 @@ Both are other people's Rust, exact almost everywhere; this file knows where the
   its regex engine gives up backtracking. Long runs of whitespace are cut here, at the places the pattern cuts.
 - gigatoken encodes text that spells a special token as that token. It is never told of any.
 - gigatoken's Unicode tables are newer than tiktoken's, so letters that entered Unicode lately are split differently.
-  Text that holds one goes to tiktoken.
+  A stretch of text that holds one goes to tiktoken.
 """
 
 import base64
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from myna.text.patterns import blocks
 from myna.text.vocabulary import Vocabulary
 
 # Up to this many characters tiktoken is quicker to start, and far from the million steps it may backtrack.
@@ -137,9 +138,14 @@ class RankModel:
             return [i for piece in self.vocabulary.pattern.pieces(text) for i in self._cached_piece(piece)]
         if len(text) <= SHORT_CHARACTERS:
             return self._tiktoken.encode_ordinary(text)
-        if self._gigatoken is not None and not is_disputed(text):
+        if self._gigatoken is None:
+            return self.encode_cut(text)
+        if not is_disputed(text):
             return self._gigatoken.encode(text).tolist()
-        return self.encode_cut(text)
+        ids: list[int] = []
+        for block in blocks(self.vocabulary.pattern, text, SHORT_CHARACTERS):
+            ids += self.encode_cut(block) if is_disputed(block) else self._gigatoken.encode(block).tolist()
+        return ids
 
     def encode_cut(self, text: str) -> list[int]:
         """The ids by tiktoken alone, with long runs of whitespace cut out of its way."""
@@ -165,13 +171,28 @@ class RankModel:
         if self._is_bytes:
             encoded = [text.encode("utf-8") for text in texts]
             return np.frombuffer(b"".join(encoded), dtype=np.uint8), lengths_of(encoded)
-        if self._gigatoken is None or not texts or any(map(is_disputed, texts)):
-            rows = [self.encode(text) for text in texts]
-            lengths = lengths_of(rows)
-            return np.fromiter((i for row in rows for i in row), np.uint32, int(lengths.sum())), lengths
-        layout = self._gigatoken.encode_batch(list(texts)).layout
+        if self._gigatoken is None or not texts:
+            return flat([self.encode(text) for text in texts])
+        hard = [number for number, text in enumerate(texts) if is_disputed(text)]
+        easy = list(texts)
+        for number in hard:
+            easy[number] = ""
+        layout = self._gigatoken.encode_batch(easy).layout
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
-        return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
+        ids, lengths = np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
+        parts, done = [], 0
+        for number in hard:  # their ids go where the empty texts stood
+            row = np.array(self.encode(texts[number]), dtype=np.uint32)
+            at = offsets[number] - offsets[0]
+            parts += [ids[done:at], row]
+            lengths[number], done = len(row), at
+        return np.concatenate([*parts, ids[done:]]) if hard else ids, lengths
+
+
+def flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids as one array, and the length of each row."""
+    lengths = lengths_of(rows)
+    return np.fromiter((i for row in rows for i in row), np.uint32, int(lengths.sum())), lengths
 
 
 def lengths_of(rows: Sequence[Sequence[int]]) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from myna.errors import TextError, TokenizerError
 from myna.files import json_bytes
 from myna.text import gpt2
-from myna.text.engines import lengths_of
+from myna.text.engines import flat
 
 # Some vocabularies forget to call their control tokens special.
 CONTROL_TOKEN = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
@@ -97,7 +97,7 @@ class HuggingFaceModel:
             rows = [
                 row.ids for row in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
             ]
-        return _flat(rows)
+        return flat(rows)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text, as its own decoder joins it."""
@@ -151,16 +151,11 @@ class SentencePieceModel:
 
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `RankModel.encode_arrays`."""
-        return _flat([self.encode(text) for text in texts])
+        return flat([self.encode(text) for text in texts])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text, as the library joins it."""
         return self._processor.decode(list(ids))
-
-
-def _flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    lengths = lengths_of(rows)
-    return np.fromiter((i for row in rows for i in row), np.uint32, int(lengths.sum())), lengths
 
 
 def _byte_level(token: str) -> bytes:

@@ -11,8 +11,8 @@ from rich.text import Text
 from myna.text.bpe import Step
 from myna.text.explain import Span
 
-# Backgrounds that neighbours take in turn, with a foreground that can be read on each (light and dark terminals alike).
-COLOURS = ("black on #a8dadc", "black on #f6d186", "black on #cdb4db", "black on #b7e4c7", "black on #f4a6a0")
+# Backgrounds that neighbours take in turn: black can be read on each, and a terminal of 16 colours tells them apart.
+COLOURS = ("black on #5fd7d7", "black on #ffd75f", "black on #d787ff", "black on #87ff87", "black on #ff8787")
 SIGNS = {
     " ": "·",
     "\n": "⏎",

@@ -16,6 +16,9 @@ from myna.text.gpt2 import END_OF_TEXT
 from myna.text.stream import ContextStreamDecoder, StreamDecoder
 from myna.text.vocabulary import Vocabulary, find_end_of_text
 
+# `join` keeps a record of 80 bytes per item; many at once would need more memory than the text.
+JOIN_IDS = 1 << 16
+
 
 class Model(Protocol):
     """What turns text into ids for a Tokenizer: a rank table of ours, or another library."""
@@ -160,6 +163,12 @@ class Tokenizer:
             table[i] = name.encode("utf-8")
         return table
 
+    @functools.cached_property
+    def _all_bytes(self) -> list[builtins.bytes]:
+        """The same without a None, or empty if there is one: decoding needs no check per id."""
+        table = [token for token in self._bytes_of if token is not None]
+        return table if len(table) == self.n_vocab else []
+
     def id_bytes(self) -> np.ndarray:
         """How many bytes of UTF-8 each id stands for: (n_vocab,) int64; 0 for special tokens and unused ids."""
         lengths = np.array([len(token or b"") for token in self._bytes_of], dtype=np.int64)
@@ -240,9 +249,13 @@ class Tokenizer:
         Raises:
             TokenizerError: an id is outside the vocabulary.
         """
-        if self.model.is_context_free:
-            return b"".join(map(self.token_bytes, ids))
-        return self.decode(ids).encode("utf-8")
+        if not self.model.is_context_free:
+            return self.decode(ids).encode("utf-8")
+        ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        if self._all_bytes and ids and min(ids) >= 0 and max(ids) < self.n_vocab:
+            parts = (ids[i : i + JOIN_IDS] for i in range(0, len(ids), JOIN_IDS))
+            return b"".join(b"".join(map(self._all_bytes.__getitem__, part)) for part in parts)
+        return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that ids stand for; bytes that are not UTF-8 become U+FFFD.
@@ -310,6 +323,8 @@ def check_text(text: str) -> None:
     Raises:
         TextError: a lone surrogate.
     """
+    if text.isascii():
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
