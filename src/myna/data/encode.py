@@ -79,17 +79,15 @@ class SplitEncoder:
             return
         ids, lengths = self._tokenizer.encode_arrays(self._texts)
         begins = np.array(self._begins)
-        stream = np.empty(len(ids) + int(begins.sum()), dtype=np.int64)
+        if len(ids) and int(ids.max()) >= self._tokenizer.n_vocab:
+            raise DataError(f"tokenizer {self._tokenizer.name} made id {ids.max()}, outside its vocabulary")
+        stream = np.empty(len(ids) + int(begins.sum()), dtype=self._dtype)
         ends = np.cumsum(lengths + begins)
         is_text = np.ones(len(stream), dtype=bool)
         is_text[(ends - lengths - 1)[begins]] = False
         stream[is_text] = ids
         stream[~is_text] = self._tokenizer.eot
-        if int(stream.max()) >= self._tokenizer.n_vocab:
-            raise DataError(
-                f"tokenizer {self._tokenizer.name} made id {stream.max()}, outside its vocabulary"
-            )
-        data = stream.astype(self._dtype).tobytes()
+        data = stream.data.cast("B")
         self._file.write(data)
         self.crc = zlib.crc32(data, self.crc)
         self.tokens += len(stream)

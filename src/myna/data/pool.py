@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
@@ -24,7 +25,7 @@ class Workers:
     Each process has a thread here that hands it one piece at a time and waits for the answer.
 
     Args:
-        tokenizer_path: the tokenizer.json that the processes load.
+        tokenizer: each process gets a copy.
         folder: where the encoded pieces go.
     """
 
@@ -32,7 +33,6 @@ class Workers:
         self,
         count: int,
         tokenizer: Tokenizer,
-        tokenizer_path: Path,
         val_fraction: float,
         skip_bad: bool,
         folder: Path,
@@ -45,7 +45,8 @@ class Workers:
             "folder": str(folder),
         }
         self._threads = ThreadPoolExecutor(max(count, 1), thread_name_prefix="prepare")
-        self._processes = [start_worker(tokenizer_path) for _ in range(count)]
+        pickled = pickle.dumps(tokenizer) if count else b""
+        self._processes = [start_worker(pickled) for _ in range(count)]
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         for process in self._processes:
             self._idle.put(process)
@@ -108,8 +109,8 @@ class Workers:
         self.close()
 
 
-def start_worker(tokenizer_path: Path) -> "subprocess.Popen[bytes]":
-    """Starts a worker process; it ends when its stdin is closed, as it is when this process dies."""
+def start_worker(tokenizer: bytes) -> "subprocess.Popen[bytes]":
+    """Starts a worker process with its pickled tokenizer. It ends when its stdin is closed: when this process dies."""
     root = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
@@ -124,6 +125,6 @@ def start_worker(tokenizer_path: Path) -> "subprocess.Popen[bytes]":
         process_group=0,  # Ctrl-C is for the parent, which decides
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps({"tokenizer": str(tokenizer_path)}).encode() + b"\n")
+    process.stdin.write(tokenizer)
     process.stdin.flush()
     return process

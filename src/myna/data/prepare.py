@@ -185,7 +185,6 @@ class Preparation:
             Workers(
                 self.workers,
                 self.tokenizer,
-                self.partial.path / "tokenizer.json",
                 self.call["val_fraction"],
                 self.skip_bad,
                 self.partial.pieces,
