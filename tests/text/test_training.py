@@ -21,7 +21,8 @@ def test_the_same_for_one_and_two_workers(pattern: str, monkeypatch: pytest.Monk
     assert one.to_json() == two.to_json()
 
 
-def test_counts_are_those_of_the_plain_split() -> None:
+def test_counts_are_those_of_the_plain_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "BATCH_CHARACTERS", 5_000)
     plain = Counter(piece.encode() for text in TEXTS for piece in patterns.GPT4.split(text))
     assert count_pretokens(iter(TEXTS), patterns.GPT4) == plain
 

@@ -149,10 +149,11 @@ class RankModel:
 
     def encode_cut(self, text: str) -> list[int]:
         """The ids by tiktoken alone, with long runs of whitespace cut out of its way."""
-        ids: list[int] = []
-        for part, is_piece in cut_long_runs(self.vocabulary.pattern.name, text):
-            ids += self._piece(part) if is_piece else self._tiktoken.encode_ordinary(part)
-        return ids
+        return [
+            i
+            for part in cut_long_runs(self.vocabulary.pattern.name, text)
+            for i in self._tiktoken.encode_ordinary(part)
+        ]
 
     def _piece(self, piece: str) -> list[int]:
         return self._tiktoken.encode_single_piece(piece.encode("utf-8"))
@@ -209,39 +210,30 @@ def rank_file(ranks: Mapping[bytes, int]) -> bytes:
     return b"".join(lines)
 
 
-def cut_long_runs(pattern_name: str, text: str) -> Iterator[tuple[str, bool]]:
+def cut_long_runs(pattern_name: str, text: str) -> Iterator[str]:
     """Cuts a text around its long runs of whitespace, where the pattern gpt2 or gpt4 would cut it in any case.
-
-    Yields:
-        (part, is_piece): a pre-token of whitespace when is_piece, else text to be split by the pattern.
 
     In a run, the pattern takes: (gpt4 only: newlines right after punctuation belong to the punctuation; then all up to
     the last newline;) then all but the last character, which may belong to the word that follows. A run that ends
-    the text is one pre-token.
+    a text is one pre-token, and so is each part of a run here, being a text that is a run.
 
-    >>> list(cut_long_runs("gpt2", "a" + " " * 2000 + "b")) == [("a", False), (" " * 1999, True), (" b", False)]
+    >>> list(cut_long_runs("gpt2", "a" + " " * 2000 + "b")) == ["a", " " * 1999, " b"]
     True
     """
     done = 0
     for run in LONG_RUN.finditer(text):
         start, end = run.span()
-        if pattern_name == "gpt4" and start > done and not (text[start - 1].isalnum()):
+        if pattern_name == "gpt4" and start > done and not text[start - 1].isalnum():
             while start < end and text[start] in "\r\n":
                 start += 1
-        if start > done:
-            yield text[done:start], False
-        done = start
-        if end == len(text):
-            if start < end:
-                yield text[start:end], True
-            return
-        if pattern_name == "gpt4":
-            newline = max(text.rfind("\n", start, end), text.rfind("\r", start, end))
-            if newline >= 0:
-                yield text[start : newline + 1], True
-                done = newline + 1
-        if end - 1 > done:
-            yield text[done : end - 1], True
-            done = end - 1
+        cuts = [start]
+        if end < len(text):
+            if pattern_name == "gpt4":
+                cuts.append(1 + max(text.rfind("\n", start, end), text.rfind("\r", start, end)))
+            cuts.append(end - 1)
+        for cut in cuts:
+            if cut > done:
+                yield text[done:cut]
+                done = cut
     if done < len(text):
-        yield text[done:], False
+        yield text[done:]
