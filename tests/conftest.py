@@ -36,3 +36,35 @@ def shared_data() -> Callable[[str], Path]:
 def child_environment() -> dict[str, str]:
     """The environment for a child process."""
     return dict(os.environ)
+
+
+TEXT = "".join(
+    f"{n} green bottles hanging on the wall, and if {n * 7 % 13} should fall: {n - 1}.\n" for n in range(900)
+)
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 50,000 bytes as byte tokens, prepared once."""
+    from myna import Tokenizer
+    from myna.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "text.txt").write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        prepare([str(folder / "text.txt")], folder / "data", Tokenizer.bytes(), workers=1)
+    return folder / "data"
+
+
+SMALL_RUN = """
+    shakespeare-char --n-layer 2 --n-head 2 --n-embd 32 --block-size 32 --sequence-length 32 --batch-tokens 256
+    --micro-batch 4 --dropout 0.2 --warmup-steps 4 --precision fp32 --device cpu --no-compile
+    --eval-every 0 --sample-every 0
+"""
+
+
+@pytest.fixture(scope="session")
+def small_run(small_dataset: Path) -> list[str]:
+    """Arguments of `myna train` for a run of a few milliseconds a step, with dropout; --out and --steps to be added."""
+    return [*SMALL_RUN.split(), "--data", str(small_dataset)]

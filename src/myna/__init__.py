@@ -18,11 +18,12 @@ _HOME = {
     "GPT": "myna.model.gpt2",
     "GPTConfig": "myna.model.gpt2",
     "Tokenizer": "myna.text.tokenizer",
-    "generate": "myna.generate.engine",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "generate":  # the room of that name can be called: see there
+        return importlib.import_module("myna.generate")
     if name not in _HOME:
         raise AttributeError(f"module 'myna' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -6,9 +6,8 @@ import torch
 
 from myna.data.shards import Split
 from myna.errors import DataError
-from myna.evaluate.loss import head_token_nats, validation_scores, validation_sums
+from myna.evaluate.loss import validation_scores, validation_sums
 from myna.model.gpt2 import GPT, GPTConfig
-from myna.model.loss import token_nats
 
 V = 60  # ids 0 to 58 stand for 1 to 3 bytes, 59 is special
 ID_BYTES = np.array([1 + i % 3 for i in range(59)] + [0])
@@ -95,16 +94,6 @@ def test_scores_leave_special_tokens_out_of_bits_per_byte():
 def test_text_without_bytes_has_no_bits_per_byte():
     scores = validation_scores(torch.tensor([1.0, 1.0, 0.0, 0.0]))
     assert math.isnan(scores["val_bits_per_byte"])
-
-
-def test_chunks_of_the_head_give_what_all_logits_give(monkeypatch):
-    monkeypatch.setattr("myna.evaluate.loss.CHUNK_ELEMENTS", 3 * V)
-    model = small_model()
-    ids = torch.randint(0, V, (2, 8))
-    with torch.no_grad():
-        chunked = head_token_nats(model, model.hidden(ids).flatten(0, 1), ids.flatten())
-        whole = token_nats(model(ids), ids).flatten()
-    assert torch.allclose(chunked, whole, atol=1e-6)
 
 
 def test_training_is_not_disturbed():

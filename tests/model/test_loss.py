@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from myna.model.loss import IGNORE, head_nats, token_nats
+from myna.model.loss import IGNORE, head_nats, head_token_nats, token_nats
 
 
 def make(rows=(2, 7), C=8, V=50, padded=64, seed=0):
@@ -33,10 +33,14 @@ def test_head_nats_is_the_plain_loss_with_its_gradients(chunk_elements):
     assert not weight.grad[50:].any()
 
 
-def test_head_nats_without_gradients():
+@pytest.mark.parametrize("chunk_elements", [1, 150, 1 << 20])
+def test_without_gradients_each_token_is_the_plain_one(chunk_elements):
     hidden, weight, targets = make()
     with torch.no_grad():
-        torch.testing.assert_close(head_nats(hidden, weight, targets, 50), plain(hidden, weight, targets))
+        expected = token_nats((hidden @ weight.t())[..., :50], targets)
+        each = head_token_nats(hidden, weight, targets, 50, chunk_elements=chunk_elements)
+        torch.testing.assert_close(each, expected)
+        torch.testing.assert_close(head_nats(hidden, weight, targets, 50), expected.sum())
 
 
 def test_head_nats_under_autocast_stays_near():

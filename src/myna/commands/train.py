@@ -83,8 +83,6 @@ def train(call: TrainCall, ranks: "Ranks", say: Say) -> None:
     recipe = call.settings
     precision = resolve_precision(recipe.precision, ranks.device)
     apply_precision(precision)
-    if ranks.is_main:
-        ensure_writable_directory(run.path)
     dataset, tokenizer = open_data(call, recipe, ranks, say)
     stream = TrainStream(dataset.train, recipe.sequence_length, recipe.seed)
 
@@ -101,6 +99,9 @@ def train(call: TrainCall, ranks: "Ranks", say: Say) -> None:
         hooks=make_hooks(call, recipe, run, dataset, tokenizer, ranks, precision),
     )
     recipe = settle_micro_batch(training, stored)
+    if ranks.is_main:
+        ensure_writable_directory(run.path)
+    ranks.barrier()
     epochs = recipe.steps * recipe.batch_tokens / dataset.train.n_tokens
     say(
         f"{recipe.name}: {count_parameters(model):,} parameters, {dataset.train.n_tokens:,} training tokens, "
@@ -122,7 +123,7 @@ def train(call: TrainCall, ranks: "Ranks", say: Say) -> None:
         compile_or_say_why(training.stepper, training.first_batch(training.micro_batch), say)
     training.train()
     if ranks.is_main:
-        finish(run, say)
+        finish(run, dataset, tokenizer, say)
 
 
 def stored_recipe(run: Run, call: TrainCall) -> dict[str, Any] | None:
@@ -187,7 +188,7 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
     Raises:
         UsageError: this recipe's corpus is large: prints the command that prepares it.
     """
-    from myna.data.corpora import documents
+    from myna.data.documents import documents
     from myna.data.prepare import prepare
     from myna.text.tokenizer import Tokenizer
 
@@ -202,7 +203,7 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
     if recipe.tokenizer.startswith("train:"):
         size = trained_size(recipe.tokenizer)
         say(f"training a tokenizer of {size:,} ids on {' '.join(recipe.corpus)}")
-        tokenizer = Tokenizer.train(documents(recipe.corpus), vocab_size=size)
+        tokenizer = Tokenizer.train(documents(recipe.corpus, split="train"), vocab_size=size)
     elif recipe.tokenizer == "from-data":
         raise UsageError("--tokenizer from-data needs --data, a prepared dataset")
     else:
@@ -362,15 +363,23 @@ def source_commit() -> str | None:
     return found.stdout.strip()
 
 
-def finish(run: Run, say: Say) -> None:
-    """Draws the report and says where everything lies."""
+def finish(run: Run, dataset: "Dataset", tokenizer: "Tokenizer", say: Say) -> None:
+    """Draws the report, compares with bzip2, and says where everything lies and what to try next."""
+    from myna.evaluate.compression import bz2_bits_per_byte
     from myna.evaluate.report import report
+    from myna.model.checkpoint import list_checkpoints
 
     report([run.path], run.report_path)
-    newest = sorted(run.checkpoints.iterdir())[-1]
-    sample = next(reversed(run.samples()), None)
-    if sample:
-        say(f"\na sample: {sample['prompt']}{sample['text']}\n")
-    say(f"checkpoint  {newest}")
-    say(f"metrics     {run.metrics_path}\nsamples     {run.samples_path}\nreport      {run.report_path}")
-    say(f'\ntry: myna sample {run.path} --prompt "{sample["prompt"] if sample else "Once"}"')
+    for sample in run.samples()[-1:]:
+        say(f"\n{run.path} writes on:\n\n{sample['prompt']}{sample['text']}\n")
+    reached = [record["val_bits_per_byte"] for record in run.metrics() if "val_bits_per_byte" in record]
+    yardstick = bz2_bits_per_byte(dataset.val, tokenizer)
+    if reached and yardstick:
+        say(f"bits per byte of the validation text ({yardstick[1]:,} bytes):")
+        say(f"  this model  {reached[-1]:.3f}\n  bz2 -9      {yardstick[0]:.3f}\n")
+    say(f"checkpoint  {list_checkpoints(run.checkpoints)[0]}")
+    say(f"metrics     {run.metrics_path}\nsamples     {run.samples_path}\nreport      {run.report_path}\n")
+    say("what to try next:")
+    say(f'  myna sample {run.path} --prompt "The "')
+    say(f"  myna eval {run.path} --task val --data {dataset.path}")
+    say(f"  myna data show {dataset.path}")

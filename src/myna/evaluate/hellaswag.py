@@ -33,10 +33,10 @@ import torch
 from torch import Tensor
 
 from myna.errors import DataError
-from myna.evaluate.loss import head_token_nats
 from myna.generate.engine import autocast, evaluation_mode
 from myna.model.cache import KVCache
 from myna.model.gpt2 import GPT
+from myna.model.loss import head_token_nats
 from myna.text.tokenizer import Tokenizer
 
 Rendering = Literal["lecture", "harness"]
@@ -290,6 +290,7 @@ def ending_nats(
                 copy.values[:, :, :S] = source.values.repeat_interleave(len(rows) // len(batch), dim=0)
             room.length = S
         hidden = model.hidden(ids[:, :-1], room)  # (N*K, T, C)
-        nats = head_token_nats(model, hidden[wanted], ids[:, 1:][wanted]).cpu().double()
+        nats = head_token_nats(hidden[wanted], model.wte.weight, ids[:, 1:][wanted], model.config.vocab_size)
+        nats = nats.cpu().double()
     row_of = torch.arange(len(rows)).repeat_interleave(scored)
     return torch.zeros(len(rows), dtype=torch.float64).index_add(0, row_of, nats).view(len(batch), -1)

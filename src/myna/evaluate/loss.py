@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from myna.data.batches import VALIDATION_TARGETS, val_windows
@@ -22,7 +21,7 @@ from myna.data.shards import Split
 from myna.errors import DataError
 from myna.generate.engine import autocast, evaluation_mode
 from myna.model.gpt2 import GPT
-from myna.model.loss import CHUNK_ELEMENTS, token_nats
+from myna.model.loss import head_token_nats
 
 
 @torch.no_grad()
@@ -66,7 +65,7 @@ def validation_sums(
         for inputs, targets in _batches(windows, max(1, batch_tokens // T)):
             hidden = model.hidden(inputs.to(model.device))  # (B, T, C)
             wanted = targets.to(model.device).flatten()
-            nats = head_token_nats(model, hidden.flatten(0, 1), wanted)
+            nats = head_token_nats(hidden.flatten(0, 1), model.wte.weight, wanted, model.config.vocab_size)
             n_bytes = bytes_of[wanted]
             # To the CPU before the sums: not every device has float64.
             all_nats, text_nats = torch.stack([nats, nats * (n_bytes > 0)]).cpu().double().sum(dim=1).tolist()
@@ -88,24 +87,6 @@ def validation_scores(sums: Tensor) -> dict[str, float]:
         "val_loss": nats / targets,
         "val_bits_per_byte": text_nats / (math.log(2) * text_bytes) if text_bytes else math.nan,
     }
-
-
-def head_token_nats(model: GPT, hidden: Tensor, targets: Tensor) -> Tensor:
-    """The loss of each target, from what the head reads, with few logits in memory at once.
-
-    Shapes:
-        hidden   (N, C)
-        targets  (N,)  int64
-        returns  (N,)  float32 nats
-    """
-    V = model.config.vocab_size
-    rows = max(1, CHUNK_ELEMENTS // V)
-    return torch.cat(
-        [
-            token_nats(F.linear(some, model.wte.weight)[:, :V], wanted)
-            for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
-        ]
-    )
 
 
 def _batches(

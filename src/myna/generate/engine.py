@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from myna.errors import ModelError, UsageError
@@ -181,7 +180,7 @@ class _Predictor:
         fresh = self.window if cache is None else self.window[:, cache.length :]
         with evaluation_mode(model), autocast(model.device, self.autocast_dtype):
             last = model.hidden(fresh, cache)[:, -1]
-            return F.linear(last, model.wte.weight)[:, : self.vocab_size].float()
+            return model.head(last)[:, : self.vocab_size].float()
 
 
 @contextlib.contextmanager

@@ -196,9 +196,13 @@ class GPT(nn.Module):
 
         Shapes:
             ids      (B, T)  int64
-            returns  (B, T, V); the columns that pad the vocabulary are computed and cut off
+            returns  (B, T, V)
         """
-        return F.linear(self.hidden(ids, cache), self.wte.weight)[..., : self.config.vocab_size]
+        return self.head(self.hidden(ids, cache))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., C) after the last norm to logits (..., V): products with the token embeddings, padding cut off."""
+        return F.linear(hidden, self.wte.weight)[..., : self.config.vocab_size]
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:

@@ -111,13 +111,36 @@ def head_nats(
         targets  (B, T)     int64, or IGNORE
         returns  ()         float32 nats, differentiable once by `hidden` and `weight`
     """
-    hidden, targets = hidden.flatten(0, 1), targets.flatten()
-    if torch.is_autocast_enabled(hidden.device.type):
-        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    if not torch.is_grad_enabled():
+        return head_token_nats(hidden, weight, targets, vocab_size, chunk_elements=chunk_elements).sum()
+    rows, wanted = _as_autocast(hidden).flatten(0, 1), targets.flatten()
     chunk_rows = max(1, chunk_elements // weight.shape[0])
     with torch.autocast(hidden.device.type, enabled=False):  # the dtypes are settled above
-        if torch.is_grad_enabled():
-            return _HeadNats.apply(hidden, weight, targets, vocab_size, chunk_rows, compiled)
-        low = weight[:vocab_size].to(hidden.dtype)
-        chunks = zip(hidden.split(chunk_rows), targets.split(chunk_rows), strict=True)
-        return torch.stack([token_nats(rows @ low.t(), wanted).sum() for rows, wanted in chunks]).sum()
+        return _HeadNats.apply(rows, weight, wanted, vocab_size, chunk_rows, compiled)
+
+
+@torch.no_grad()
+def head_token_nats(
+    hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, *, chunk_elements: int = CHUNK_ELEMENTS
+) -> Tensor:
+    """`token_nats` straight from the hidden states, for evaluation: without gradients or all logits at once.
+
+    Shapes:
+        hidden   (..., C)
+        weight   (Vp, C)  token embeddings, with rows that pad the vocabulary
+        targets  (...)    int64, or IGNORE
+        returns  (...)    float32 nats
+    """
+    rows, wanted = _as_autocast(hidden).flatten(0, -2), targets.flatten()
+    low = weight[:vocab_size].to(rows.dtype)
+    chunk_rows = max(1, chunk_elements // vocab_size)
+    with torch.autocast(hidden.device.type, enabled=False):
+        chunks = zip(rows.split(chunk_rows), wanted.split(chunk_rows), strict=True)
+        return torch.cat([token_nats(some @ low.t(), ids) for some, ids in chunks]).view(targets.shape)
+
+
+def _as_autocast(hidden: Tensor) -> Tensor:
+    """In the dtype that autocast would multiply in, or as it is."""
+    if torch.is_autocast_enabled(hidden.device.type):
+        return hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    return hidden

@@ -182,7 +182,7 @@ class Training:
             if self.finished_steps == 0:
                 self._run_hooks(progress)
             while self.finished_steps < recipe.steps:
-                result = self._step(batches, progress, bool(stop))
+                result = self._step(batches, progress, stop.asked)
                 self._run_hooks(progress)
                 last = self.finished_steps == recipe.steps
                 due = recipe.checkpoint_every and self.finished_steps % recipe.checkpoint_every == 0
@@ -194,7 +194,9 @@ class Training:
                         f"{self.finished_steps}, which is saved; the same command goes on from there"
                     )
 
-    def _step(self, batches: Prefetcher, progress: TrainingProgress, stop_asked: bool) -> StepResult:
+    def _step(
+        self, batches: Prefetcher, progress: TrainingProgress, stop_asked: Callable[[], bool]
+    ) -> StepResult:
         recipe = self.recipe
         rate = learning_rate(
             self.finished_steps,
@@ -244,7 +246,9 @@ class Training:
             values = hook.function(self.model, self.finished_steps)
             if values and self.ranks.is_main:
                 self._record(values)
-                shown = " · ".join(f"{key} {value:.4f}" for key, value in values.items())
+                shown = " · ".join(
+                    f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()
+                )
                 progress.say(f"step {self.finished_steps}: {shown}")
 
     def _record(self, values: dict[str, float]) -> None:

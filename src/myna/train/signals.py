@@ -13,7 +13,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_name: str | None = None
 
-    def __bool__(self) -> bool:
+    def asked(self) -> bool:
+        """Whether a signal came."""
         return self.signal_name is not None
 
 
@@ -26,7 +27,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if request and number == signal.SIGINT:
+        if request.asked() and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
 

@@ -5,7 +5,7 @@ any micro-batch and any number of ranks: gradients of parts add up to the gradie
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,13 +116,13 @@ class Stepper:
         accumulate: int,
         step_tokens: int,
         learning_rate: float,
-        stop_asked: bool = False,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> StepResult:
         """One update from the next `accumulate` micro-batches of this rank.
 
         Args:
             step: updates made before this one.
-            stop_asked: whether this rank was told to stop; the answer says whether any was.
+            stop_asked: asked at the end: was this rank told to stop? The result says whether any was.
         Raises:
             DivergedError: the loss or the gradient's norm is not finite on some rank. Nothing was updated.
         """
@@ -135,11 +135,11 @@ class Stepper:
         # [nats on all ranks, ranks asked to stop]; the sum tells every rank the same, so all stop at one step.
         totals = torch.zeros(2, dtype=torch.float64 if self.ranks.device.type != "mps" else torch.float32)
         totals = totals.to(self.ranks.device)
-        totals[1] = float(stop_asked)
         for number in range(accumulate):
             with self._no_sync(number < accumulate - 1):
                 totals[0] += self.backward(next(batches), scale)
         self.scaler.unscale_(self.optimizer)
+        totals[1] = float(stop_asked())
         norm = nn.utils.clip_grad_norm_(self.gpt.parameters(), self.clip_norm)
         nats, stops = self.ranks.sum_(totals).tolist()
         loss, grad_norm = nats / step_tokens, float(norm)

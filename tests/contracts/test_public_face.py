@@ -1,0 +1,99 @@
+"""What is public, what the command line answers, and what neither may cost."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import myna
+from myna import cli
+
+PUBLIC = ["GPT", "GPTConfig", "Tokenizer", "generate"]
+
+
+def test_the_public_names_are_these():
+    assert sorted(myna.__all__) == PUBLIC
+    assert dir(myna) == PUBLIC
+    for name in PUBLIC:
+        assert callable(getattr(myna, name))
+    with pytest.raises(AttributeError, match="no attribute 'GPT5'"):
+        myna.GPT5  # noqa: B018
+
+
+@pytest.mark.parametrize("first", ["import myna.generate.engine", "import myna.generate", "pass"])
+def test_generate_is_the_function_whatever_was_imported_before(first):
+    code = (
+        f"{first}\nfrom myna import generate, GPT, GPTConfig\nimport torch, myna.generate.engine as engine\n"
+        + (
+            "model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=9))\n"
+            "assert len(generate(model, torch.zeros(1, 1, dtype=torch.int64), max_tokens=3)[0]) == 3\n"
+            "assert engine.generate.__name__ == 'generate'\n"
+        )
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_and_import_load_nothing_heavy():
+    code = (
+        "import sys, myna\nfrom myna.cli import main\nassert main(['--help']) == 0\n"
+        "heavy = {'torch', 'numpy', 'tyro', 'rich'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in cli.COMMANDS:
+        assert f"  {command} " in result.stdout
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_is_there_and_has_help(name, capsys):
+    assert importlib.import_module(f"myna.commands.{name}").main.__doc__
+    try:
+        code = cli.main([name, "--help"])
+    except SystemExit as ended:  # how the flag parser ends after printing
+        code = ended.code
+    assert code == 0
+    assert f"myna {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert cli.main(["trian"]) == 2
+    assert capsys.readouterr().err == "myna: there is no command 'trian'; did you mean `myna train`?\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["train", "gpt2-142m"], "did you mean gpt2-124m"),
+        (
+            ["train", "gpt2-124m", "--out", "OUT"],
+            "myna prepare fineweb-edu --out data/gpt2-124m --tokenizer gpt2",
+        ),
+        (["train", "pydoc", "--sequence-length", "512", "--out", "OUT"], "over the model's 256 positions"),
+        (["train", "pydoc", "--device", "cuda", "--out", "OUT"], "--device cuda"),
+        (["train", "pydoc", "--steps", "2", "--tokenizer", "from-data", "--out", "OUT"], "needs --data"),
+        (["train", "pydoc", "--steps", "2", "--tokenizer", "train:many", "--out", "OUT"], "train:N"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_2(args, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main([str(tmp_path / a) if a == "OUT" else a for a in args]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("myna train: ")
+    assert complaint.count("\n") == 1
+    assert says in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "args", [["train", "--stepz", "3"], ["train", "pydoc", "--steps", "many"], ["sample"]]
+)
+def test_a_wrong_flag_or_type_is_a_panel_and_exit_2(args, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(args)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    if "--stepz" in args:
+        assert "--steps" in said.err

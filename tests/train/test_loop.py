@@ -1,0 +1,201 @@
+import json
+import os
+import signal
+from itertools import pairwise
+
+import pytest
+import torch
+
+from myna.commands import train as command
+from myna.errors import DataError, DivergedError, OutputError, Stopped, UsageError
+from myna.files import sha256_file
+from myna.run import Run
+from myna.train import loop, step
+
+
+def train(args, out, steps, *more):
+    command.main([*args, "--out", str(out), "--steps", str(steps), *map(str, more)])
+    return Run(out)
+
+
+def weights_hash(run, step):
+    folder = run.checkpoints / f"step_{step:08d}"
+    return sha256_file(folder / "model.safetensors"), sha256_file(folder / "train_state.safetensors")
+
+
+def test_a_run_leaves_what_the_design_says(small_run, tmp_path):
+    run = train(
+        small_run, tmp_path / "run", 6, "--eval-every", 3, "--sample-every", 3, "--checkpoint-every", 4
+    )
+    assert {p.name for p in run.path.iterdir()} == {
+        "recipe.json", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.png",
+    }  # fmt: skip
+    assert [p.name for p in sorted(run.checkpoints.iterdir())] == ["step_00000004", "step_00000006"]
+    assert run.recipe()["micro_batch"] == 4
+    steps = [r for r in run.metrics() if "train_loss" in r]
+    assert [r["step"] for r in steps] == [1, 2, 3, 4, 5, 6]
+    assert [r["tokens"] for r in steps] == [256 * n for n in range(1, 7)]
+    assert set(steps[0]) == {
+        "step", "tokens", "train_loss", "learning_rate", "grad_norm", "tokens_per_second", "mfu", "seconds",
+        "input_wait_seconds",
+    }  # fmt: skip
+    evaluations = [r for r in run.metrics() if "val_loss" in r]
+    assert [r["step"] for r in evaluations] == [0, 3, 6]
+    assert all(a["val_loss"] > b["val_loss"] for a, b in pairwise(evaluations))
+    assert [s["step"] for s in run.samples()] == [0, 3, 6]
+
+
+def test_the_same_command_twice_says_finished_and_changes_nothing(small_run, tmp_path, capsys):
+    run = train(small_run, tmp_path / "run", 2)
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    train(small_run, tmp_path / "run", 2)
+    assert "finished: 2 of 2 steps" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_stopping_and_going_on_is_bit_equal(small_run, tmp_path, monkeypatch):
+    """A signal after every second step, against one undisturbed run: weights and moments."""
+    whole = train(small_run, tmp_path / "whole", 7)
+    original = loop.Training._step
+
+    def interrupted(self, *args):
+        if self.finished_steps % 2 == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args)
+
+    monkeypatch.setattr(loop.Training, "_step", interrupted)
+    for _ in range(3):
+        with pytest.raises(Stopped, match="goes on from there"):
+            train(small_run, tmp_path / "parts", 7)
+    parts = train(small_run, tmp_path / "parts", 7)
+    assert weights_hash(parts, 7) == weights_hash(whole, 7)
+    losses = [[r["train_loss"] for r in run.metrics() if "train_loss" in r] for run in (whole, parts)]
+    assert losses[0] == losses[1]
+
+
+def test_evaluation_and_samples_do_not_change_training(small_run, tmp_path):
+    plain = train(small_run, tmp_path / "plain", 4)
+    watched = train(small_run, tmp_path / "watched", 4, "--eval-every", 1, "--sample-every", 1)
+    assert weights_hash(plain, 4) == weights_hash(watched, 4)
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+    small_run, tmp_path, capsys, monkeypatch
+):
+    whole = train(small_run, tmp_path / "whole", 6)
+    run = train(small_run, tmp_path / "run", 6, "--checkpoint-every", 2)
+    newest = run.checkpoints / "step_00000006" / "model.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    train(small_run, tmp_path / "run", 6, "--checkpoint-every", 2)
+    said = capsys.readouterr().out
+    assert "step_00000006.damaged" in said
+    assert "resuming after step 4" in said
+    assert weights_hash(run, 6) == weights_hash(whole, 6)
+
+
+def test_a_resume_keeps_the_micro_batch_that_auto_chose(small_run, tmp_path):
+    run = train(small_run, tmp_path / "run", 2, "--micro-batch", "auto", "--checkpoint-every", 1)
+    assert run.recipe()["micro_batch"] == 8
+    stored = json.loads(run.recipe_path.read_text())
+    run.recipe_path.write_text(json.dumps(stored | {"micro_batch": 2}))
+    (run.checkpoints / "step_00000002").rename(tmp_path / "away")
+    train(small_run, tmp_path / "run", 2, "--micro-batch", "auto", "--checkpoint-every", 1)
+    assert run.recipe()["micro_batch"] == 2
+
+
+def test_hellaswag_is_scored_on_the_way_with_a_compiled_step(small_run, tmp_path, shared_data):
+    items = shared_data("hellaswag_val_first500.jsonl").read_text().splitlines()[:6]
+    (tmp_path / "hs.jsonl").write_text("\n".join(items) + "\n")
+    args = [a for a in small_run if a != "--no-compile"]
+    more = [
+        "--compile",
+        "--hellaswag",
+        tmp_path / "hs.jsonl",
+        "--hellaswag-every",
+        1,
+        "--eval-every",
+        1,
+        "--sample-every",
+        1,
+    ]
+    run = train(args, tmp_path / "run", 2, *more)
+    scored = [r for r in run.metrics() if "hellaswag_acc" in r]
+    assert [r["step"] for r in scored] == [0, 1, 2]
+    assert {"hellaswag_acc", "hellaswag_acc_token", "hellaswag_acc_char"} <= set(scored[0])
+
+
+def test_a_compiler_that_fails_is_named_and_training_goes_on(small_run, tmp_path, capsys, monkeypatch):
+    def broken(function, **options):
+        def call(*args):
+            raise RuntimeError("no C++ compiler here\nand a long trace")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    plain = train(small_run, tmp_path / "plain", 2)
+    run = train([a for a in small_run if a != "--no-compile"], tmp_path / "run", 2, "--compile")
+    assert "torch.compile failed, training without it: no C++ compiler here" in capsys.readouterr().out
+    assert weights_hash(run, 2) == weights_hash(plain, 2)
+
+
+def test_what_is_not_finite_stops_the_run_and_saves_nothing(small_run, tmp_path, monkeypatch):
+    original = step.Stepper.backward
+
+    def poisoned(self, batch, scale):
+        return original(self, batch, scale * (float("nan") if loop_step[0] == 3 else 1.0))
+
+    loop_step = [0]
+    seed_step = step.Stepper.seed_step
+
+    def noted(self, number):
+        loop_step[0] = number
+        seed_step(self, number)
+
+    monkeypatch.setattr(step.Stepper, "backward", poisoned)
+    monkeypatch.setattr(step.Stepper, "seed_step", noted)
+    with pytest.raises(DivergedError, match="step 4"):
+        train(small_run, tmp_path / "run", 6, "--checkpoint-every", 1)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "step_00000003"
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "says"),
+    [
+        (["--learning-rate", "0.5"], UsageError, "--learning-rate was 0.001, now 0.5"),
+        (["--resume", "never"], OutputError, "holds a run already"),
+        (["--tokenizer", "gpt2"], UsageError, "--tokenizer was 'bytes', now 'gpt2'"),
+    ],
+)
+def test_a_resume_that_would_not_be_one_is_refused(small_run, tmp_path, more, error, says):
+    train(small_run, tmp_path / "run", 1)
+    with pytest.raises(error, match=says):
+        train(small_run, tmp_path / "run", 1, *more)
+
+
+def test_other_data_is_refused_on_resume(small_run, tmp_path, small_dataset):
+    from myna import Tokenizer
+    from myna.data.prepare import prepare
+
+    train(small_run, tmp_path / "run", 2, "--checkpoint-every", 1)
+    (tmp_path / "other.txt").write_text("another text\n" * 500)
+    prepare([str(tmp_path / "other.txt")], tmp_path / "other", Tokenizer.bytes(), workers=1)
+    with pytest.raises(UsageError, match="other data"):
+        train(small_run, tmp_path / "run", 2, "--data", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "says"),
+    [
+        (["--tokenizer", "gpt2"], DataError, "another tokenizer"),
+        (["--micro-batch", "3"], UsageError, r"nearest --batch-tokens that do are 192 and 288"),
+        (["--block-size", "100000", "--sequence-length", "100000", "--batch-tokens", "100000"], DataError, "window"),
+        (["--data", "absent"], DataError, "absent"),
+        (["--hellaswag", "absent.jsonl"], DataError, r"absent\.jsonl"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_anything_is_written(small_run, tmp_path, more, error, says):
+    with pytest.raises(error, match=says):
+        train(small_run, tmp_path / "run", 1, *more)
+    assert not (tmp_path / "run").exists()
