@@ -10,7 +10,7 @@ import pytest
 
 from myna.files import sha256_file
 
-STEPS = 150
+STEPS = 400
 
 
 def start(args, out, env):
@@ -52,7 +52,7 @@ def undisturbed(small_run, tmp_path_factory):
 def test_killed_and_resumed_is_bit_equal(small_run, tmp_path, child_environment, undisturbed):
     """Steps until a checkpoint, SIGKILL, and the same command again: the weights of one undisturbed run."""
     out = tmp_path / "killed"
-    for step in (10, 60):
+    for step in (20, 120):
         process = start(small_run, out, child_environment)
         wait_for(out / "checkpoints" / f"step_{step:08d}", process)
         process.kill()
@@ -69,7 +69,7 @@ def test_killed_and_resumed_is_bit_equal(small_run, tmp_path, child_environment,
 def test_asked_to_stop_it_saves_and_exits_75(small_run, tmp_path, child_environment, undisturbed, number):
     out = tmp_path / "stopped"
     process = start(small_run, out, child_environment)
-    wait_for(out / "checkpoints" / "step_00000010", process)
+    wait_for(out / "checkpoints" / "step_00000020", process)
     process.send_signal(number)
     _, complaint = process.communicate()
     assert process.returncode == 75, complaint
