@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from myna import Tokenizer
@@ -120,11 +120,22 @@ def test_10_000_fuzzed_strings(tok: Tokenizer) -> None:
     check(tok, list(fuzzed(10_000)))
 
 
+def check_any(text: str) -> None:
+    for tok in (Tokenizer.gpt2(), gpt4_like()):
+        assert tok.encode(text) == oracle_of(tok.vocabulary.pattern.name).encode_ordinary(text)
+
+
 @settings(max_examples=400, deadline=None)
 @given(text=st.text())
 def test_any_text(text: str) -> None:
-    for tok in (Tokenizer.gpt2(), gpt4_like()):
-        assert tok.encode(text) == oracle_of(tok.vocabulary.pattern.name).encode_ordinary(text)
+    check_any(text)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(text=st.one_of(st.text(), st.lists(st.sampled_from(FRAGMENTS), max_size=20).map("".join)))
+def test_10_000_texts_by_hypothesis(text: str) -> None:
+    check_any(text)
 
 
 @cache
@@ -138,6 +149,8 @@ def oracle_of(name: str) -> "tiktoken.Encoding":
         st.tuples(st.sampled_from([" ", "\n", "\t", "a", "!", "1", "\r"]), st.integers(1, 40)), max_size=8
     )
 )
+@example(parts=[("\n", 3), (" ", 2), ("\n", 1), (" ", 2), ("a", 1), ("!", 1)])
+@example(parts=[("!", 1), ("\n", 3), (" ", 2), ("\r", 1), ("\t", 3), ("a", 1)])
 def test_whitespace_is_cut_where_the_pattern_cuts(parts: list[tuple[str, int]]) -> None:
     text = "".join(character * count for character, count in parts)
     with pytest.MonkeyPatch.context() as patch:
