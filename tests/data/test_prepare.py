@@ -15,9 +15,10 @@ import zstandard
 from myna.data import encode, pieces
 from myna.data import prepare as prepare_module
 from myna.data.documents import documents
+from myna.data.fetch import Fetcher
 from myna.data.prepare import prepare
 from myna.data.shards import Dataset, Split
-from myna.errors import DataError, OutputError, UsageError
+from myna.errors import DataError, DownloadError, OutputError, UsageError
 from myna.text.tokenizer import Tokenizer
 
 WORDS = ["the", "of", "and", "to", "in", "is", "it", "you", "that", "he", "was", "for", "on", "as", "be"]
@@ -255,3 +256,42 @@ def test_the_same_call_does_nothing_and_another_is_refused(tmp_path: Path) -> No
         call(out="full")
     (tmp_path / "empty").mkdir()
     call(out="empty")
+
+
+def test_files_in_an_object_store(tmp_path: Path) -> None:
+    """Any address that fsspec knows: here its store in memory stands for s3 and the like."""
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/a.jsonl", b'{"text": "one"}\n{"text": "two"}\n')
+    assert list(documents(["memory://bucket/a.jsonl"], val_fraction=0)) == ["one", "two"]
+    made = prepare(
+        ["memory://bucket/a.jsonl"], tmp_path / "data", Tokenizer.bytes(), val_fraction=0, workers=1
+    )
+    assert made.train.n_documents == 2
+    with pytest.raises(DownloadError, match="cannot download memory://bucket/absent"):
+        prepare(["memory://bucket/absent.jsonl"], tmp_path / "other", Tokenizer.bytes())
+
+
+def test_fetched_files_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    monkeypatch.setattr(prepare_module, "JOURNAL_EVERY_S", 0.0)
+    store = fsspec.filesystem("memory")
+    for n in range(20):
+        store.pipe(f"/bucket/{n:02d}.jsonl", json.dumps({"text": f"text {n}"}).encode())
+    most = 0
+    folder = tmp_path / "data.partial" / "fetched"
+
+    def watch(self: Fetcher, number: int) -> Path:
+        nonlocal most
+        path = real(self, number)
+        most = max(most, len(list(folder.iterdir())))
+        return path
+
+    real = Fetcher.get
+    monkeypatch.setattr(Fetcher, "get", watch)
+    specs = [f"memory://bucket/{n:02d}.jsonl" for n in range(20)]
+    made = prepare(specs, tmp_path / "data", Tokenizer.bytes(), val_fraction=0, workers=1)
+    assert texts_of(made.train, Tokenizer.bytes()) == [f"text {n}" for n in range(20)]
+    assert 0 < most <= 9  # four ahead, and those whose pieces are in work

@@ -1,15 +1,20 @@
 """`myna prepare`: a corpus becomes shards that training reads."""
 
+import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from myna.commands import parse
 from myna.errors import UsageError
+
+if TYPE_CHECKING:
+    from myna.data.shards import Dataset
+    from myna.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,25 +55,33 @@ def main(args: Sequence[str]) -> None:
     from myna.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.open(call.tokenizer)
-    signal.signal(signal.SIGTERM, _interrupt)
+    with interrupted_by_sigterm():
+        dataset = _run(call, tokenizer)
+    _print_result(dataset)
+
+
+def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
+    assert call.out is not None
     if call.from_shards is not None:
         from myna.data.convert import convert_shards
 
-        dataset = convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens)
-    else:
-        from myna.data.prepare import prepare
+        return convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens)
+    from myna.data.prepare import prepare
 
-        dataset = prepare(
-            call.corpus,
-            call.out,
-            tokenizer,
-            val_fraction=call.val_fraction,
-            shard_tokens=call.shard_tokens,
-            workers=call.workers,
-            column=call.column,
-            skip_bad=call.skip_bad,
-            quiet=False,
-        )
+    return prepare(
+        call.corpus,
+        call.out,
+        tokenizer,
+        val_fraction=call.val_fraction,
+        shard_tokens=call.shard_tokens,
+        workers=call.workers,
+        column=call.column,
+        skip_bad=call.skip_bad,
+        quiet=False,
+    )
+
+
+def _print_result(dataset: "Dataset") -> None:
     source = dataset.info["source"]
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         print(
@@ -82,5 +95,15 @@ def main(args: Sequence[str]) -> None:
     print(f"wrote {dataset.path}")
 
 
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM what Ctrl-C is, while the block runs."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -42,8 +42,7 @@ def documents(
                     for text, found, _, _ in documents_of(segment, fraction, _raise):
                         if text and split in (None, found):
                             yield text
-            for number in range(unit.first, unit.first + len(unit.files)):
-                fetcher.release(number)
+            fetcher.release_before(unit.first + len(unit.files))
 
 
 def _raise(error: BadDocumentError) -> None:

@@ -50,11 +50,12 @@ class Fetcher:
                 self._coming[n] = self._threads.submit(self._fetch, n)
         return self._coming[number].result() if number in self._coming else Path(self._files[number].place)
 
-    def release(self, number: int) -> None:
-        """Removes file `number` if it was fetched."""
-        future = self._coming.pop(number, None)
-        if future is not None:
-            future.result().unlink(missing_ok=True)
+    def release_before(self, number: int) -> None:
+        """Removes the fetched files before file `number`, also an earlier call's."""
+        for path in self._folder.glob("[0-9]*"):
+            if int(path.name.partition(".")[0]) < number:
+                path.unlink()
+        self._coming = {n: future for n, future in self._coming.items() if n >= number}
 
     def _fetch(self, number: int) -> Path:
         file = self._files[number]

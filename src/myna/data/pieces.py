@@ -134,13 +134,9 @@ def _parquet_pieces(unit: int, whole: Segment, size: int) -> Iterator[Piece]:
             yield Piece(unit, 0, (whole.part(0, 0),), size)
             return
         name = text_column(whole, file.schema_arrow)
-        column = next(
-            c for c in range(metadata.num_columns) if metadata.row_group(0).column(c).path_in_schema == name
-        )
-        texts = [
-            metadata.row_group(group).column(column).total_uncompressed_size
-            for group in range(metadata.num_row_groups)
-        ]
+        paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        texts = [group.column(paths.index(name)).total_uncompressed_size for group in groups]
     index = start = 0
     for group in range(len(texts)):
         last = group + 1 == len(texts)

@@ -129,12 +129,14 @@ class Preparation:
         self.single = only is not None
         self.files = (only,) if only else corpus.files
         self.units = units_of(self.files)
-        self.total_bytes = sum(file.n_bytes or 0 for file in self.files)
+        sizes = [file.n_bytes for file in self.files]
+        self.total_bytes = None if None in sizes else sum(size or 0 for size in sizes)
         self.workers = self._worker_count(workers)
 
     def _worker_count(self, asked: int | None) -> int:
         """Processes: none for a corpus of one piece, else what was asked for, or one a core."""
-        if not any(file.is_remote for file in self.files) and self.total_bytes <= PIECE_BYTES:
+        is_local = not any(file.is_remote for file in self.files)
+        if is_local and sum(file.n_bytes or 0 for file in self.files) <= PIECE_BYTES:
             return 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return asked or cores
@@ -180,7 +182,7 @@ class Preparation:
         saved = time.monotonic()
         input_bytes = self.partial.journal["input_bytes"]
         with (
-            progress(self.total_bytes or None, input_bytes, self.quiet) as report,
+            progress(self.total_bytes, input_bytes, self.quiet) as report,
             Fetcher(self.files, self.partial.fetched) as fetcher,
             Workers(
                 self.workers,
@@ -242,9 +244,7 @@ class Preparation:
         )
         for piece in done:
             remove_piece(self.partial.pieces, piece.name)
-        for unit in self.units[done[0].unit : last.unit]:
-            for number in range(unit.first, unit.first + len(unit.files)):
-                fetcher.release(number)
+        fetcher.release_before(self.units[last.unit].first)
 
     def _encoded(
         self, workers: Workers, fetcher: Fetcher, position: list[int]
