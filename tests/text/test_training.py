@@ -1,6 +1,10 @@
 """Training from texts: sizes, errors, and the same merges however the work is shared."""
 
+import subprocess
+import sys
+import time
 from collections import Counter
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
@@ -64,6 +68,39 @@ def test_an_error_in_a_worker_reaches_the_caller(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(TextError, match="the reader failed"):
         count_pretokens(texts(), patterns.GPT2, workers=2)  # type: ignore[arg-type]
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import multiprocessing, time\n"
+        "from myna.text import patterns\n"
+        "from myna.text.counting import count_pretokens\n"
+        "def texts():\n"
+        "    yield from ['word ' * 10_000_000] * 2\n"
+        "    time.sleep(0.5)\n"
+        "    print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "    time.sleep(600)\n"
+        "    yield ''\n"
+        "if __name__ == '__main__':\n"
+        "    count_pretokens(texts(), patterns.GPT2, workers=2)\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert pids
+    deadline = time.monotonic() + 30
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.1)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_progress_is_told_in_bytes_and_merges() -> None:

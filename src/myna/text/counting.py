@@ -6,6 +6,8 @@ number of workers.
 """
 
 import multiprocessing
+import os
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -43,7 +45,7 @@ def _each_batch(texts: Iterable[str], pattern: Pattern, workers: int) -> Iterato
             yield count_batch(batch, pattern)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         waiting: deque[Future[tuple[Counter[str], int]]] = deque()
         try:
             for batch in batches(texts, pattern):
@@ -54,6 +56,18 @@ def _each_batch(texts: Iterable[str], pattern: Pattern, workers: int) -> Iterato
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Makes a worker process end when the one that started it is killed: its queue alone would not tell it."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def batches(texts: Iterable[str], pattern: Pattern) -> Iterator[list[str]]:

@@ -125,10 +125,13 @@ class RankModel:
             return None
         from gigatoken import Tokenizer
 
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "ranks.tiktoken")
-            path.write_bytes(rank_file(vocabulary.ranks))
-            return Tokenizer.from_tiktoken(path, vocabulary.pattern.name, special_tokens={})
+        try:  # it reads ranks from a file alone
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "ranks.tiktoken")
+                path.write_bytes(rank_file(vocabulary.ranks))
+                return Tokenizer.from_tiktoken(path, vocabulary.pattern.name, special_tokens={})
+        except OSError:  # there is no place for one: tiktoken gives the same ids
+            return None
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text that is encodable as UTF-8."""

@@ -26,17 +26,18 @@ class Span:
 
 
 def spans(tokenizer: Tokenizer, text: str) -> Iterator[Span]:
-    """The tokens of a text, in order; their bytes, joined, are the text's.
+    """The tokens of a text, in order. Their bytes, joined, are the text's, if no other library normalizes it first.
 
     >>> for span in spans(Tokenizer.gpt2(), "a 😀"): print(span)
     Span(id=64, start=0, end=1, data=b'a', of='')
     Span(id=30325, start=1, end=5, data=b' \\xf0\\x9f\\x98', of='😀')
     Span(id=222, start=5, end=6, data=b'\\x80', of='😀')
     """
-    data = text.encode("utf-8")
+    ids = tokenizer.encode(text)
+    tokens = [tokenizer.token_bytes(i) for i in ids]
+    data = b"".join(tokens)  # the text, but where another library's normalizer changed it
     at = 0
-    for i in tokenizer.encode(text):
-        token = tokenizer.token_bytes(i)
+    for i, token in zip(ids, tokens, strict=True):
         end = at + len(token)
         yield Span(i, at, end, token, _cut_character(data, at, end))
         at = end
