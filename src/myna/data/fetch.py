@@ -6,10 +6,10 @@ its published hash where there is one, and that no web page came in its place.
 
 import contextlib
 import itertools
-import time
+import threading
 import urllib.error
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,7 @@ from myna.files import download, sha256_file
 
 FILES_AHEAD = 4
 RETRY_S = 1.0
+CLOSE_S = 0.5
 WEB_PAGE = (b"<!doctype html", b"<html")
 
 
@@ -36,8 +37,9 @@ class Fetcher:
         self._files = files
         self._folder = folder
         self._ahead = ahead
-        self._threads = ThreadPoolExecutor(ahead, thread_name_prefix="fetch")
         self._coming: dict[int, Future[Path]] = {}
+        self._threads: dict[int, threading.Thread] = {}
+        self._stopped = threading.Event()
 
     def get(self, number: int) -> Path:
         """Where file `number` lies on this machine; waits for it, and starts the ones after it.
@@ -47,8 +49,20 @@ class Fetcher:
         """
         for n in range(number, min(number + self._ahead, len(self._files))):
             if self._files[n].is_remote and n not in self._coming:
-                self._coming[n] = self._threads.submit(self._fetch, n)
+                self._coming[n] = Future()
+                # Daemons: nobody should have to wait for two gigabytes after Ctrl-C.
+                arguments = (n, self._coming[n])
+                self._threads[n] = threading.Thread(
+                    target=self._run, args=arguments, name="fetch", daemon=True
+                )
+                self._threads[n].start()
         return self._coming[number].result() if number in self._coming else Path(self._files[number].place)
+
+    def _run(self, number: int, future: "Future[Path]") -> None:
+        try:
+            future.set_result(self._fetch(number))
+        except BaseException as error:  # for whoever asks for the file
+            future.set_exception(error)
 
     def release_before(self, number: int) -> None:
         """Removes the fetched files before file `number`, also an earlier call's."""
@@ -56,6 +70,7 @@ class Fetcher:
             if int(path.name.partition(".")[0]) < number:
                 path.unlink()
         self._coming = {n: future for n, future in self._coming.items() if n >= number}
+        self._threads = {n: thread for n, thread in self._threads.items() if n >= number}
 
     def _fetch(self, number: int) -> Path:
         file = self._files[number]
@@ -63,20 +78,25 @@ class Fetcher:
         path = self._folder / f"{number:06d}{suffix}"
         if path.is_file():  # an earlier, interrupted call fetched it
             return path
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)
         for attempt in itertools.count(1):
             try:
-                fetch_file(file, path)
+                fetch_file(file, path, self._check_stopped)
                 break
             except DownloadError as error:
-                if attempt >= attempts_for(error):
+                if attempt >= attempts_for(error) or self._stopped.wait(RETRY_S * 4 ** (attempt - 1)):
                     raise
-                time.sleep(RETRY_S * 4 ** (attempt - 1))
         return path
 
+    def _check_stopped(self, received: int, total: int | None) -> None:
+        if self._stopped.is_set():
+            raise DownloadError("stopped")
+
     def close(self) -> None:
-        """Waits for what is on its way and ends the threads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Ends the threads, or lets go of those that can't be stopped in a moment."""
+        self._stopped.set()
+        for thread in self._threads.values():
+            thread.join(timeout=CLOSE_S)
 
     def __enter__(self) -> Self:
         return self
@@ -91,19 +111,23 @@ def attempts_for(error: DownloadError) -> int:
     """How often a file is asked for that fails like this.
 
     A network comes back (1 + 4 + 16 + 64 seconds are waited for it). Wrong content may be chance, once. A request that
-    the server calls wrong stays wrong.
+    is wrong, or a file that is not there, stays so.
     """
     cause = error.__cause__
     if cause is None:
         return 2
+    if isinstance(cause, FileNotFoundError | PermissionError | ImportError | ValueError):
+        return 1
     if isinstance(cause, urllib.error.HTTPError) and 400 <= cause.code < 500 and cause.code not in (408, 429):
         return 1
     return 5
 
 
-def fetch_file(file: SourceFile, path: Path) -> None:
+def fetch_file(file: SourceFile, path: Path, on_bytes: Callable[[int, int | None], None]) -> None:
     """Fetches one file to `path`, checked, or leaves nothing there.
 
+    Args:
+        on_bytes: told of bytes so far and in all, by downloads that can; may raise to stop them.
     Raises:
         DownloadError: no connection, cut short, another file than the published one, or a web page in its place.
     """
@@ -114,7 +138,7 @@ def fetch_file(file: SourceFile, path: Path) -> None:
 
             fetch_from_hub(file, temporary)
         elif file.place.startswith(("http://", "https://")):
-            download(file.place, temporary, sha256=file.sha256)
+            download(file.place, temporary, sha256=file.sha256, on_bytes=on_bytes)
         else:
             _fetch_object(file.place, temporary)
         _check(file, temporary)
