@@ -41,3 +41,12 @@ def test_an_error_in_the_thread_reaches_its_reader_and_stays() -> None:
         for _ in range(2):
             with pytest.raises(DataError, match="shard gone"):
                 next(batches)
+
+
+@pytest.mark.gpu
+def test_batches_come_to_the_gpu_whole() -> None:
+    with Prefetcher(endless(), "cuda") as batches:
+        for k in range(200):
+            inputs, targets = next(batches)
+            assert inputs.device.type == targets.device.type == "cuda"
+            assert bool((inputs == k).all())

@@ -33,9 +33,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(corpus: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
+def start(corpus: Path, out: Path, *options: str, piece_bytes: int = PIECE_BYTES) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(PIECE_BYTES), str(corpus), "--out", str(out), *OPTIONS, *options],
+        [sys.executable, str(PROGRAM), str(piece_bytes), str(corpus), "--out", str(out), *OPTIONS, *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,16 +85,29 @@ def test_killed_three_times(corpus: Path, undisturbed: tuple[dict[str, str], flo
 
 
 @pytest.mark.slow
-def test_killed_thirty_times(corpus: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
-    """As many prepares as it takes to kill thirty of them."""
-    expected, seconds = undisturbed
-    killed = attempt = 0
-    while killed < 30:
-        out = tmp_path / str(attempt) / "data"
-        out.parent.mkdir()
-        killed += kill_until_done(corpus, out, 30 - killed, seconds * 0.8, seed=attempt)
-        assert digest(out) == expected
-        attempt += 1
+def test_one_prepare_is_killed_thirty_times(
+    corpus: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
+    """Half of the kills come while it starts, half soon after it got on with the work."""
+    rng = random.Random(0)
+    out, journal = tmp_path / "data", tmp_path / "data.partial" / "journal.json"
+    for number in range(30):
+        process = start(corpus, out, piece_bytes=2500)
+        if number % 2:
+            time.sleep(rng.uniform(0, 1))
+        else:
+            before = journal.read_bytes() if journal.exists() else b""
+            while process.poll() is None and (not journal.exists() or journal.read_bytes() == before):
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.4))
+        assert process.poll() is None, "it was done before the thirtieth kill"
+        process.kill()
+        process.communicate()
+    assert json.loads(journal.read_bytes())["position"][1] > 30
+    process = start(corpus, out, piece_bytes=2500)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert digest(out) == undisturbed[0]
 
 
 def children_of(pid: int) -> list[int]:

@@ -40,6 +40,8 @@ class Prefetcher(Iterator[Pair]):
         depth: int = 4,
     ) -> None:
         self.device = torch.device(device)
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
         self.wait_seconds = 0.0
         self._queue: queue.Queue[Pair | BaseException] = queue.Queue(maxsize=depth)
         self._closed = threading.Event()
@@ -49,6 +51,8 @@ class Prefetcher(Iterator[Pair]):
 
     def _fill(self, pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
         try:
+            if self.device.type == "cuda":  # else this thread pins through GPU 0, whatever the rank
+                torch.cuda.set_device(self.device)
             for inputs, targets in pairs:
                 pair = self._tensor(inputs), self._tensor(targets)
                 if not self._put(pair):
