@@ -40,7 +40,7 @@ class Prefetcher(Iterator[Pair]):
         depth: int = 4,
     ) -> None:
         self.device = torch.device(device)
-        if self.device.type == "cuda" and self.device.index is None:
+        if self.device == torch.device("cuda"):  # no index: the current one
             self.device = torch.device("cuda", torch.cuda.current_device())
         self.wait_seconds = 0.0
         self._queue: queue.Queue[Pair | BaseException] = queue.Queue(maxsize=depth)
