@@ -5,7 +5,7 @@
 
     small   training on 1 MB to 512 ids, against minbpe's algorithm                    asserts 200x
     large   training on 100 MB to 50,257 ids, against Hugging Face's trainer, rustbpe  asserts no slower than the first
-    encode  bulk encoding of 100 MB on one thread, against tiktoken; the same ids      asserts 6x (8x and more when quiet)
+    encode  bulk encoding of 100 MB on one thread, against tiktoken; the same ids      asserts 8x
     runs    a megabyte of one character                                                asserts 1 s each
 
 The text is real: sources and documentation of the Python packages on this machine, of /usr/share and of Python itself,
@@ -16,6 +16,7 @@ tiktoken runs the same ranks. Each section runs in a process of its own, with th
 import hashlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -189,9 +190,9 @@ def encode() -> dict[str, Any]:
             mergeable_ranks=vocabulary.ranks,
             special_tokens=tok.special_tokens,
         )
-        tok.encode_arrays(["warm"])
-        ours, results = timed(lambda tok=tok: [tok.encode_arrays(batch) for batch in batches])
-        ids, lengths = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
+        passes = [bulk_pass(vocabulary, batches) for _ in range(5)]
+        ours = statistics.median(seconds for seconds, _ in passes)
+        ids, lengths = (np.concatenate(arrays) for arrays in zip(*passes[0][1], strict=True))
         theirs, rows = timed(lambda oracle=oracle: [oracle.encode_ordinary(text) for text in texts])
         assert lengths.tolist() == [len(row) for row in rows]
         assert ids.tolist() == [i for row in rows for i in row], "ids differ from tiktoken's"
@@ -199,7 +200,7 @@ def encode() -> dict[str, Any]:
         assert text == "".join(texts)
         print(
             f"encode: {n_bytes / 1e6:.0f} MB, {vocabulary.pattern.name}, 1 thread: "
-            f"tiktoken {n_bytes / 1e6 / theirs:.1f} MB/s, ours {n_bytes / 1e6 / ours:.1f} MB/s: {theirs / ours:.1f}x; "
+            f"tiktoken {n_bytes / 1e6 / theirs:.1f} MB/s, ours (median of 5) {n_bytes / 1e6 / ours:.1f} MB/s: {theirs / ours:.1f}x; "
             f"all {len(ids):,} ids equal; "
             f"decoding {n_bytes / 1e6 / decoding:.0f} MB/s",
             flush=True,
@@ -210,8 +211,18 @@ def encode() -> dict[str, Any]:
             "ratio": theirs / ours,
             "ids": len(ids),
         }
-        assert theirs / ours >= 6, theirs / ours
+        assert theirs / ours >= 8, theirs / ours
     return found
+
+
+def bulk_pass(vocabulary: Any, batches: list[list[str]]) -> tuple[float, Any]:
+    """One pass by a new tokenizer, which has no pre-token in its cache."""
+    from myna import Tokenizer
+    from myna.text.engines import RankModel
+
+    fresh = Tokenizer(RankModel(vocabulary), "fresh")
+    fresh.encode_arrays(["start the engine"])
+    return timed(lambda: [fresh.encode_arrays(batch) for batch in batches])
 
 
 def batched(texts: list[str], characters: int) -> list[list[str]]:
