@@ -200,8 +200,8 @@ def encode() -> dict[str, Any]:
         assert text == "".join(texts)
         print(
             f"encode: {n_bytes / 1e6:.0f} MB, {vocabulary.pattern.name}, 1 thread: "
-            f"tiktoken {n_bytes / 1e6 / theirs:.1f} MB/s, ours (median of 5) {n_bytes / 1e6 / ours:.1f} MB/s: {theirs / ours:.1f}x; "
-            f"all {len(ids):,} ids equal; "
+            f"tiktoken {n_bytes / 1e6 / theirs:.1f} MB/s, ours (median of 5) {n_bytes / 1e6 / ours:.1f} MB/s: "
+            f"{theirs / ours:.1f}x; all {len(ids):,} ids equal; "
             f"decoding {n_bytes / 1e6 / decoding:.0f} MB/s",
             flush=True,
         )

@@ -40,39 +40,33 @@ DISPUTED_RANGES = (
 
 
 @functools.cache
-def disputed() -> "re.Pattern[str]":
-    """Matches one character on which engines disagree."""
-    return re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _disputed_ranges()) + "]")
+def disputed() -> tuple[bytes, dict[int, list[bytes]], "re.Pattern[str]"]:
+    """What to look for in UTF-8 to find a character on which engines disagree, the quickest first.
 
-
-def _disputed_ranges() -> list[tuple[int, int]]:
+    Returns:
+        the bytes that begin none of them;
+        for each other byte, the characters that begin with it, or their first two bytes where they have four;
+        a pattern that matches the ones of four bytes.
+    """
     ends = (part.split("-") for part in DISPUTED_RANGES.split())
-    return [(int(end[0], 16), int(end[-1], 16)) for end in ends]
-
-
-@functools.cache
-def _disputed_beginnings() -> tuple[bytes, dict[int, list[bytes]]]:
-    """All bytes with which no disputed character begins, and for the others the first two bytes of those that do."""
-    characters = (chr(code) for first, last in _disputed_ranges() for code in range(first, last + 1))
-    pairs = sorted({character.encode("utf-8")[:2] for character in characters})
-    by_first = {pair[0]: [other for other in pairs if other[0] == pair[0]] for pair in pairs}
-    return bytes(byte for byte in range(256) if byte not in by_first), by_first
+    ranges = [(int(end[0], 16), int(end[-1], 16)) for end in ends]
+    spelled = [chr(code).encode("utf-8") for first, last in ranges for code in range(first, last + 1)]
+    parts = sorted({character[:2] if len(character) == 4 else character for character in spelled})
+    by_first = {part[0]: [other for other in parts if other[0] == part[0]] for part in parts}
+    astral = "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges if first > 0xFFFF)
+    return bytes(byte for byte in range(256) if byte not in by_first), by_first, re.compile(f"[{astral}]")
 
 
 def is_disputed(text: str) -> bool:
-    """Whether engines may split a text differently, because it holds characters that are new to Unicode.
-
-    Most text is told apart by quick scans for bytes and pairs of bytes; the search for characters is rare.
-    """
+    """Whether engines may split a text differently, because it holds characters that are new to Unicode."""
     if text.isascii():
         return False
     data = text.encode("utf-8")
-    ordinary, by_first = _disputed_beginnings()
-    firsts = set(data.translate(None, ordinary))
-    return (
-        any(pair in data for first in firsts for pair in by_first[first])
-        and disputed().search(text) is not None
-    )
+    ordinary, by_first, astral = disputed()
+    for first in set(data.translate(None, ordinary)):
+        if any(part in data for part in by_first[first]) and (first != 0xF0 or astral.search(text)):
+            return True
+    return False
 
 
 class RankModel:
