@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from myna.data import encode, pieces
+from myna.data import encode, pieces, worker
 from myna.data import prepare as prepare_module
 from myna.data.documents import documents
 from myna.data.fetch import Fetcher
@@ -71,7 +71,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces and blocks so small that a small corpus has many."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", 9000)
     monkeypatch.setattr(prepare_module, "PIECE_BYTES", 9000)
-    monkeypatch.setattr(encode, "BLOCK_BYTES", 2000)
+    monkeypatch.setattr(encode, "BLOCK_CHARACTERS", 2000)
 
 
 @pytest.mark.usefixtures("small_pieces")
@@ -295,3 +295,25 @@ def test_fetched_files_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.Monkey
     made = prepare(specs, tmp_path / "data", Tokenizer.bytes(), val_fraction=0, workers=1)
     assert texts_of(made.train, Tokenizer.bytes()) == [f"text {n}" for n in range(20)]
     assert 0 < most <= 9  # four ahead, and those whose pieces are in work
+
+
+def test_a_tokenizer_that_cutting_would_change_gets_large_texts_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern of the user's own may take a word and the space after it together."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 500)
+    monkeypatch.setattr(encode, "STRETCH_CHARACTERS", 100)
+    text = "".join(f"one two three {n}\n" for n in range(300))
+    tokenizer = Tokenizer.train([text], 300, pattern=r"\S+\s*|\s+")
+    (tmp_path / "a.txt").write_text(text)
+    made = prepare([str(tmp_path / "a.txt")], tmp_path / "own", tokenizer, val_fraction=0)
+    assert made.train.read(0, made.train.n_tokens).tolist() == [tokenizer.eot, *tokenizer.encode(text)]
+    for other in (Tokenizer.gpt2(), Tokenizer.bytes(), Tokenizer.train([text], 300, pattern="gpt4")):
+        made = prepare([str(tmp_path / "a.txt")], tmp_path / other.sha256, other, val_fraction=0)
+        assert made.train.read(0, made.train.n_tokens).tolist() == [other.eot, *other.encode(text)]
+
+
+def test_a_defect_in_a_worker_keeps_its_traceback() -> None:
+    answer = worker.run({"no": "piece"}, Tokenizer.bytes())
+    assert answer["error"] == "defect"
+    assert "KeyError: 'piece'" in answer["message"]

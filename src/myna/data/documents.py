@@ -7,7 +7,7 @@ from pathlib import Path
 from myna.data.corpora import SourceFile, default_val_fraction, find_corpus
 from myna.data.encode import documents_of
 from myna.data.fetch import Fetcher
-from myna.data.pieces import cut_unit, units_of
+from myna.data.pieces import Cut, cut_unit, units_of
 from myna.data.reading import BadDocumentError, Segment, read_segment
 from myna.errors import MynaError
 
@@ -34,10 +34,11 @@ def documents(
     fraction = default_val_fraction(specs) if val_fraction is None else val_fraction
     only = only_document(files, column) if fraction else None
     files = [only] if only else files
+    cut = Cut(column, fraction, single=only is not None, large_texts=True)
     with tempfile.TemporaryDirectory() as folder, Fetcher(files, Path(folder)) as fetcher:
         for unit in units_of(files):
             paths = [fetcher.get(number) for number in range(unit.first, unit.first + len(unit.files))]
-            for piece in cut_unit(unit, paths, column, fraction, only is not None):
+            for piece in cut_unit(unit, paths, cut):
                 for segment in piece.segments:
                     for text, found, _, _ in documents_of(segment, fraction, _raise):
                         if text and split in (None, found):

@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from myna.data.pieces import Piece, validation_cut
+from myna.data.pieces import Piece, can_cut_texts, validation_cut
 from myna.data.reading import BadDocumentError, Segment, hash_is_below, read_segment
 from myna.data.shards import SPLITS, id_dtype
 from myna.errors import DataError
+from myna.text import patterns
+from myna.text.patterns import blocks
 from myna.text.tokenizer import Tokenizer
 
-BLOCK_BYTES = 4 << 20
+BLOCK_CHARACTERS = 4 << 20
+# A longer text is encoded in stretches: one odd character in it then costs the slow engine for a stretch only.
+STRETCH_CHARACTERS = 1 << 18
 
 
 def documents_of(segment: Segment, val_fraction: float, on_bad: Any) -> Iterator[tuple[str, str, int, bool]]:
@@ -56,22 +60,25 @@ class SplitEncoder:
 
     def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._pattern = tokenizer.vocabulary.pattern if can_cut_texts(tokenizer) else patterns.NONE
         self._dtype = id_dtype(tokenizer.n_vocab)
         self._file = open(path, "wb")  # noqa: SIM115
         self._texts: list[str] = []
         self._begins: list[bool] = []
-        self._held_bytes = 0
+        self._held_characters = 0
         self.documents = self.n_bytes = self.tokens = self.crc = 0
 
     def add(self, text: str, n_bytes: int, begins: bool) -> None:
         """Takes a text; `begins` puts the end-of-text id before it."""
-        self._texts.append(text)
-        self._begins.append(begins)
-        self._held_bytes += n_bytes
         self.documents += begins
+        for part in blocks(self._pattern, text, STRETCH_CHARACTERS):
+            self._texts.append(part)
+            self._begins.append(begins)
+            begins = False
+            self._held_characters += len(part)
+            if self._held_characters >= BLOCK_CHARACTERS:
+                self.flush()
         self.n_bytes += n_bytes
-        if self._held_bytes >= BLOCK_BYTES:
-            self.flush()
 
     def flush(self) -> None:
         """Encodes and writes what is held."""
@@ -91,7 +98,7 @@ class SplitEncoder:
         self._file.write(data)
         self.crc = zlib.crc32(data, self.crc)
         self.tokens += len(stream)
-        self._texts, self._begins, self._held_bytes = [], [], 0
+        self._texts, self._begins, self._held_characters = [], [], 0
 
     def close(self) -> None:
         """Closes the file without flushing what is held."""

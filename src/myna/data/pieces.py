@@ -14,7 +14,8 @@ from pathlib import Path
 
 from myna.data.corpora import SourceFile
 from myna.data.reading import Segment, hash_is_below, open_parquet, text_column
-from myna.errors import DataError
+from myna.errors import DataError, TokenizerError
+from myna.text.tokenizer import Tokenizer
 
 PIECE_BYTES = 16 << 20
 PIECE_FILES = 1024
@@ -22,6 +23,23 @@ PIECE_FILES = 1024
 EXPANSION = 4
 # Where GPT-2's and GPT-4's patterns always end a pre-token: between a letter or digit and the space after it.
 SAFE_CUT = re.compile(rb"[0-9A-Za-z](?=[ \n])")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a corpus's files are cut.
+
+    Attributes:
+        column: the text column or field; None to find it.
+        val_fraction: the share of validation.
+        single: the corpus is one document, so its last part is validation.
+        large_texts: whether a large text may be cut, because the tokenizer then gives the ids of the whole.
+    """
+
+    column: str | None
+    val_fraction: float
+    single: bool
+    large_texts: bool
 
 
 @dataclass(frozen=True)
@@ -83,45 +101,50 @@ def units_of(files: Sequence[SourceFile]) -> list[Unit]:
     return units
 
 
-def cut_unit(
-    unit: Unit, paths: Sequence[Path], column: str | None, val_fraction: float, single: bool
-) -> Iterator[Piece]:
+def can_cut_texts(tokenizer: Tokenizer) -> bool:
+    """Whether stretches of a text, cut at `SAFE_CUT`, have the ids of the whole: bytes, and two patterns, do."""
+    try:
+        vocabulary = tokenizer.vocabulary
+    except TokenizerError:  # run by its own library, which may do anything
+        return False
+    return vocabulary.pattern.name in ("gpt2", "gpt4") or all(
+        len(token or b"") == 1 for token in vocabulary.tokens
+    )
+
+
+def cut_unit(unit: Unit, paths: Sequence[Path], cut: Cut) -> Iterator[Piece]:
     """A unit's pieces, in order.
 
     Args:
         paths: where each of its files lies on this machine.
-        column: the text column or field; None to find it.
-        val_fraction: the share of validation.
-        single: the corpus is this unit's one document, so its last part is validation.
+        cut: how.
     Raises:
         DataError: a file is not what its name says, or has no such column.
     """
     if len(unit.files) > 1:
         segments = tuple(
-            Segment(file.name, str(path), file.kind, file.compression, column=column)
+            Segment(file.name, str(path), file.kind, file.compression, column=cut.column)
             for file, path in zip(unit.files, paths, strict=True)
         )
         yield Piece(unit.number, 0, segments, sum(file.n_bytes or 0 for file in unit.files))
         return
     try:
-        yield from _cut_file(unit.number, unit.files[0], paths[0], column, val_fraction, single)
+        yield from _cut_file(unit.number, unit.files[0], paths[0], cut)
     except OSError as error:
         raise DataError(f"cannot read {unit.files[0].name}: {error.strerror}") from error
 
 
-def _cut_file(
-    unit: int, file: SourceFile, path: Path, column: str | None, val_fraction: float, single: bool
-) -> Iterator[Piece]:
+def _cut_file(unit: int, file: SourceFile, path: Path, cut: Cut) -> Iterator[Piece]:
     size = file.n_bytes if file.n_bytes is not None else (path.stat().st_size if file.kind != "pydoc" else 0)
-    whole = Segment(file.name, str(path), file.kind, file.compression, column=column, single=single)
-    if file.kind == "parquet" and not single:
+    whole = Segment(file.name, str(path), file.kind, file.compression, column=cut.column, single=cut.single)
+    if file.kind == "parquet" and not cut.single:
         yield from _parquet_pieces(unit, whole, size)
-    elif file.kind == "jsonl" and not file.compression and size > PIECE_BYTES and not single:
+    elif file.kind == "jsonl" and not file.compression and size > PIECE_BYTES and not cut.single:
         for index, start in enumerate(range(0, size, PIECE_BYTES)):
             end = min(start + PIECE_BYTES, size)
             yield Piece(unit, index, (whole.part(start, end),), end - start)
-    elif file.kind == "text" and not file.compression and size > PIECE_BYTES:
-        yield from _text_pieces(unit, whole, size, val_fraction)
+    elif file.kind == "text" and not file.compression and size > PIECE_BYTES and cut.large_texts:
+        yield from _text_pieces(unit, whole, size, cut.val_fraction)
     else:
         yield Piece(unit, 0, (whole,), size)
 
@@ -150,8 +173,8 @@ def _text_pieces(unit: int, whole: Segment, size: int, val_fraction: float) -> I
     """One large document in stretches: cut where no pre-token is cut, so that its ids are those of the whole."""
     with open(whole.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if whole.single:
-            cut = validation_cut(data, val_fraction)
-            parts = [("train", 0, cut), ("val", cut, size)]
+            border = validation_cut(data, val_fraction)
+            parts = [("train", 0, border), ("val", border, size)]
         else:
             digest = hashlib.blake2b(digest_size=8)
             for start in range(0, size, PIECE_BYTES):

@@ -83,6 +83,8 @@ class Workers:
             return record
         if record["error"] == "OSError":
             raise OSError(record["errno"], record["message"], record["file"])
+        if record["error"] == "defect":
+            raise RuntimeError(f"in a worker process:\n{record['message']}")
         kind = getattr(errors, record["error"], DataError)
         raise kind(record["message"])
 

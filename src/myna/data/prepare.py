@@ -25,7 +25,7 @@ from myna.data.documents import only_document
 from myna.data.encode import finished_piece, remove_piece
 from myna.data.fetch import Fetcher
 from myna.data.partial import Partial, already_done, locked_partial
-from myna.data.pieces import PIECE_BYTES, Piece, cut_unit, units_of
+from myna.data.pieces import PIECE_BYTES, Cut, Piece, can_cut_texts, cut_unit, units_of
 from myna.data.pool import Workers
 from myna.data.progress import Report, progress
 from myna.data.shards import FORMAT, SPLITS, Dataset, id_dtype, open_dataset
@@ -126,7 +126,7 @@ class Preparation:
         self.skip_bad, self.quiet = skip_bad, quiet
         self.described = _described(corpus.files)
         only = only_document(corpus.files, call["column"]) if call["val_fraction"] else None
-        self.single = only is not None
+        self.cut = Cut(call["column"], call["val_fraction"], only is not None, can_cut_texts(tokenizer))
         self.files = (only,) if only else corpus.files
         self.units = units_of(self.files)
         sizes = [file.n_bytes for file in self.files]
@@ -266,7 +266,7 @@ class Preparation:
     def _pieces(self, fetcher: Fetcher, position: list[int]) -> Iterator[Piece]:
         for unit in self.units[position[0] :]:
             paths = [fetcher.get(number) for number in range(unit.first, unit.first + len(unit.files))]
-            for piece in cut_unit(unit, paths, self.call["column"], self.call["val_fraction"], self.single):
+            for piece in cut_unit(unit, paths, self.cut):
                 if [piece.unit, piece.index] >= position:
                     yield piece
 

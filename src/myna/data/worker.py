@@ -12,6 +12,7 @@ import pickle
 import queue
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def run(call: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
         return {"error": type(error).__name__, "message": str(error)}
     except OSError as error:
         return {"error": "OSError", "errno": error.errno, "message": error.strerror, "file": error.filename}
+    except Exception:  # a defect of ours, whose traceback is for the parent to show
+        return {"error": "defect", "message": traceback.format_exc()}
 
 
 def main() -> None:
