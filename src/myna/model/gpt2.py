@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from myna.errors import ModelError
 from myna.model.cache import KVCache, LayerCache
@@ -138,6 +139,9 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
+        self.recompute = (
+            False  # in training, keep only the blocks' inputs and compute the rest again backward
+        )
         self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -186,7 +190,10 @@ class GPT(nn.Module):
         positions = torch.arange(start, start + T, device=ids.device)
         x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
-            x = block(x, None if cache is None else cache.layers[layer])
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x, None if cache is None else cache.layers[layer])
         if cache is not None:
             cache.length += T
         return self.ln_f(x)

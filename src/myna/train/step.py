@@ -5,7 +5,7 @@ any micro-batch and any number of ranks: gradients of parts add up to the gradie
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from myna.errors import DivergedError
 from myna.model.gpt2 import GPT
 from myna.model.loss import head_nats
 from myna.train.ranks import Precision, Ranks
+from myna.train.shard import add_up_gradients, is_sharded, whole
 
 Batch = tuple[Tensor, Tensor]
 
@@ -45,8 +46,11 @@ class SummedLoss(nn.Module):
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """The summed nats of (B, T) targets, as a scalar."""
-        weight, vocab_size = self.gpt.wte.weight, self.gpt.config.vocab_size
-        return head_nats(self.hidden(ids), weight, targets, vocab_size, compiled=self.compiled)
+        hidden = self.hidden(ids)
+        weight = (
+            self.gpt.wte.weight
+        )  # read after the network ran: where it is sharded, it is whole from then on
+        return head_nats(hidden, weight, targets, self.gpt.config.vocab_size, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class Stepper:
         self.module: nn.Module = self.loss
 
     def distribute(self) -> None:
-        """Wraps the loss so that gradients are averaged over the ranks during the last backward pass."""
-        if self.ranks.world_size > 1:
+        """Sees to it that gradients are averaged over the ranks during the last backward pass of a step."""
+        if self.ranks.world_size > 1 and not is_sharded(self.gpt):
             device_ids = [self.ranks.device.index] if self.ranks.device.type == "cuda" else None
             self.module = DistributedDataParallel(
                 self.loss, device_ids=device_ids, gradient_as_bucket_view=True
@@ -117,12 +121,14 @@ class Stepper:
         step_tokens: int,
         learning_rate: float,
         stop_asked: Callable[[], bool] = lambda: False,
+        before_update: Callable[[float], None] = lambda loss: None,
     ) -> StepResult:
         """One update from the next `accumulate` micro-batches of this rank.
 
         Args:
             step: updates made before this one.
             stop_asked: asked at the end: was this rank told to stop? The result says whether any was.
+            before_update: told the loss, the same on every rank; may raise, and nothing is updated.
         Raises:
             DivergedError: the loss or the gradient's norm is not finite on some rank. Nothing was updated.
         """
@@ -132,18 +138,23 @@ class Stepper:
             group["lr"] = learning_rate
         # DDP averages over ranks; the loss is divided by the tokens of all of them, so the mean is undone here.
         scale = self.ranks.world_size / step_tokens
-        # [nats on all ranks, ranks asked to stop]; the sum tells every rank the same, so all stop at one step.
-        totals = torch.zeros(2, dtype=torch.float64 if self.ranks.device.type != "mps" else torch.float32)
-        totals = totals.to(self.ranks.device)
+        # [nats on all ranks, ranks asked to stop, nats by rank]; the sum tells every rank the same, so all stop at
+        # one step, and all know whose loss was not a number.
+        wide = torch.float32 if self.ranks.device.type == "mps" else torch.float64
+        totals = torch.zeros(2 + self.ranks.world_size, dtype=wide, device=self.ranks.device)
+        used = []
         for number in range(accumulate):
+            used.append(next(batches))
             with self._no_sync(number < accumulate - 1):
-                totals[0] += self.backward(next(batches), scale)
+                totals[0] += self.backward(used[-1], scale)
         self.scaler.unscale_(self.optimizer)
         totals[1] = float(stop_asked())
-        norm = nn.utils.clip_grad_norm_(self.gpt.parameters(), self.clip_norm)
-        nats, stops = self.ranks.sum_(totals).tolist()
+        totals[2 + self.ranks.rank] = totals[0]
+        norm = whole(nn.utils.clip_grad_norm_(self.gpt.parameters(), self.clip_norm))
+        nats, stops, *by_rank = self.ranks.sum_(totals).tolist()
         loss, grad_norm = nats / step_tokens, float(norm)
-        self._require_finite(step, loss, grad_norm)
+        self._require_finite(step, loss, grad_norm, by_rank, used)
+        before_update(loss)
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -151,19 +162,43 @@ class Stepper:
         return StepResult(loss, grad_norm, stops > 0, updated=self.scaler.get_scale() >= before)
 
     def _no_sync(self, quiet: bool) -> contextlib.AbstractContextManager[None]:
-        if quiet and isinstance(self.module, DistributedDataParallel):
-            return self.module.no_sync()
+        if isinstance(self.module, DistributedDataParallel):
+            return self.module.no_sync() if quiet else contextlib.nullcontext()
+        add_up_gradients(self.gpt, not quiet)
         return contextlib.nullcontext()
 
-    def _require_finite(self, step: int, loss: float, grad_norm: float) -> None:
+    def _require_finite(
+        self, step: int, loss: float, grad_norm: float, by_rank: Sequence[float], used: Sequence[Batch]
+    ) -> None:
         overflowed = self.scaler.is_enabled() and np.isfinite(
             loss
-        )  # the scaler skips the step and lowers its scale
+        )  # the scaler skips it and lowers its scale
         if np.isfinite(loss) and (np.isfinite(grad_norm) or overflowed):
             return
         self.optimizer.zero_grad(set_to_none=True)
-        what = f"the loss is {loss}" if not np.isfinite(loss) else f"the gradient's norm is {grad_norm}"
+        if np.isfinite(loss):
+            what, ranks = f"the gradient's norm is {grad_norm}", self._ranks_of_bad_gradients(step, used)
+        else:
+            what, ranks = (
+                f"the loss is {loss}",
+                [r for r, nats in enumerate(by_rank) if not np.isfinite(nats)],
+            )
+        where = f", from rank {', '.join(map(str, ranks))} of {self.ranks.world_size}" if ranks else ""
         raise DivergedError(
-            f"step {step + 1}: {what}; nothing was updated, and the last checkpoint stands. "
+            f"step {step + 1}: {what}{where}; nothing was updated, and the last checkpoint stands. "
             "Lower --learning-rate, or train with --precision fp32"
         )
+
+    def _ranks_of_bad_gradients(self, step: int, used: Sequence[Batch]) -> list[int]:
+        """Whose gradient is not finite: summing mixed them, so each rank computes its own once more."""
+        if is_sharded(self.gpt):  # its gradients cannot be had apart from the others'
+            return []
+        self.seed_step(step)
+        for ids, targets in used:
+            with self.precision.autocast(self.ranks.device):
+                self.loss(ids, targets).backward()
+        bad = any(p.grad is not None and not bool(p.grad.isfinite().all()) for p in self.gpt.parameters())
+        self.optimizer.zero_grad(set_to_none=True)
+        flags = torch.zeros(self.ranks.world_size, device=self.ranks.device)
+        flags[self.ranks.rank] = float(bad)
+        return [rank for rank, flag in enumerate(self.ranks.sum_(flags).tolist()) if flag]
