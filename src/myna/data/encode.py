@@ -46,6 +46,8 @@ def documents_of(segment: Segment, val_fraction: float, on_bad: Any) -> Iterator
             for split, part in (("train", data[:cut]), ("val", data[cut:])):
                 if part:
                     yield part.decode("utf-8"), split, len(part), True
+        elif val_fraction == 0:
+            yield text, "train", len(data), True
         else:
             digest = hashlib.blake2b(data, digest_size=8).digest()
             yield text, "val" if hash_is_below(digest, val_fraction) else "train", len(data), True
@@ -62,6 +64,7 @@ class SplitEncoder:
         self._tokenizer = tokenizer
         self._pattern = tokenizer.vocabulary.pattern if can_cut_texts(tokenizer) else patterns.NONE
         self._dtype = id_dtype(tokenizer.n_vocab)
+        self._eot = np.array([tokenizer.eot], dtype=self._dtype)
         self._file = open(path, "wb")  # noqa: SIM115
         self._texts: list[str] = []
         self._begins: list[bool] = []
@@ -85,15 +88,14 @@ class SplitEncoder:
         if not self._texts:
             return
         ids, lengths = self._tokenizer.encode_arrays(self._texts)
-        begins = np.array(self._begins)
         if len(ids) and int(ids.max()) >= self._tokenizer.n_vocab:
             raise DataError(f"tokenizer {self._tokenizer.name} made id {ids.max()}, outside its vocabulary")
-        stream = np.empty(len(ids) + int(begins.sum()), dtype=self._dtype)
-        ends = np.cumsum(lengths + begins)
-        is_text = np.ones(len(stream), dtype=bool)
-        is_text[(ends - lengths - 1)[begins]] = False
-        stream[is_text] = ids
-        stream[~is_text] = self._tokenizer.eot
+        ids = ids.astype(self._dtype, copy=False)
+        ends = np.cumsum(lengths)
+        parts: list[np.ndarray] = []
+        for begins, start, end in zip(self._begins, (ends - lengths).tolist(), ends.tolist(), strict=True):
+            parts += [self._eot, ids[start:end]] if begins else [ids[start:end]]
+        stream = np.concatenate(parts)
         data = stream.data.cast("B")
         self._file.write(data)
         self.crc = zlib.crc32(data, self.crc)
