@@ -18,14 +18,14 @@ def plain(hidden, weight, targets, V=50):
     return token_nats((hidden @ weight.t())[..., :V], targets).sum()
 
 
-@pytest.mark.parametrize("chunk_elements", [64, 64 * 5, 1 << 20])
-def test_head_nats_is_the_plain_loss_with_its_gradients(chunk_elements):
+@pytest.mark.parametrize("chunk_bytes", [64 * 4, 64 * 4 * 5, 1 << 20])
+def test_head_nats_is_the_plain_loss_with_its_gradients(chunk_bytes):
     hidden, weight, targets = make()
     expected = plain(hidden, weight, targets)
     (expected * 0.3).backward()
     wanted = hidden.grad.clone(), weight.grad.clone()
     hidden.grad = weight.grad = None
-    nats = head_nats(hidden, weight, targets, 50, chunk_elements=chunk_elements)
+    nats = head_nats(hidden, weight, targets, 50, chunk_bytes=chunk_bytes)
     (nats * 0.3).backward()
     torch.testing.assert_close(nats, expected)
     torch.testing.assert_close(hidden.grad, wanted[0])
@@ -33,12 +33,12 @@ def test_head_nats_is_the_plain_loss_with_its_gradients(chunk_elements):
     assert not weight.grad[50:].any()
 
 
-@pytest.mark.parametrize("chunk_elements", [1, 150, 1 << 20])
-def test_without_gradients_each_token_is_the_plain_one(chunk_elements):
+@pytest.mark.parametrize("chunk_bytes", [1, 600, 1 << 20])
+def test_without_gradients_each_token_is_the_plain_one(chunk_bytes):
     hidden, weight, targets = make()
     with torch.no_grad():
         expected = token_nats((hidden @ weight.t())[..., :50], targets)
-        each = head_token_nats(hidden, weight, targets, 50, chunk_elements=chunk_elements)
+        each = head_token_nats(hidden, weight, targets, 50, chunk_bytes=chunk_bytes)
         torch.testing.assert_close(each, expected)
         torch.testing.assert_close(head_nats(hidden, weight, targets, 50), expected.sum())
 
