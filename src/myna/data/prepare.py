@@ -22,7 +22,7 @@ from typing import Any
 
 from myna.data.corpora import Corpus, SourceFile, default_val_fraction, find_corpus, is_web
 from myna.data.documents import only_document
-from myna.data.encode import finished_piece, remove_piece
+from myna.data.encode import Encoded, finished_piece, piece_file, remove_piece
 from myna.data.fetch import Fetcher
 from myna.data.partial import Partial, already_done, locked_partial
 from myna.data.pieces import PIECE_BYTES, Cut, Piece, can_cut_texts, cut_unit, units_of
@@ -205,14 +205,18 @@ class Preparation:
     def _append(
         self,
         piece: Piece,
-        record: dict[str, Any],
+        encoded: Encoded,
         writers: dict[str, ShardWriter],
         totals: dict[str, Any],
         report: Report,
     ) -> None:
+        record = encoded.record
         for name, writer in writers.items():
             part = record[name]
-            writer.append(self.partial.pieces / f"{piece.name}.{name}", part["tokens"], part["crc"])
+            if encoded.data is None:
+                writer.append(piece_file(self.partial.pieces, piece.name, name), part["tokens"], part["crc"])
+            for block in encoded.data[name] if encoded.data else ():
+                writer.write(block)
             totals[name]["documents"] += part["documents"]
             totals[name]["bytes"] += part["bytes"]
         totals["empty"] += record["empty"]
@@ -248,16 +252,16 @@ class Preparation:
 
     def _encoded(
         self, workers: Workers, fetcher: Fetcher, position: list[int]
-    ) -> Iterator[tuple[Piece, "Future[dict[str, Any]]"]]:
+    ) -> Iterator[tuple[Piece, "Future[Encoded]"]]:
         """The pieces from `position` on, in order, with enough of the next ones in work."""
-        ahead: deque[tuple[Piece, Future[dict[str, Any]]]] = deque()
+        ahead: deque[tuple[Piece, Future[Encoded]]] = deque()
         for piece in self._pieces(fetcher, position):
-            record = finished_piece(self.partial.pieces, piece.name)
-            if record is None:
+            encoded = finished_piece(self.partial.pieces, piece.name)
+            if encoded is None:
                 future = workers.submit(piece)
             else:
                 future = Future()
-                future.set_result(record)
+                future.set_result(encoded)
             ahead.append((piece, future))
             if len(ahead) > 2 * workers.count + 1:
                 yield ahead.popleft()
