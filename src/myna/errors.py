@@ -13,6 +13,7 @@ is a defect of ours: it keeps its traceback and exits 1.
     ├── ModelError         an impossible shape, or weights that don't fit it
     ├── CheckpointError    a checkpoint that is damaged or was never whole
     ├── DeviceError        a device or precision that this machine does not have
+    ├── RankError          another rank of a distributed run died, hangs, or met an error
     ├── OutputError        a place that can't be written, or that holds something else
     ├── DivergedError      training met a NaN or an infinity
     └── Stopped            exit 75: a signal ended the work, and what was done is saved
@@ -55,6 +56,10 @@ class CheckpointError(MynaError):
 
 class DeviceError(MynaError):
     """A device or precision that this machine does not have."""
+
+
+class RankError(MynaError):
+    """Another rank of a distributed run was lost."""
 
 
 class OutputError(MynaError):

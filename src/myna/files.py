@@ -14,13 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from myna.errors import DownloadError, OutputError
 
 CHUNK_BYTES = 1 << 20
+WRITE_BYTES = 16 << 20
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -48,12 +49,46 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file and flushes it to the disk. Not atomic by itself: use it inside `atomic_directory`."""
-    with open(path, "wb") as file:
+class SyncedWriter:
+    """A new file that is hashed while it is written, and flushed to the disk when the block ends.
+
+    Everything goes through `os.open`, `os.write`, `os.fsync` and `os.close`, so that a test can end the process at
+    each of them.
+    """
+
+    def __init__(self, path: Path):
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends bytes, all of them: the system may take them in parts."""
+        rest = memoryview(data)
+        while rest:
+            written = os.write(self._descriptor, rest[:WRITE_BYTES])
+            self._digest.update(rest[:written])
+            rest = rest[written:]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what was written so far."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
+
+
+def write_synced(path: Path, data: bytes) -> str:
+    """Writes a file, flushes it to the disk, returns its SHA-256. Not atomic by itself: see `atomic_directory`."""
+    with SyncedWriter(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    return file.sha256
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -103,6 +138,30 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_directory(path: Path) -> None:
+    """Removes a directory so that nobody meets half of it: it is first renamed to a hidden name.
+
+    Raises:
+        OutputError: it can't be removed.
+    """
+    hidden = path.with_name(f".{path.name}.removed")
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.rename(path, hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise OutputError(
+            f"cannot remove {path}: {error.strerror}; see who may write to {path.parent}"
+        ) from error
+
+
+def sweep(directory: Path) -> None:
+    """Removes what writes and removals that were cut off left in a directory. Only for its one writer."""
+    for left in directory.glob(".*"):
+        if left.suffix in (".tmp", ".removed"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 def ensure_writable_directory(path: Path) -> None:
     """Makes a directory and proves that a file can be created in it, before long work begins.
 
@@ -112,7 +171,7 @@ def ensure_writable_directory(path: Path) -> None:
     probe = path / f".write-probe.{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
+        write_synced(probe, b"")
         probe.unlink()
     except OSError as error:
         raise OutputError(
@@ -180,8 +239,8 @@ SAFETENSORS_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32
 
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Writes tensors in the safetensors format, in the order given, and flushes them to the disk.
+) -> str:
+    """Writes tensors in the safetensors format, in the order given, flushed to the disk; returns the SHA-256.
 
     Args:
         tensors: name -> array of one of `SAFETENSORS_DTYPES`; made contiguous one at a time, so the extra
@@ -201,10 +260,8 @@ def write_safetensors(
         offset += array.nbytes
     encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
-    with open(path, "wb") as file:
-        file.write(len(encoded).to_bytes(8, "little"))
-        file.write(encoded)
+    with SyncedWriter(path) as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
         for array in tensors.values():
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
+    return file.sha256

@@ -6,10 +6,16 @@ metrics.jsonl       an object per optimizer step and per evaluation
 samples.jsonl       what the model wrote on the way
 checkpoints/        see myna.model.checkpoint
 report.png          the curves
+.lock               held by the process that trains here
 """
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +43,42 @@ class Run:
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return self.recipe_path.exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block no other process can train here. The system lets go of it when the process ends, however.
+
+        Raises:
+            OutputError: another process holds it; says which. Or the file system has no locks.
+        """
+        path = self.path / ".lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+                    raise OutputError(
+                        f"{self.path} is being trained in by {holder or 'another process'}; "
+                        "wait for it, stop it, or give another --out"
+                    ) from error
+                raise OutputError(
+                    f"{path} cannot be locked ({error.strerror}), and two runs in one folder would destroy each "
+                    "other; give an --out on a file system with locks"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self) -> int:
+        """What the disk of the folder has left."""
+        return shutil.disk_usage(self.path).free
 
     def write_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Records the resolved recipe."""
@@ -95,7 +137,8 @@ def _append_line(path: Path, record: Mapping[str, Any]) -> None:
                 end and os.pread(descriptor, 1, end - 1) != b"\n"
             ):  # a crash cut the last line: ours starts anew
                 line = b"\n" + line
-            os.write(descriptor, line)
+            while line:  # a disk that is filling up takes a part
+                line = line[os.write(descriptor, line) :]
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -23,7 +23,9 @@ def saved(tmp_path):
     for tensors in moments.values():
         tensors["wte.weight"][257:] = 0  # padding has no gradient, so no moments
     path = tmp_path / "run" / "checkpoints" / checkpoint.checkpoint_name(5)
-    checkpoint.save_checkpoint(path, model, Tokenizer.bytes(), moments, {"samples": 40, "learning_rate": 0.1})
+    checkpoint.save_checkpoint(
+        path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 40, "learning_rate": 0.1}
+    )
     return path, model, moments
 
 
@@ -67,10 +69,10 @@ def test_a_missing_file_is_named(saved):
 def test_a_sound_checkpoint_is_never_written_twice_and_a_damaged_one_is_set_aside(saved):
     path, model, moments = saved
     before = (path / "manifest.json").stat().st_mtime_ns
-    checkpoint.save_checkpoint(path, model, Tokenizer.bytes(), moments, {"samples": 41})
+    checkpoint.save_checkpoint(path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 41})
     assert (path / "manifest.json").stat().st_mtime_ns == before
     (path / "config.json").write_text("{}")
-    checkpoint.save_checkpoint(path, model, Tokenizer.bytes(), moments, {"samples": 41})
+    checkpoint.save_checkpoint(path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 41})
     checkpoint.verify(path)
     assert (path.parent / "step_00000005.damaged").is_dir()
 
@@ -115,5 +117,5 @@ def test_a_write_that_fails_leaves_nothing(saved, monkeypatch):
         checkpoint, "write_safetensors", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
     with pytest.raises(Exception, match="No space left"):
-        checkpoint.save_checkpoint(target, model, Tokenizer.bytes(), moments, {})
+        checkpoint.save_checkpoint(target, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {})
     assert [p.name for p in path.parent.iterdir()] == [path.name]

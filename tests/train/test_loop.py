@@ -28,7 +28,7 @@ def test_a_run_leaves_what_the_design_says(small_run, tmp_path):
         small_run, tmp_path / "run", 6, "--eval-every", 3, "--sample-every", 3, "--checkpoint-every", 4
     )
     assert {p.name for p in run.path.iterdir()} == {
-        "recipe.json", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.png",
+        "recipe.json", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.png", ".lock",
     }  # fmt: skip
     assert [p.name for p in sorted(run.checkpoints.iterdir())] == ["step_00000004", "step_00000006"]
     assert run.recipe()["micro_batch"] == 4
@@ -47,10 +47,12 @@ def test_a_run_leaves_what_the_design_says(small_run, tmp_path):
 
 def test_the_same_command_twice_says_finished_and_changes_nothing(small_run, tmp_path, capsys):
     run = train(small_run, tmp_path / "run", 2)
-    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()}
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file() and p.name != ".lock"}
     train(small_run, tmp_path / "run", 2)
     assert "finished: 2 of 2 steps" in capsys.readouterr().out
-    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file()} == before
+    assert {
+        p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file() and p.name != ".lock"
+    } == before
 
 
 def test_stopping_and_going_on_is_bit_equal(small_run, tmp_path, monkeypatch):

@@ -58,5 +58,7 @@ def test_an_unknown_recipe_names_the_nearest():
 
 def test_changed_fields_are_those_that_lead_elsewhere():
     stored = Recipe().to_dict()
-    assert changed_fields(Recipe(eval_every=7), stored) == []
-    assert changed_fields(Recipe(learning_rate=1e-3), stored) == ["--learning-rate was 0.0006, now 0.001"]
+    assert changed_fields(Recipe(eval_every=7), stored) == {}
+    assert changed_fields(Recipe(learning_rate=1e-3), stored) == {
+        "learning_rate": "--learning-rate was 0.0006, now 0.001"
+    }

@@ -1,23 +1,23 @@
 """`myna train`: composes the whole route, from a recipe's corpus to a report."""
 
+import contextlib
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from inspect import cleandoc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from myna.commands import parse
-from myna.errors import DataError, OutputError, UsageError
-from myna.files import ensure_writable_directory, json_bytes, sha256_bytes, sha256_file
-from myna.recipes import RECIPES, SELF_PREPARING, named
+from myna.commands.train_call import TrainCall, stored_recipe
+from myna.commands.train_data import dataset_identity, open_data
+from myna.files import ensure_writable_directory, sweep
+from myna.recipes import RECIPES, named
 from myna.run import Run
-from myna.train.recipe import Recipe, changed_fields
+from myna.train.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -25,32 +25,12 @@ if TYPE_CHECKING:
     from myna.data.shards import Dataset
     from myna.model.gpt2 import GPT
     from myna.text.tokenizer import Tokenizer
+    from myna.train.copies import Copier
     from myna.train.loop import Hook, Training
     from myna.train.ranks import Precision, Ranks
+    from myna.train.watch import Watch
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class TrainCall:
-    """Train a model from a recipe: `myna train RECIPE [OPTIONS]`; without RECIPE, pydoc.
-
-    A run that was stopped goes on from its newest sound checkpoint when the same command is given again.
-    """
-
-    settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=RECIPES["pydoc"])
-    data: Path | None = None
-    """Folder of a prepared dataset (see `myna prepare`). pydoc and shakespeare prepare theirs under data/."""
-    out: Path | None = None
-    """Folder of the run; runs/RECIPE if not given."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
-    resume: Literal["auto", "never"] = "auto"
-    """auto goes on with the run in --out; never refuses a folder that holds one."""
-    hellaswag: Path | None = None
-    """HellaSwag's JSONL file, to be scored on the way."""
-    timeout_s: Annotated[float, tyro.conf.arg(name="timeout-s")] = 600.0
-    """Seconds to wait for the other ranks."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -65,31 +45,39 @@ def main(args: Sequence[str]) -> None:
         description=f"{cleandoc(TrainCall.__doc__ or '')}\n\nRecipes: {', '.join(RECIPES)}.",
     )
     from myna.train.ranks import process_environment, start_ranks
+    from myna.train.watch import watching
 
-    with start_ranks(process_environment(), call.device, call.timeout_s) as ranks:
+    environ = process_environment()
+    with (
+        start_ranks(environ, call.device, call.timeout_s) as ranks,
+        watching(ranks, environ, call.timeout_s) as watch,
+    ):
         say: Say = (lambda text: print(text, flush=True)) if ranks.is_main else (lambda text: None)
-        train(call, ranks, say)
+        train(call, ranks, watch, say)
 
 
-def train(call: TrainCall, ranks: "Ranks", say: Say) -> None:
+def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The route: data, model, step, loop, report."""
     from myna.data.batches import TrainStream
-    from myna.train.flops import count_parameters
     from myna.train.loop import Training, compile_or_say_why
     from myna.train.ranks import apply_precision, resolve_precision
+    from myna.train.saver import Retention, Saver
+    from myna.train.spike import SpikeRule
+    from myna.train.track import open_tracker
 
     run = Run(call.out or Path("runs") / call.settings.name)
-    stored = stored_recipe(run, call)
+    stored = stored_recipe(run, call, say)
     recipe = call.settings
     precision = resolve_precision(recipe.precision, ranks.device)
     apply_precision(precision)
     dataset, tokenizer = open_data(call, recipe, ranks, say)
     stream = TrainStream(dataset.train, recipe.sequence_length, recipe.seed)
-
+    retention = Retention(call.keep_last, call.keep_every)
     model = new_model(recipe, tokenizer.n_vocab, ranks.device)
+    model.recompute = call.activation_checkpointing
+    saver = Saver(run.checkpoints, tokenizer, retention, say)
     training = Training(
         model=model,
-        tokenizer=tokenizer,
         recipe=recipe,
         run=run,
         stream=stream,
@@ -97,132 +85,81 @@ def train(call: TrainCall, ranks: "Ranks", say: Say) -> None:
         ranks=ranks,
         precision=precision,
         hooks=make_hooks(call, recipe, run, dataset, tokenizer, ranks, precision),
+        saver=saver,
+        spikes=SpikeRule(call.on_spike, say),
+        sharded=call.shard == "fsdp",
     )
     recipe = settle_micro_batch(training, stored)
-    if ranks.is_main:
-        ensure_writable_directory(run.path)
-    ranks.barrier()
+    with contextlib.ExitStack() as ending:
+        ranks.main_does(lambda: take_folder(run, ending))
+        watch.last_work = saver.wait
+        if ranks.is_main:
+            saver.copier = make_copier(call, say)
+        ending.enter_context(saver)
+        describe(recipe, dataset, training, say)
+        newest = training.resume(say, call.override)
+        if newest is not None and saver.copier is not None:
+            saver.copier.add(newest)
+        if training.finished_steps >= recipe.steps:
+            say(
+                f"{run.path} is finished: {training.finished_steps} of {recipe.steps} steps. Nothing is left to do."
+            )
+            return
+        if ranks.is_main:
+            run.write_recipe(recipe.to_dict())
+            run.write_environment(environment(ranks, precision))
+            training.tracker = open_tracker(call.track, run, recipe.to_dict(), training.finished_steps)
+            ending.callback(training.tracker.close)
+        if recipe.compile:
+            compile_or_say_why(training.stepper, training.first_batch(training.micro_batch), say)
+        training.train()
+        if ranks.is_main:
+            finish(run, dataset, tokenizer, say)
+
+
+def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
+    """Makes the run's folder, takes its lock until the end, and removes what a killed process left half-written."""
+    ensure_writable_directory(run.path)
+    ending.enter_context(run.locked())
+    sweep(run.path)
+    sweep(run.checkpoints)
+    return ""
+
+
+def make_copier(call: TrainCall, say: Say) -> "Copier | None":
+    """What sends checkpoints to `--copy-to`, if that was given."""
+    from myna.train.copies import Copier
+
+    return None if call.copy_to is None else Copier(call.copy_to, say)
+
+
+def describe(recipe: Recipe, dataset: "Dataset", training: "Training", say: Say) -> None:
+    """The run in three lines, before it begins."""
+    from myna.train.flops import count_parameters
+    from myna.train.saver import checkpoint_bytes
+
+    n_parameters = count_parameters(training.model)
     epochs = recipe.steps * recipe.batch_tokens / dataset.train.n_tokens
     say(
-        f"{recipe.name}: {count_parameters(model):,} parameters, {dataset.train.n_tokens:,} training tokens, "
+        f"{recipe.name}: {n_parameters:,} parameters, {dataset.train.n_tokens:,} training tokens, "
         f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"
     )
+    if epochs > 1:
+        say(f"the data will be gone through {epochs:.1f} times, in another order each time")
+    precision = training.stepper.precision
     say(
-        f"on {device_name(ranks.device)}, {precision.name} ({precision.reason}), micro-batch {recipe.micro_batch}"
+        f"on {device_name(training.ranks.device)}, {precision.name} ({precision.reason}), "
+        f"micro-batch {recipe.micro_batch}"
     )
-    training.resume(say)
-    if training.finished_steps >= recipe.steps:
+    every = recipe.checkpoint_every or recipe.steps
+    steps = sorted({*range(every, recipe.steps + 1, every), recipe.steps})
+    needed = len(training.saver.retention.kept(steps)) * checkpoint_bytes(n_parameters)
+    free = training.run.free_bytes()
+    if training.ranks.is_main and needed > free:
         say(
-            f"{run.path} is finished: {training.finished_steps} of {recipe.steps} steps. Nothing is left to do."
+            f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {training.run.path} has {free / 1e9:.1f} GB "
+            "left; --keep-last N keeps fewer"
         )
-        return
-    if ranks.is_main:
-        run.write_recipe(recipe.to_dict())
-        run.write_environment(environment(ranks, precision))
-    if recipe.compile:
-        compile_or_say_why(training.stepper, training.first_batch(training.micro_batch), say)
-    training.train()
-    if ranks.is_main:
-        finish(run, dataset, tokenizer, say)
-
-
-def stored_recipe(run: Run, call: TrainCall) -> dict[str, Any] | None:
-    """The recipe of the run that is already in the folder, if there is one that may go on.
-
-    Raises:
-        OutputError: `--resume never`, and the folder holds a run. UsageError: another recipe than the run's.
-    """
-    if not run.exists():
-        return None
-    if call.resume == "never":
-        raise OutputError(f"{run.path} holds a run already, and --resume is never; give another --out")
-    stored = run.recipe()
-    asked = call.settings
-    if asked.micro_batch == "auto":
-        asked = replace(asked, micro_batch=stored["micro_batch"])
-    if asked.tokenizer == "from-data":
-        asked = replace(asked, tokenizer=stored["tokenizer"])
-    if changes := changed_fields(asked, stored):
-        raise UsageError(
-            f"{run.path} holds a run of another recipe ({'; '.join(changes)}); give another --out"
-        )
-    return stored
-
-
-def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tuple[Dataset, Tokenizer]":
-    """The dataset to train on, verified, and the tokenizer that made it; prepared first where a recipe can.
-
-    Raises:
-        UsageError: there is no data, and this recipe's is too large to fetch unasked.
-        DataError: damaged, or made with another tokenizer.
-    """
-    from myna.data.shards import open_dataset
-    from myna.text.tokenizer import Tokenizer
-
-    path = call.data
-    if path is None:
-        path = Path("data") / recipe.name
-        if ranks.is_main:
-            prepare_own(recipe, path, say)
-        ranks.barrier()
-    if recipe.tokenizer == "from-data" or recipe.tokenizer.startswith("train:"):
-        if not (path / "tokenizer.json").exists():
-            raise DataError(f"{path} holds no tokenizer.json; name its tokenizer with --tokenizer")
-        tokenizer = Tokenizer.load(path)
-        if recipe.tokenizer != "from-data" and tokenizer.n_vocab != trained_size(recipe.tokenizer):
-            raise DataError(
-                f"{path} was made with a tokenizer of {tokenizer.n_vocab} ids, and the recipe says {recipe.tokenizer}; "
-                "use --tokenizer from-data, or prepare it again"
-            )
-    else:
-        tokenizer = Tokenizer.open(recipe.tokenizer)
-    if ranks.is_main:
-        open_dataset(path, tokenizer=tokenizer)  # hashes everything; the other ranks find it done
-    ranks.barrier()
-    return open_dataset(path, tokenizer=tokenizer), tokenizer
-
-
-def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
-    """Prepares the corpus of a recipe that can do so unasked; nothing where it is prepared already.
-
-    Raises:
-        UsageError: this recipe's corpus is large: prints the command that prepares it.
-    """
-    from myna.data.documents import documents
-    from myna.data.prepare import prepare
-    from myna.text.tokenizer import Tokenizer
-
-    if not set(recipe.corpus) <= SELF_PREPARING:
-        raise UsageError(
-            f"{recipe.name} trains on {' '.join(recipe.corpus)}, which is not prepared yet: "
-            f"myna prepare {' '.join(recipe.corpus)} --out data/{recipe.name} --tokenizer {recipe.tokenizer}, "
-            f"then myna train {recipe.name} --data data/{recipe.name}"
-        )
-    if (path / "dataset.json").exists():
-        return
-    if recipe.tokenizer.startswith("train:"):
-        size = trained_size(recipe.tokenizer)
-        say(f"training a tokenizer of {size:,} ids on {' '.join(recipe.corpus)}")
-        tokenizer = Tokenizer.train(documents(recipe.corpus, split="train"), vocab_size=size)
-    elif recipe.tokenizer == "from-data":
-        raise UsageError("--tokenizer from-data needs --data, a prepared dataset")
-    else:
-        tokenizer = Tokenizer.open(recipe.tokenizer)
-    dataset = prepare(recipe.corpus, path, tokenizer)
-    say(
-        f"prepared {path}: {dataset.train.n_tokens:,} training and {dataset.val.n_tokens:,} validation tokens "
-        f"from {dataset.train.n_documents + dataset.val.n_documents:,} documents"
-    )
-
-
-def trained_size(spec: str) -> int:
-    """The N of `train:N`."""
-    try:
-        return int(spec.removeprefix("train:"))
-    except ValueError as error:
-        raise UsageError(
-            f"--tokenizer {spec}: give train:N with a number of ids, such as train:4096"
-        ) from error
 
 
 def new_model(recipe: Recipe, vocab_size: int, device: "torch.device") -> "GPT":
@@ -236,25 +173,21 @@ def new_model(recipe: Recipe, vocab_size: int, device: "torch.device") -> "GPT":
 
 
 def settle_micro_batch(training: "Training", stored: dict[str, Any] | None) -> Recipe:
-    """The training's recipe with a number where it says auto; a resumed run keeps its own."""
+    """The training's recipe with a number where it says auto; a resumed run keeps its own where the ranks divide it."""
     from myna.train.micro_batch import choose_micro_batch
 
-    recipe = training.recipe
+    recipe, world_size = training.recipe, training.ranks.world_size
     if recipe.micro_batch == "auto":
-        chosen = (
-            stored["micro_batch"] if stored else choose_micro_batch(recipe, training.ranks, training.try_out)
-        )
+        if stored and recipe.batch_samples % world_size == 0:
+            # On more ranks than before it may not divide their share: the nearest below that does.
+            chosen = next(
+                n for n in range(stored["micro_batch"], 0, -1) if recipe.batch_samples // world_size % n == 0
+            )
+        else:
+            chosen = choose_micro_batch(recipe, training.ranks, training.try_out)
         recipe = replace(recipe, micro_batch=chosen)
     training.settle(recipe)
     return recipe
-
-
-def dataset_identity(dataset: "Dataset") -> str:
-    """What identifies a dataset: the hash of its dataset.json, which holds the hash of each shard."""
-    described = dataset.path / "dataset.json"
-    if described.exists():
-        return sha256_file(described)
-    return sha256_bytes(json_bytes([dataset.tokenizer_sha256, dataset.train.n_tokens, dataset.val.n_tokens]))
 
 
 def make_hooks(
@@ -334,6 +267,8 @@ def environment(ranks: "Ranks", precision: "Precision") -> dict[str, Any]:
 
     import torch
 
+    from myna.train.copies import without_secrets
+
     return {
         "myna": version("myna"),
         "commit": source_commit(),
@@ -345,7 +280,7 @@ def environment(ranks: "Ranks", precision: "Precision") -> dict[str, Any]:
         "world_size": ranks.world_size,
         "precision": precision.name,
         "precision_reason": precision.reason,
-        "command": sys.argv[1:],
+        "command": [without_secrets(word) for word in sys.argv[1:]],
     }
 
 

@@ -24,6 +24,7 @@ from myna.files import (
     write_safetensors,
     write_synced,
 )
+from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.model.weights import (
     PREFIX,
@@ -36,6 +37,7 @@ from myna.model.weights import (
 from myna.text.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
 TRAIN_TENSORS = "train_state.safetensors"
 TRAIN_STATE = "train_state.json"
 _STEP = re.compile(r"step_(\d{8,})")
@@ -60,7 +62,8 @@ def checkpoint_step(path: Path) -> int:
 
 def save_checkpoint(
     path: Path,
-    model: GPT,
+    config: GPTConfig,
+    weights: Mapping[str, Tensor],
     tokenizer: Tokenizer,
     optimizer_tensors: Mapping[str, Mapping[str, Tensor]],
     train_state: Mapping[str, Any],
@@ -68,6 +71,7 @@ def save_checkpoint(
     """Writes a checkpoint, whole or not at all. One that is there and sound is left as it is.
 
     Args:
+        weights: parameter name -> tensor, as `GPT.state_dict` has them.
         optimizer_tensors: kind (`exp_avg`, ...) -> parameter name -> tensor shaped like the parameter.
         train_state: what else a resume needs, as JSON.
     Raises:
@@ -78,16 +82,18 @@ def save_checkpoint(
             return
         set_aside(path)
     with atomic_directory(path) as directory:
-        write_synced(directory / "config.json", json_bytes(hugging_face_config(model.config, tokenizer.eot)))
+        write_synced(directory / "config.json", json_bytes(hugging_face_config(config, tokenizer.eot)))
         write_synced(directory / "generation_config.json", json_bytes(generation_config(tokenizer.eot)))
         tokenizer.save(directory)
-        write_safetensors(directory / "model.safetensors", to_hugging_face(model.state_dict(), model.config))
         moments: dict[str, np.ndarray] = {}
         for kind, tensors in optimizer_tensors.items():
-            moments |= {f"{kind}.{name}": a for name, a in to_hugging_face(tensors, model.config).items()}
-        write_safetensors(directory / TRAIN_TENSORS, moments)
+            moments |= {f"{kind}.{name}": a for name, a in to_hugging_face(tensors, config).items()}
+        hashes = {
+            WEIGHTS: write_safetensors(directory / WEIGHTS, to_hugging_face(weights, config)),
+            TRAIN_TENSORS: write_safetensors(directory / TRAIN_TENSORS, moments),
+        }
         write_synced(directory / TRAIN_STATE, json_bytes(dict(train_state)))
-        write_synced(directory / MANIFEST, _manifest(directory))
+        write_synced(directory / MANIFEST, _manifest(directory, hashes))
 
 
 def load_train_state(path: Path, model: GPT) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -105,10 +111,16 @@ def load_train_state(path: Path, model: GPT) -> tuple[dict[str, dict[str, Tensor
     return tensors, json.loads((path / TRAIN_STATE).read_text("utf-8"))
 
 
-def _manifest(directory: Path) -> bytes:
+def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
+    """Args: hashes: of the large files, taken while they were written; the others are read."""
     files = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
     entries = [
-        {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in files
+        {
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": hashes.get(path.name) or sha256_file(path),
+        }
+        for path in files
     ]
     body: dict[str, Any] = {"format": "myna checkpoint 1", "files": entries}
     return json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))})

@@ -4,7 +4,8 @@ import time
 
 import torch
 
-from myna.model.gpt2 import GPT, GPTConfig
+from myna.model.config import GPTConfig
+from myna.model.gpt2 import GPT
 
 # Dense bf16 peaks in FLOP/s, from the makers' data sheets, without sparsity. The first name that is part of the
 # device's own counts.

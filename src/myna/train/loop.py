@@ -3,32 +3,31 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 
 from myna.data.batches import TrainStream, micro_batches
 from myna.data.prefetch import Prefetcher
-from myna.errors import CheckpointError, Stopped, UsageError
-from myna.model.checkpoint import (
-    checkpoint_name,
-    checkpoint_step,
-    load_train_state,
-    newest_sound,
-    save_checkpoint,
-    set_aside,
-)
+from myna.errors import Stopped, UsageError
+from myna.model.checkpoint import checkpoint_step
 from myna.model.gpt2 import GPT
 from myna.run import Run
-from myna.text.tokenizer import Tokenizer
 from myna.train.flops import flops_per_token, peak_flops
-from myna.train.optim import make_optimizer, optimizer_tensors, restore_optimizer
+from myna.train.memory import explained_memory
+from myna.train.optim import make_optimizer, optimizer_tensors
+from myna.train.pauses import EVERY_STEPS, collect, collected_at_pauses
 from myna.train.progress import TrainingProgress
 from myna.train.ranks import Precision, Ranks
 from myna.train.recipe import Recipe
+from myna.train.resume import load_checkpoint, newest_on_main
+from myna.train.saver import Saver, Snapshot
 from myna.train.schedule import learning_rate
+from myna.train.shard import shard_model, unsharded, whole
 from myna.train.signals import stop_on_signals
+from myna.train.spike import SpikeRule
 from myna.train.step import Stepper, StepResult
+from myna.train.track import NoTracker, Tracker
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,15 @@ class Training:
         model: fp32 weights on the rank's device; replaced by the checkpoint's where the run has one.
         recipe: may say "auto" for the micro-batch until `settle` is called.
         dataset_id: what identifies the data: a resume on other data is refused.
+        sharded: spread weights and optimizer over the ranks (FSDP2), rather than copy them to each (DDP).
     """
+
+    tracker: Tracker = NoTracker()
 
     def __init__(
         self,
         *,
         model: GPT,
-        tokenizer: Tokenizer,
         recipe: Recipe,
         run: Run,
         stream: TrainStream,
@@ -68,9 +69,15 @@ class Training:
         ranks: Ranks,
         precision: Precision,
         hooks: Sequence[Hook],
+        saver: Saver,
+        spikes: SpikeRule,
+        sharded: bool = False,
     ):
-        self.model, self.tokenizer, self.recipe, self.run, self.stream = model, tokenizer, recipe, run, stream
+        self.model, self.recipe, self.run, self.stream = model, recipe, run, stream
         self.dataset_id, self.ranks, self.hooks = dataset_id, ranks, hooks
+        self.saver, self.spikes = saver, spikes
+        if sharded:
+            shard_model(model, ranks)
         self.optimizer = make_optimizer(model, recipe)
         self.stepper = Stepper(
             model,
@@ -82,6 +89,7 @@ class Training:
         )
         self.finished_steps = 0
         self.samples = 0  # consumed so far: the whole state of the data
+        self.tokens = 0
 
     def settle(self, recipe: Recipe) -> None:
         """Takes the recipe with a micro-batch that is a number.
@@ -105,49 +113,74 @@ class Training:
         finally:
             self.optimizer.zero_grad(set_to_none=True)
 
-    def resume(self, say: Callable[[str], None]) -> None:
-        """Takes up the newest sound checkpoint, if the run has one. Damaged ones are renamed and named."""
-        found = ""
-        if self.ranks.is_main:
+    def resume(self, say: Callable[[str], None], override: bool = False) -> Path | None:
+        """Takes up the newest sound checkpoint, if the run has one. Damaged ones are renamed and named.
 
-            def damaged(path: Any, error: CheckpointError) -> None:
-                say(f"{error} Renamed to {set_aside(path).name}.")
-
-            newest = newest_sound(self.run.checkpoints, damaged)
-            found = newest.name if newest else ""
-        found = self.ranks.from_main(found)
-        if not found:
-            return
-        path = self.run.checkpoints / found
-        tensors, state = load_train_state(path, self.model)
+        Args:
+            override: go on even on other data.
+        Raises:
+            UsageError: it was trained on other data.
+        """
+        path = newest_on_main(self.run, self.ranks, say)
+        if path is None:
+            return None
+        state = load_checkpoint(path, self.model, self.optimizer)
         if state["dataset"] != self.dataset_id:
-            raise UsageError(
-                f"{path} was trained on other data (dataset {state['dataset'][:12]}, now {self.dataset_id[:12]}); "
-                "give the same --data, or another --out"
-            )
-        self.model.load_state_dict(GPT.from_pretrained(path).state_dict())
+            changed = f"dataset {state['dataset'][:12]}, now {self.dataset_id[:12]}"
+            if not override:
+                raise UsageError(
+                    f"{path} was trained on other data ({changed}); give the same --data or another --out, "
+                    "or go on with --override"
+                )
+            say(f"going on with other data: {changed}")
         self.finished_steps, self.samples = checkpoint_step(path), state["samples"]
-        restore_optimizer(self.optimizer, self.model, tensors, state["optimizer_steps"])
+        self.tokens = state["tokens"]
         self.stepper.scaler.load_state_dict(state["scaler"])
+        self.spikes.load(state["spikes"])
         say(f"resuming after step {self.finished_steps} from {path}")
+        if state["world_size"] != self.ranks.world_size:
+            say(f"ranks: {state['world_size']} before, {self.ranks.world_size} now; the batches are the same")
+        return path
 
     def save(self) -> None:
-        """The checkpoint of the current step."""
+        """Copies the current step, and has it written while training goes on."""
         if self.ranks.is_main:
-            steps_made = {int(state["step"]) for state in self.optimizer.state.values()}
-            state = {
-                "step": self.finished_steps,
-                "samples": self.samples,
-                "optimizer_steps": max(steps_made, default=0),  # fewer than `step` where fp16 skipped some
-                "rng": {"seeded_by": "seed, step, rank", "seed": self.recipe.seed},
-                "scaler": self.stepper.scaler.state_dict(),
-                "dataset": self.dataset_id,
-                "recipe": self.recipe.to_dict(),
-            }
-            path = self.run.checkpoints / checkpoint_name(self.finished_steps)
-            save_checkpoint(
-                path, self.model, self.tokenizer, optimizer_tensors(self.optimizer, self.model), state
-            )
+            self.saver.join()
+        snapshot = self._snapshot()
+        if self.ranks.is_main:
+            self.saver.begin(snapshot)
+
+    def _snapshot(self) -> Snapshot:
+        """Of a sharded model every rank takes part in gathering; the main rank's copy is the one that counts."""
+
+        def take(key: str, tensor: torch.Tensor) -> torch.Tensor:
+            tensor = whole(tensor)
+            return self.saver.buffers.take(key, tensor) if self.ranks.is_main else tensor
+
+        weights = {name: take(name, tensor) for name, tensor in self.model.state_dict().items()}
+        moments = {
+            kind: {name: take(f"{kind} {name}", tensor) for name, tensor in tensors.items()}
+            for kind, tensors in optimizer_tensors(self.optimizer, self.model).items()
+        }
+        steps_made = {int(state["step"]) for state in self.optimizer.state.values()}
+        state = {
+            "step": self.finished_steps,
+            "samples": self.samples,
+            "tokens": self.tokens,
+            "optimizer_steps": max(steps_made, default=0),  # fewer than `step` where fp16 skipped some
+            "rng": {"seeded_by": "seed, step, rank", "seed": self.recipe.seed},
+            "scaler": self.stepper.scaler.state_dict(),
+            "spikes": self.spikes.state(),
+            "dataset": self.dataset_id,
+            "world_size": self.ranks.world_size,
+            "recipe": self.recipe.to_dict(),
+        }
+        return Snapshot(self.finished_steps, self.model.config, weights, moments, state)
+
+    def join_saver(self) -> None:
+        """Until the checkpoint in flight is on the disk; on every rank."""
+        if self.ranks.is_main:
+            self.saver.join()
         self.ranks.barrier()
 
     def train(self) -> None:
@@ -155,7 +188,8 @@ class Training:
 
         Raises:
             Stopped: a signal came; the step it came in was finished and saved.
-            DivergedError: loss or gradient not finite.
+            DivergedError: loss or gradient not finite, or a spike where the run is to stop for one.
+            OutputError: a checkpoint could not be written.
         """
         recipe = self.recipe
         samples = micro_batches(
@@ -173,7 +207,8 @@ class Training:
         )
         self.stepper.distribute()
         with (
-            stop_on_signals() as stop,
+            stop_on_signals(one_of_many=self.ranks.world_size > 1) as stop,
+            collected_at_pauses(),
             Prefetcher(samples, self.ranks.device) as batches,
             TrainingProgress(
                 first_step=self.finished_steps, steps=recipe.steps, shown=self.ranks.is_main
@@ -188,11 +223,15 @@ class Training:
                 due = recipe.checkpoint_every and self.finished_steps % recipe.checkpoint_every == 0
                 if last or due or result.stop_asked:
                     self.save()
+                if self.saver.failed() or last or result.stop_asked:
+                    self.join_saver()  # raises what the writer met
                 if result.stop_asked and not last:
                     raise Stopped(
                         f"stopped by {stop.signal_name or 'a signal to another rank'} after step "
                         f"{self.finished_steps}, which is saved; the same command goes on from there"
                     )
+                if due or self.finished_steps % EVERY_STEPS == 0:
+                    collect()
 
     def _step(
         self, batches: Prefetcher, progress: TrainingProgress, stop_asked: Callable[[], bool]
@@ -206,17 +245,20 @@ class Training:
             steps=recipe.steps,
         )
         began, waited = time.perf_counter(), batches.wait_seconds
-        result = self.stepper.step(
-            self.finished_steps,
-            batches,
-            accumulate=self.accumulate,
-            step_tokens=recipe.batch_tokens,
-            learning_rate=rate,
-            stop_asked=stop_asked,
-        )
+        with explained_memory(f"step {self.finished_steps + 1}", self.micro_batch):
+            result = self.stepper.step(
+                self.finished_steps,
+                batches,
+                accumulate=self.accumulate,
+                step_tokens=recipe.batch_tokens,
+                learning_rate=rate,
+                stop_asked=stop_asked,
+                before_update=lambda loss: self.spikes.see(self.finished_steps + 1, loss),
+            )
         seconds = time.perf_counter() - began
         self.finished_steps += 1
         self.samples += recipe.batch_samples
+        self.tokens += recipe.batch_tokens
         tokens_per_second = recipe.batch_tokens / seconds
         if self.ranks.is_main:
             self._record(
@@ -240,10 +282,10 @@ class Training:
         return result
 
     def _run_hooks(self, progress: TrainingProgress) -> None:
-        for hook in self.hooks:
-            if not hook.due(self.finished_steps, self.recipe.steps):
-                continue
-            values = hook.function(self.model, self.finished_steps)
+        due = [hook for hook in self.hooks if hook.due(self.finished_steps, self.recipe.steps)]
+        model = unsharded(self.model) if due else self.model
+        for hook in due:
+            values = hook.function(model, self.finished_steps)
             if values and self.ranks.is_main:
                 self._record(values)
                 shown = " · ".join(
@@ -252,8 +294,8 @@ class Training:
                 progress.say(f"step {self.finished_steps}: {shown}")
 
     def _record(self, values: dict[str, float]) -> None:
-        tokens = self.finished_steps * self.recipe.batch_tokens
-        self.run.append_metrics({"step": self.finished_steps, "tokens": tokens} | values)
+        self.run.append_metrics({"step": self.finished_steps, "tokens": self.tokens} | values)
+        self.tracker.record(self.finished_steps, values)
 
 
 def accumulation(recipe: Recipe, world_size: int) -> int:

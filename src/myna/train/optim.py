@@ -9,6 +9,7 @@ from torch import Tensor
 from myna.errors import CheckpointError
 from myna.model.gpt2 import GPT
 from myna.train.recipe import Recipe
+from myna.train.shard import like
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -33,7 +34,7 @@ def make_optimizer(model: GPT, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: GPT) -> dict[str, dict[str, Tensor]]:
-    """The moments by kind and parameter name, for a checkpoint. Empty before the first step."""
+    """The moments by kind and parameter name, for a checkpoint: this rank's parts. Empty before the first step."""
     result: dict[str, dict[str, Tensor]] = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter, {})
@@ -63,6 +64,6 @@ def restore_optimizer(
     order = [p for group in optimizer.param_groups for p in group["params"]]
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     for number, parameter in enumerate(order):
-        state[number] = {kind: tensors[kind][name_of[parameter]] for kind in MOMENTS}
+        state[number] = {kind: like(tensors[kind][name_of[parameter]], parameter) for kind in MOMENTS}
         state[number]["step"] = torch.tensor(float(step))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,8 +1,9 @@
 """Where training runs: the process group, the device of a rank, and the precision of its matrix products."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -11,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from myna.errors import DeviceError
+from myna import errors
+from myna.errors import DeviceError, MynaError, RankError
 from myna.train.recipe import PrecisionName
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -48,6 +50,25 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def main_does(self, work: Callable[[], str]) -> str:
+        """Has the main rank do something; every rank gets its text, or raises its error.
+
+        Raises:
+            MynaError: of the kind that the main rank met.
+        """
+        if self.world_size == 1:
+            return work()
+        answer = ""
+        if self.is_main:
+            try:
+                answer = json.dumps({"text": work()})
+            except MynaError as error:
+                answer = json.dumps({"kind": type(error).__name__, "text": str(error)})
+        outcome = json.loads(self.from_main(answer))
+        if "kind" in outcome:
+            raise getattr(errors, outcome["kind"])(outcome["text"])
+        return outcome["text"]
 
 
 def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
@@ -108,8 +129,12 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
         ) from error
     try:
         yield Ranks(rank, world_size, where)
-    finally:
+    except RankError:
+        raise  # a group with a lost rank can't be taken down in order: it would wait for it
+    except BaseException:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 @dataclass(frozen=True)

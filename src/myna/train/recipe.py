@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from myna.errors import UsageError
-from myna.model.gpt2 import GPTConfig
+from myna.model.config import GPTConfig
 
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 
@@ -149,14 +149,18 @@ FREE_ON_RESUME = frozenset(
 )
 
 
-def changed_fields(recipe: Recipe, stored: dict[str, Any]) -> list[str]:
-    """The fields, as flags with both values, in which a recipe would lead to other weights than the stored one."""
+# What a run's checkpoints are made for: it cannot change.
+SHAPE = frozenset({"n_layer", "n_head", "n_embd", "block_size", "tokenizer"})
+
+
+def changed_fields(recipe: Recipe, stored: dict[str, Any]) -> dict[str, str]:
+    """The fields in which a recipe would lead to other weights than the stored one: name -> flag with both values."""
     now = recipe.to_dict()
-    return [
-        f"--{key.replace('_', '-')} was {stored[key]!r}, now {now[key]!r}"
+    return {
+        key: f"--{key.replace('_', '-')} was {stored[key]!r}, now {now[key]!r}"
         for key in now
         if key in stored and stored[key] != now[key] and key not in FREE_ON_RESUME
-    ]
+    }
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> UsageError:

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -18,16 +19,28 @@ class StopRequest:
         return self.signal_name is not None
 
 
+# torchrun passes a terminal's Ctrl-C on to its ranks, which had it already: a person's second one comes later.
+SECOND_AFTER_S = 1.0
+
+
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Within the block, the first SIGTERM or SIGINT sets the request; a second SIGINT interrupts at once.
+def stop_on_signals(one_of_many: bool = False) -> Iterator[StopRequest]:
+    """Within the block, the first SIGTERM or SIGINT sets the request; a SIGINT a second later interrupts at once.
 
     Signals can only be caught in a process's main thread; elsewhere the request is never set.
+
+    Args:
+        one_of_many: other ranks are asked too. A stopped rank then ignores both signals until its end: torchrun
+            sends SIGTERM to those still ending when it sees the first of them gone.
     """
     request = StopRequest()
+    first_s = 0.0
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if request.asked() and number == signal.SIGINT:
+        nonlocal first_s
+        if not request.asked():
+            first_s = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - first_s > SECOND_AFTER_S:
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
 
@@ -39,4 +52,4 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if one_of_many and request.asked() else handler)

@@ -1,0 +1,102 @@
+"""The data of `myna train`: found, or prepared where a recipe can do so unasked, and verified."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from myna.commands.train_call import TrainCall
+from myna.errors import DataError, UsageError
+from myna.files import json_bytes, sha256_bytes, sha256_file
+from myna.recipes import SELF_PREPARING
+from myna.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from myna.data.shards import Dataset
+    from myna.text.tokenizer import Tokenizer
+    from myna.train.ranks import Ranks
+
+Say = Callable[[str], None]
+
+
+def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tuple[Dataset, Tokenizer]":
+    """The dataset to train on, verified, and the tokenizer that made it; prepared first where a recipe can.
+
+    Raises:
+        UsageError: there is no data, and this recipe's is too large to fetch unasked.
+        DataError: damaged, or made with another tokenizer.
+    """
+    from myna.data.shards import open_dataset
+    from myna.text.tokenizer import Tokenizer
+
+    path = call.data
+    if path is None:
+        path = Path("data") / recipe.name
+        if ranks.is_main:
+            prepare_own(recipe, path, say)
+        ranks.barrier()
+    if recipe.tokenizer == "from-data" or recipe.tokenizer.startswith("train:"):
+        if not (path / "tokenizer.json").exists():
+            raise DataError(f"{path} holds no tokenizer.json; name its tokenizer with --tokenizer")
+        tokenizer = Tokenizer.load(path)
+        if recipe.tokenizer != "from-data" and tokenizer.n_vocab != trained_size(recipe.tokenizer):
+            raise DataError(
+                f"{path} was made with a tokenizer of {tokenizer.n_vocab} ids, and the recipe says {recipe.tokenizer}; "
+                "use --tokenizer from-data, or prepare it again"
+            )
+    else:
+        tokenizer = Tokenizer.open(recipe.tokenizer)
+    if ranks.is_main:
+        open_dataset(path, tokenizer=tokenizer)  # hashes everything; the other ranks find it done
+    ranks.barrier()
+    return open_dataset(path, tokenizer=tokenizer), tokenizer
+
+
+def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
+    """Prepares the corpus of a recipe that can do so unasked; nothing where it is prepared already.
+
+    Raises:
+        UsageError: this recipe's corpus is large: prints the command that prepares it.
+    """
+    from myna.data.documents import documents
+    from myna.data.prepare import prepare
+    from myna.text.tokenizer import Tokenizer
+
+    if not set(recipe.corpus) <= SELF_PREPARING:
+        raise UsageError(
+            f"{recipe.name} trains on {' '.join(recipe.corpus)}, which is not prepared yet: "
+            f"myna prepare {' '.join(recipe.corpus)} --out data/{recipe.name} --tokenizer {recipe.tokenizer}, "
+            f"then myna train {recipe.name} --data data/{recipe.name}"
+        )
+    if (path / "dataset.json").exists():
+        return
+    if recipe.tokenizer.startswith("train:"):
+        size = trained_size(recipe.tokenizer)
+        say(f"training a tokenizer of {size:,} ids on {' '.join(recipe.corpus)}")
+        tokenizer = Tokenizer.train(documents(recipe.corpus, split="train"), vocab_size=size)
+    elif recipe.tokenizer == "from-data":
+        raise UsageError("--tokenizer from-data needs --data, a prepared dataset")
+    else:
+        tokenizer = Tokenizer.open(recipe.tokenizer)
+    dataset = prepare(recipe.corpus, path, tokenizer)
+    say(
+        f"prepared {path}: {dataset.train.n_tokens:,} training and {dataset.val.n_tokens:,} validation tokens "
+        f"from {dataset.train.n_documents + dataset.val.n_documents:,} documents"
+    )
+
+
+def trained_size(spec: str) -> int:
+    """The N of `train:N`."""
+    try:
+        return int(spec.removeprefix("train:"))
+    except ValueError as error:
+        raise UsageError(
+            f"--tokenizer {spec}: give train:N with a number of ids, such as train:4096"
+        ) from error
+
+
+def dataset_identity(dataset: "Dataset") -> str:
+    """What identifies a dataset: the hash of its dataset.json, which holds the hash of each shard."""
+    described = dataset.path / "dataset.json"
+    if described.exists():
+        return sha256_file(described)
+    return sha256_bytes(json_bytes([dataset.tokenizer_sha256, dataset.train.n_tokens, dataset.val.n_tokens]))

@@ -1,0 +1,48 @@
+"""Where a run stands: its newest sound checkpoint, found once and loaded on every rank."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from myna.errors import CheckpointError
+from myna.model.checkpoint import load_train_state, newest_sound, set_aside
+from myna.model.gpt2 import GPT
+from myna.run import Run
+from myna.train.optim import restore_optimizer
+from myna.train.ranks import Ranks
+from myna.train.shard import like
+
+
+def newest_on_main(run: Run, ranks: Ranks, say: Callable[[str], None]) -> Path | None:
+    """The newest sound checkpoint, as the main rank finds it; each damaged one on the way is renamed and named."""
+
+    def damaged(path: Path, error: CheckpointError) -> None:
+        say(f"{error} Renamed to {set_aside(path).name}.")
+
+    def find() -> str:
+        found = newest_sound(run.checkpoints, damaged)
+        return found.name if found else ""
+
+    name = ranks.main_does(find)
+    return run.checkpoints / name if name else None
+
+
+def load_checkpoint(path: Path, model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Puts a checkpoint's weights and moments into a model, sharded or not, and its optimizer.
+
+    Returns:
+        the rest of the training state.
+    Raises:
+        CheckpointError: it is not a checkpoint of this model.
+    """
+    tensors, state = load_train_state(path, model)
+    weights = GPT.from_pretrained(path).state_dict()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if weights[name].shape != parameter.shape:
+                raise CheckpointError(f"{path}: {name} has another shape than this recipe's network")
+            parameter.copy_(like(weights[name], parameter))
+    restore_optimizer(optimizer, model, tensors, state["optimizer_steps"])
+    return state

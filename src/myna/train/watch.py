@@ -1,0 +1,220 @@
+"""Ranks that keep an eye on each other, so that none waits for one that is gone.
+
+A collective with a dead or stopped process waits for ever, or for the timeout of its library, and then names nobody.
+Here every rank has a thread with a connection to rank 0, over which both sides send a sign of life each second. A
+process that dies closes its connection: known at once. One that hangs falls silent: known after `timeout_s`. Rank 0
+tells the others, and each ends with one line that names the rank, even where its main thread is stuck for good.
+"""
+
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import torch.distributed as dist
+
+from myna.errors import DeviceError, RankError, Stopped
+from myna.train.ranks import Ranks
+
+BEAT_S = 1.0
+GRACE_S = 1.5  # for the main thread to end by itself, once the watch knows
+LAST_WORK_S = 20.0  # for a checkpoint that is being written
+HELLO_BYTES = 64
+
+
+class Watch:
+    """The watch of one rank: a context around all work that the ranks do together.
+
+    Args:
+        links: the other ranks this one is connected with: all of them on rank 0, rank 0 elsewhere.
+        timeout_s: silence after which a rank counts as hung.
+    """
+
+    def __init__(self, ranks: Ranks, links: Mapping[int, socket.socket], timeout_s: float):
+        self.ranks, self.links, self.timeout_s = ranks, dict(links), timeout_s
+        self.beat_s = min(BEAT_S, timeout_s / 5)
+        self.last_work: Callable[[float], None] = lambda seconds: None
+        self.verdict: str | None = None
+        self._known = threading.Event()  # there is a verdict
+        self._leaving = threading.Event()  # the main thread is on its way out
+        self._heard = dict.fromkeys(self.links, time.monotonic())
+        self._pending = dict.fromkeys(self.links, b"")
+        self._gone: set[int] = set()  # said goodbye
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.links:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.links:
+            return
+        lost = self._explained(error)
+        self._leaving.set()
+        if error is None or isinstance(error, (Stopped, SystemExit)):
+            self._send(b"=\n")
+        elif lost is None:
+            first_line = (str(error).splitlines() or [""])[0]
+            self._send(f"!{self._name(self.ranks.rank)} ended: {first_line}\n".encode())
+        for link in self.links.values():
+            link.close()
+        if lost is not None:
+            raise lost from error
+
+    def _explained(self, error: BaseException | None) -> RankError | None:
+        """What a failed collective means: the watch knows by now, or will within seconds."""
+        if not isinstance(error, RuntimeError) or not _of_a_collective(error):
+            return None
+        self._known.wait(5 * self.beat_s)
+        now = time.monotonic()
+        silent = [rank for rank, heard in self._heard.items() if now - heard > 3 * self.beat_s]
+        first_line = str(error).splitlines()[0]
+        verdict = self.verdict or (
+            f"{self._name(silent[0])} has fallen silent" if silent else f"a rank was lost: {first_line}"
+        )
+        return RankError(self._sentence(verdict))
+
+    def _sentence(self, verdict: str) -> str:
+        return f"{verdict}; the last checkpoint stands, and the same command goes on from there"
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} of {self.ranks.world_size}"
+
+    def _run(self) -> None:
+        woke = time.monotonic()
+        while not self._leaving.is_set() and self.verdict is None:
+            self._send(b".\n")
+            with contextlib.suppress(OSError, ValueError):  # links that the main thread closed
+                ready, _, _ = select.select([link for _, link in self._open()], [], [], self.beat_s)
+                for rank, link in self._open():
+                    if link in ready:
+                        self._receive(rank, link)
+            if ready:
+                self._leaving.wait(self.beat_s / 10)  # no spinning on a link that stays ready
+            now = time.monotonic()
+            if now - woke > 4 * self.beat_s:  # it was we who slept: nobody is to be blamed for it
+                self._heard = dict.fromkeys(self._heard, now)
+            woke = now
+            for rank, _ in self._open():
+                if now - self._heard[rank] > self.timeout_s:
+                    self._lose(f"{self._name(rank)} has not answered for {self.timeout_s:g} s: it hangs")
+        if self.verdict is not None:
+            self._end()
+
+    def _open(self) -> list[tuple[int, socket.socket]]:
+        return [(rank, link) for rank, link in self.links.items() if rank not in self._gone]
+
+    def _receive(self, rank: int, link: socket.socket) -> None:
+        try:
+            data = link.recv(4096)
+        except OSError:
+            data = b""
+        if not data:
+            self._lose(f"{self._name(rank)} died")
+            return
+        self._heard[rank] = time.monotonic()
+        *lines, self._pending[rank] = (self._pending[rank] + data).split(b"\n")
+        for line in lines:
+            if line == b"=":
+                self._gone.add(rank)
+            elif line.startswith(b"!"):
+                self._lose(line[1:].decode("utf-8", "replace"))
+
+    def _lose(self, verdict: str) -> None:
+        if self.verdict is None and not self._leaving.is_set():
+            self.verdict = verdict
+            self._send(f"!{verdict}\n".encode())
+            self._known.set()
+
+    def _send(self, message: bytes) -> None:
+        for _, link in self._open():
+            with contextlib.suppress(OSError):  # who is gone is found when reading
+                link.send(message)
+
+    def _end(self) -> None:
+        """Ends the process where the main thread doesn't: it waits in a collective that will never return."""
+        self.last_work(LAST_WORK_S)
+        if not self._leaving.wait(GRACE_S):
+            print(f"myna train: {self._sentence(self.verdict or '')}", file=sys.stderr, flush=True)
+            os._exit(RankError.exit_code)
+
+
+def _of_a_collective(error: RuntimeError) -> bool:
+    """Gloo raises plain RuntimeErrors that name its source files."""
+    return isinstance(error, dist.DistError) or any(
+        word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset")
+    )
+
+
+@contextlib.contextmanager
+def watching(ranks: Ranks, environ: Mapping[str, str], timeout_s: float) -> Iterator[Watch]:
+    """Connects the ranks for as long as the block lasts; alone, does nothing.
+
+    Args:
+        environ: MASTER_ADDR is the machine of rank 0.
+    Raises:
+        DeviceError: no connection. RankError: another rank was lost while the block ran.
+    """
+    if ranks.world_size == 1:
+        links: dict[int, socket.socket] = {}
+    elif ranks.is_main:
+        links = _accept(ranks, timeout_s)
+    else:
+        links = {0: _connect(ranks, environ.get("MASTER_ADDR", "localhost"), timeout_s)}
+    ranks.barrier()
+    with Watch(ranks, links, timeout_s) as watch:
+        yield watch
+
+
+def _accept(ranks: Ranks, timeout_s: float) -> dict[int, socket.socket]:
+    token = secrets.token_hex(16)
+    both = socket.has_dualstack_ipv6()
+    links: dict[int, socket.socket] = {}
+    family = socket.AF_INET6 if both else socket.AF_INET
+    with socket.create_server(
+        ("", 0), family=family, dualstack_ipv6=both, backlog=ranks.world_size
+    ) as server:
+        ranks.from_main(json.dumps([server.getsockname()[1], token]))
+        server.settimeout(timeout_s)
+        while len(links) < ranks.world_size - 1:
+            try:
+                link, _ = server.accept()
+                link.settimeout(5.0)
+                said, _, rank = link.recv(HELLO_BYTES, socket.MSG_WAITALL).decode("ascii").partition(" ")
+                if not hmac.compare_digest(said, token):
+                    raise ValueError("not one of ours")
+                links[int(rank)] = link
+            except TimeoutError as error:
+                raise DeviceError(
+                    f"{ranks.world_size - 1 - len(links)} ranks did not connect to rank 0 within {timeout_s:g} s; "
+                    "see that the machines may open connections to each other"
+                ) from error
+            except ValueError:
+                link.close()
+    return links
+
+
+def _connect(ranks: Ranks, host: str, timeout_s: float) -> socket.socket:
+    port, token = json.loads(ranks.from_main(""))
+    try:
+        link = socket.create_connection((host, port), timeout=timeout_s)
+    except OSError as error:
+        raise DeviceError(
+            f"rank {ranks.rank} cannot reach rank 0 at {host}, port {port}: {error}; "
+            "see that the machines may open connections to each other"
+        ) from error
+    link.settimeout(5.0)
+    link.sendall(f"{token} {ranks.rank}".ljust(HELLO_BYTES).encode("ascii"))
+    return link
