@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from myna.generate.engine import generate
-    from myna.model.gpt2 import GPT, GPTConfig
+    from myna.model.config import GPTConfig
+    from myna.model.gpt2 import GPT
     from myna.text.tokenizer import Tokenizer
 
 __all__ = ["GPT", "GPTConfig", "Tokenizer", "generate"]
 
 _HOME = {
     "GPT": "myna.model.gpt2",
-    "GPTConfig": "myna.model.gpt2",
+    "GPTConfig": "myna.model.config",
     "Tokenizer": "myna.text.tokenizer",
 }
 

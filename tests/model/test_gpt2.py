@@ -5,6 +5,7 @@ import torch
 
 from myna import GPT, GPTConfig
 from myna.errors import ModelError
+from myna.model.config import parameter_shapes
 from myna.model.loss import token_nats
 from myna.recipes import gpt2_124m, gpt3_124m
 
@@ -89,3 +90,7 @@ def test_one_batch_of_4x32_ids_is_overfitted():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.01
+
+
+def test_the_table_of_parameters_is_the_networks():
+    assert parameter_shapes(SMALL) == {name: tuple(t.shape) for name, t in GPT(SMALL).state_dict().items()}

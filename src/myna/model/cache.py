@@ -4,13 +4,10 @@ Keys and values of a position never change once computed (attention is causal), 
 position once and attends to the stored ones.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from myna.model.gpt2 import GPTConfig
+from myna.model.config import GPTConfig
 
 
 class LayerCache:
@@ -45,7 +42,7 @@ class KVCache:
 
     def __init__(
         self,
-        config: "GPTConfig",
+        config: GPTConfig,
         batch_size: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,

@@ -15,7 +15,6 @@ Sources:
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -24,53 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from myna.errors import ModelError
+from myna.errors import ModelError, OutputError
+from myna.files import ensure_writable_directory, json_bytes, write_atomic, write_safetensors
 from myna.model.cache import KVCache, LayerCache
+from myna.model.config import GPTConfig
+from myna.model.weights import generation_config, hugging_face_config, load_pretrained, to_hugging_face
 
 if TYPE_CHECKING:
     from myna.text.tokenizer import Tokenizer
-
-# Matrix products are fastest when their sides are multiples of a power of two; 50257 is odd. (The lecture pads to
-# 50304, which is 393 * 128.)
-VOCABULARY_MULTIPLE = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class GPTConfig:
-    """The shape of the network. The defaults are GPT-2 124M's.
-
-    >>> GPTConfig().padded_vocab_size
-    50304
-
-    Raises:
-        ModelError: a shape that cannot be.
-    """
-
-    n_layer: int = 12
-    n_head: int = 12
-    n_embd: int = 768
-    block_size: int = 1024  # T at most: there are as many position embeddings
-    vocab_size: int = 50257  # V: the ids the tokenizer knows
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"model shape: {name} is {getattr(self, name)}; give 1 or more")
-        if self.n_embd % self.n_head:
-            raise ModelError(
-                f"model shape: width n_embd {self.n_embd} does not divide into n_head {self.n_head} heads; "
-                f"give a multiple of {self.n_head}"
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ModelError(
-                f"model shape: dropout is {self.dropout}; give a fraction from 0 up to, not including, 1"
-            )
-
-    @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the embedding as computed with; those from `vocab_size` on stand for no token."""
-        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 class Attention(nn.Module):
@@ -218,8 +178,6 @@ class GPT(nn.Module):
         Raises:
             ModelError, CheckpointError, DownloadError: what is missing or wrong, and where.
         """
-        from myna.model.weights import load_pretrained
-
         config, state = load_pretrained(source)
         with torch.device("meta"):
             model = cls(config)
@@ -234,6 +192,23 @@ class GPT(nn.Module):
         Raises:
             OutputError: the place can't be written. ModelError: the tokenizer's size is not the model's.
         """
-        from myna.model.weights import save_pretrained
-
-        save_pretrained(self, Path(directory), tokenizer)
+        directory = Path(directory)
+        if tokenizer is not None and tokenizer.n_vocab != self.config.vocab_size:
+            raise ModelError(
+                f"the tokenizer has {tokenizer.n_vocab} ids and the model {self.config.vocab_size}; "
+                "save the model with its own tokenizer"
+            )
+        eot = None if tokenizer is None else tokenizer.eot
+        ensure_writable_directory(directory)
+        weights = directory / "model.safetensors"
+        temporary = directory / ".model.safetensors.tmp"
+        try:
+            write_safetensors(temporary, to_hugging_face(self.state_dict(), self.config))
+            temporary.replace(weights)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OutputError(f"cannot write {weights}: {error.strerror}; free some space") from error
+        write_atomic(directory / "config.json", json_bytes(hugging_face_config(self.config, eot)))
+        write_atomic(directory / "generation_config.json", json_bytes(generation_config(eot)))
+        if tokenizer is not None:
+            tokenizer.save(directory)

@@ -9,19 +9,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import safetensors
 import torch
 from torch import Tensor
 
-from myna.errors import CheckpointError, DownloadError, ModelError, OutputError
-from myna.files import ensure_writable_directory, json_bytes, write_atomic, write_safetensors
-from myna.model.gpt2 import GPT, GPTConfig
-
-if TYPE_CHECKING:
-    from myna.text.tokenizer import Tokenizer
+from myna.errors import CheckpointError, DownloadError, ModelError
+from myna.model.config import GPTConfig, parameter_shapes
 
 PREFIX = "transformer."
 _CONV1D = re.compile(r"\.(c_attn|c_fc|c_proj)\.weight$")
@@ -47,8 +43,7 @@ def from_hugging_face(arrays: Mapping[str, np.ndarray], config: GPTConfig, where
     Raises:
         ModelError: a tensor is missing, has another shape than the config says, or is not part of GPT-2.
     """
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+    expected = parameter_shapes(config)
     state: dict[str, Tensor] = {}
     for full_name, array in arrays.items():
         name = full_name.removeprefix(PREFIX)
@@ -230,26 +225,3 @@ def pretrained_directory(source: str | Path) -> Path:
 def generation_config(eot: int | None) -> dict[str, Any]:
     """`generation_config.json`: where a text begins and ends."""
     return {"bos_token_id": eot, "eos_token_id": eot, "pad_token_id": eot}
-
-
-def save_pretrained(model: GPT, directory: Path, tokenizer: "Tokenizer | None") -> None:
-    """See `GPT.save_pretrained`."""
-    if tokenizer is not None and tokenizer.n_vocab != model.config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.n_vocab} ids and the model {model.config.vocab_size}; "
-            "save the model with its own tokenizer"
-        )
-    eot = None if tokenizer is None else tokenizer.eot
-    ensure_writable_directory(directory)
-    weights = directory / "model.safetensors"
-    temporary = directory / ".model.safetensors.tmp"
-    try:
-        write_safetensors(temporary, to_hugging_face(model.state_dict(), model.config))
-        temporary.replace(weights)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {weights}: {error.strerror}") from error
-    write_atomic(directory / "config.json", json_bytes(hugging_face_config(model.config, eot)))
-    write_atomic(directory / "generation_config.json", json_bytes(generation_config(eot)))
-    if tokenizer is not None:
-        tokenizer.save(directory)
