@@ -1,8 +1,7 @@
 """Documents to ids: what a worker does with one piece.
 
 A document falls to validation by the hash of its text, so the same text is always on the same side. The ids of a piece
-are held in memory, and handed over. Those of a large one (a compressed file is one piece) go to two plain files, and
-last a small record of them: where the record lies, the piece is whole.
+go to two plain files, and last a small record of them; where the record lies, the piece is whole.
 """
 
 import contextlib
@@ -10,10 +9,9 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +24,6 @@ from myna.text.patterns import blocks
 from myna.text.tokenizer import Tokenizer
 
 BLOCK_CHARACTERS = 4 << 20
-HELD_BYTES = 32 << 20
-Block = bytes | memoryview
 # A longer text is encoded in stretches: one odd character in it then costs the slow engine for a stretch only.
 STRETCH_CHARACTERS = 1 << 18
 
@@ -57,25 +53,11 @@ def documents_of(segment: Segment, val_fraction: float, on_bad: Any) -> Iterator
             yield text, "val" if hash_is_below(digest, val_fraction) else "train", len(data), True
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A piece's ids.
-
-    Attributes:
-        record: for "train" and "val": documents, bytes, tokens, crc; and the counts `empty` and `bad`, and `first_bad`,
-            a message.
-        data: for "train" and "val": their ids as blocks of bytes; None if they lie in files.
-    """
-
-    record: dict[str, Any]
-    data: Mapping[str, Sequence[Block]] | None
-
-
 class SplitEncoder:
-    """Collects one split's texts and makes their ids, block by block.
+    """Collects one split's texts and writes their ids, block by block.
 
     Args:
-        path: the file for the ids, little-endian and nothing else, should they be too many to hold.
+        path: the file to write: little-endian ids and nothing else.
     """
 
     def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
@@ -83,9 +65,7 @@ class SplitEncoder:
         self._pattern = tokenizer.vocabulary.pattern if can_cut_texts(tokenizer) else patterns.NONE
         self._dtype = id_dtype(tokenizer.n_vocab)
         self._eot = np.array([tokenizer.eot], dtype=self._dtype)
-        self._path = path
-        self._file: BinaryIO | None = None
-        self.blocks: list[Block] = []
+        self._file = open(path, "wb")  # noqa: SIM115
         self._texts: list[str] = []
         self._begins: list[bool] = []
         self._held_characters = 0
@@ -104,7 +84,7 @@ class SplitEncoder:
         self.n_bytes += n_bytes
 
     def flush(self) -> None:
-        """Encodes the texts that are held."""
+        """Encodes and writes what is held."""
         if not self._texts:
             return
         ids, lengths = self._tokenizer.encode_arrays(self._texts)
@@ -117,29 +97,14 @@ class SplitEncoder:
             parts += [self._eot, ids[start:end]] if begins else [ids[start:end]]
         stream = np.concatenate(parts)
         data = stream.data.cast("B")
+        self._file.write(data)
         self.crc = zlib.crc32(data, self.crc)
-        self.blocks.append(data)
-        if sum(map(len, self.blocks)) > HELD_BYTES:
-            self.spool()
         self.tokens += len(stream)
         self._texts, self._begins, self._held_characters = [], [], 0
 
-    @property
-    def is_spooled(self) -> bool:
-        """Whether ids went to the file."""
-        return self._file is not None
-
-    def spool(self) -> None:
-        """Moves the ids that are held to the file."""
-        if self._file is None:
-            self._file = open(self._path, "wb")  # noqa: SIM115
-        self._file.writelines(self.blocks)
-        self.blocks = []
-
     def close(self) -> None:
-        """Closes the file, if there is one."""
-        if self._file is not None:
-            self._file.close()
+        """Closes the file without flushing what is held."""
+        self._file.close()
 
     def record(self) -> dict[str, int]:
         """What was written."""
@@ -148,11 +113,11 @@ class SplitEncoder:
 
 def encode_piece(
     piece: Piece, tokenizer: Tokenizer, val_fraction: float, skip_bad: bool, folder: Path
-) -> Encoded:
-    """Encodes one piece.
+) -> dict[str, Any]:
+    """Encodes one piece into `folder` and returns its record.
 
-    Args:
-        folder: where the ids go if they are too many to hold.
+    Returns:
+        for "train" and "val": documents, bytes, tokens, crc; and `empty`, `bad` (counts) and `first_bad` (a message).
     Raises:
         DataError: its input can't be used.
         OSError: the folder can't be written.
@@ -177,16 +142,11 @@ def encode_piece(
                     skipped["empty"] += 1
         for encoder in encoders.values():
             encoder.flush()
-        is_spooled = any(encoder.is_spooled for encoder in encoders.values())
-        for encoder in encoders.values() if is_spooled else ():
-            encoder.spool()
     record = {name: encoder.record() for name, encoder in encoders.items()} | skipped
-    if not is_spooled:
-        return Encoded(record, {name: encoder.blocks for name, encoder in encoders.items()})
     temporary = piece_file(folder, piece.name, "tmp")
     temporary.write_text(json.dumps(record), encoding="utf-8")
     os.replace(temporary, piece_file(folder, piece.name, "json"))
-    return Encoded(record, None)
+    return record
 
 
 def piece_file(folder: Path, piece_name: str, part: str) -> Path:
@@ -194,10 +154,10 @@ def piece_file(folder: Path, piece_name: str, part: str) -> Path:
     return folder / f"{piece_name}.{part}"
 
 
-def finished_piece(folder: Path, piece_name: str) -> Encoded | None:
-    """A large piece that an earlier, interrupted call finished; None if there is none."""
+def finished_piece(folder: Path, piece_name: str) -> dict[str, Any] | None:
+    """The record of a piece that an earlier, interrupted call finished; None if there is none."""
     with contextlib.suppress(OSError, ValueError):
-        return Encoded(json.loads(piece_file(folder, piece_name, "json").read_bytes()), None)
+        return json.loads(piece_file(folder, piece_name, "json").read_bytes())
     return None
 
 

@@ -1,7 +1,7 @@
 """Work in progress: DIR.partial, its lock, and the journal that says what in it is whole.
 
 DIR.partial/journal.json    the call, the next piece, the state of the shard writers; replaced atomically
-DIR.partial/pieces/         large encoded pieces that are not in a shard yet
+DIR.partial/pieces/         encoded pieces that are not in a shard yet
 DIR.partial/fetched/        remote files on their way
 DIR.partial/.lock           held while a process works here; the kernel lets go of it when the process dies
 """

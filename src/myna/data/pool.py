@@ -1,4 +1,4 @@
-"""The parent's side of the worker processes: submit a piece, get a future for its ids."""
+"""The parent's side of the worker processes: submit a piece, get a future for its record."""
 
 import json
 import os
@@ -9,10 +9,10 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import myna.errors as errors
-from myna.data.encode import Encoded, encode_piece
+from myna.data.encode import encode_piece
 from myna.data.pieces import Piece
 from myna.data.worker import piece_to_json
 from myna.errors import DataError, OutputError
@@ -26,7 +26,7 @@ class Workers:
 
     Args:
         tokenizer: each process gets a copy.
-        folder: where large encoded pieces go.
+        folder: where the encoded pieces go.
     """
 
     def __init__(
@@ -51,41 +51,42 @@ class Workers:
         for process in self._processes:
             self._idle.put(process)
 
-    def submit(self, piece: Piece) -> "Future[Encoded]":
-        """A future for the piece's ids. It raises what `encode_piece` does, and OutputError if the process died."""
+    def submit(self, piece: Piece) -> "Future[dict[str, Any]]":
+        """A future for the piece's record. It raises what `encode_piece` does, and OutputError if the process died."""
         return self._threads.submit(self._remote if self.count else self._local, piece)
 
-    def _local(self, piece: Piece) -> Encoded:
+    def _local(self, piece: Piece) -> dict[str, Any]:
         call = self._call
         return encode_piece(
             piece, self._tokenizer, call["val_fraction"], call["skip_bad"], Path(call["folder"])
         )
 
-    def _remote(self, piece: Piece) -> Encoded:
+    def _remote(self, piece: Piece) -> dict[str, Any]:
         process = self._idle.get()
         try:
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.write(json.dumps(self._call | {"piece": piece_to_json(piece)}).encode() + b"\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-            answer = json.loads(line) if line else None
-            sizes = answer.get("sizes") if answer else None
-            data = {name: [process.stdout.read(size)] for name, size in sizes.items()} if sizes else None
-            if sizes and data and any(len(data[name][0]) != size for name, size in sizes.items()):
-                answer = None
+            answer = process.stdout.readline()
         except (BrokenPipeError, ValueError):
-            answer = None
+            answer = b""
         finally:
             self._idle.put(process)
-        if answer is None:
+        if not answer:
             raise OutputError(
                 f"a worker process ended (code {process.wait()}) while it encoded {piece.segments[0].name}; if memory "
                 "ran out, run the same command again with fewer --workers"
             )
-        if "error" in answer:
-            _raise(answer)
-        return Encoded(answer["record"], data)
+        record = json.loads(answer)
+        if "error" not in record:
+            return record
+        if record["error"] == "OSError":
+            raise OSError(record["errno"], record["message"], record["file"])
+        if record["error"] == "defect":
+            raise RuntimeError(f"in a worker process:\n{record['message']}")
+        kind = getattr(errors, record["error"], DataError)
+        raise kind(record["message"])
 
     def close(self) -> None:
         """Ends the processes, whatever they are doing."""
@@ -108,16 +109,6 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _raise(answer: dict[str, Any]) -> NoReturn:
-    """Raises again what a worker met."""
-    if answer["error"] == "OSError":
-        raise OSError(answer["errno"], answer["message"], answer["file"])
-    if answer["error"] == "defect":
-        raise RuntimeError(f"in a worker process:\n{answer['message']}")
-    kind = getattr(errors, answer["error"], DataError)
-    raise kind(answer["message"])
 
 
 def start_worker(tokenizer: bytes) -> "subprocess.Popen[bytes]":

@@ -22,7 +22,7 @@ from typing import Any
 
 from myna.data.corpora import Corpus, SourceFile, default_val_fraction, find_corpus, is_web
 from myna.data.documents import only_document
-from myna.data.encode import Encoded, finished_piece, piece_file, remove_piece
+from myna.data.encode import finished_piece, remove_piece
 from myna.data.fetch import Fetcher
 from myna.data.partial import Partial, already_done, locked_partial
 from myna.data.pieces import PIECE_BYTES, Cut, Piece, can_cut_texts, cut_unit, units_of
@@ -205,18 +205,14 @@ class Preparation:
     def _append(
         self,
         piece: Piece,
-        encoded: Encoded,
+        record: dict[str, Any],
         writers: dict[str, ShardWriter],
         totals: dict[str, Any],
         report: Report,
     ) -> None:
-        record = encoded.record
         for name, writer in writers.items():
             part = record[name]
-            if encoded.data is None:
-                writer.append(piece_file(self.partial.pieces, piece.name, name), part["tokens"], part["crc"])
-            for block in encoded.data[name] if encoded.data else ():
-                writer.write(block)
+            writer.append(self.partial.pieces / f"{piece.name}.{name}", part["tokens"], part["crc"])
             totals[name]["documents"] += part["documents"]
             totals[name]["bytes"] += part["bytes"]
         totals["empty"] += record["empty"]
@@ -252,16 +248,16 @@ class Preparation:
 
     def _encoded(
         self, workers: Workers, fetcher: Fetcher, position: list[int]
-    ) -> Iterator[tuple[Piece, "Future[Encoded]"]]:
+    ) -> Iterator[tuple[Piece, "Future[dict[str, Any]]"]]:
         """The pieces from `position` on, in order, with enough of the next ones in work."""
-        ahead: deque[tuple[Piece, Future[Encoded]]] = deque()
+        ahead: deque[tuple[Piece, Future[dict[str, Any]]]] = deque()
         for piece in self._pieces(fetcher, position):
-            encoded = finished_piece(self.partial.pieces, piece.name)
-            if encoded is None:
+            record = finished_piece(self.partial.pieces, piece.name)
+            if record is None:
                 future = workers.submit(piece)
             else:
                 future = Future()
-                future.set_result(encoded)
+                future.set_result(record)
             ahead.append((piece, future))
             if len(ahead) > 2 * workers.count + 1:
                 yield ahead.popleft()

@@ -1,4 +1,4 @@
-"""A worker process: the tokenizer and then pieces come in on stdin, records and ids go out on stdout.
+"""A worker process: the tokenizer and then pieces come in on stdin, records go out on stdout, a JSON line each.
 
 It is a program of its own (`python -m myna.data.worker`) rather than a multiprocessing child: so it never imports the
 caller's __main__ (a notebook, a script without a guard), it does not matter how the caller starts its own processes,
@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from myna.data.encode import Block, encode_piece
+from myna.data.encode import encode_piece
 from myna.data.pieces import Piece
 from myna.data.reading import Segment
 from myna.errors import MynaError
@@ -33,41 +33,26 @@ def piece_from_json(value: dict[str, Any]) -> Piece:
     return Piece(**{**value, "segments": tuple(Segment(**segment) for segment in value["segments"])})
 
 
-def run(call: dict[str, Any], tokenizer: Tokenizer) -> tuple[dict[str, Any], list[Block]]:
-    """One piece: an answer, and the blocks of ids that follow it.
-
-    Returns:
-        {"record": ..., "sizes": bytes of ids for each split, or None if they lie in files}, or what went wrong in a
-        form that `pool.py` raises again.
-    """
+def run(call: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """One piece: its record, or what went wrong in a form that `pool.py` raises again."""
     try:
         piece = piece_from_json(call["piece"])
-        made = encode_piece(piece, tokenizer, call["val_fraction"], call["skip_bad"], Path(call["folder"]))
-        if made.data is None:
-            return {"record": made.record, "sizes": None}, []
-        sizes = {name: sum(map(len, blocks)) for name, blocks in made.data.items()}
-        return {"record": made.record, "sizes": sizes}, [
-            block for blocks in made.data.values() for block in blocks
-        ]
+        return encode_piece(piece, tokenizer, call["val_fraction"], call["skip_bad"], Path(call["folder"]))
     except MynaError as error:
-        return {"error": type(error).__name__, "message": str(error)}, []
+        return {"error": type(error).__name__, "message": str(error)}
     except OSError as error:
-        return {
-            "error": "OSError",
-            "errno": error.errno,
-            "message": error.strerror,
-            "file": error.filename,
-        }, []
+        return {"error": "OSError", "errno": error.errno, "message": error.strerror, "file": error.filename}
     except Exception:  # a defect of ours, whose traceback is for the parent to show
-        return {"error": "defect", "message": traceback.format_exc()}, []
+        return {"error": "defect", "message": traceback.format_exc()}
 
 
 def main() -> None:
     """Reads the tokenizer, then a call a line, until stdin ends."""
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    # From our own parent, and five times as fast as its JSON.
-    tokenizer: Tokenizer = pickle.load(sys.stdin.buffer)
+    tokenizer: Tokenizer = pickle.load(
+        sys.stdin.buffer
+    )  # from our own parent, and five times as fast as its JSON
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
@@ -77,10 +62,7 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        answer, blocks = run(json.loads(lines.get()), tokenizer)
-        answers.write(json.dumps(answer).encode() + b"\n")
-        answers.writelines(blocks)
-        answers.flush()
+        answers.write(json.dumps(run(json.loads(lines.get()), tokenizer)).encode() + b"\n")
 
 
 if __name__ == "__main__":

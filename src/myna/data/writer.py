@@ -68,7 +68,7 @@ class ShardWriter:
         if found != crc or tokens:
             raise DataError(f"{path} was damaged after it was written; run the same command again")
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Appends ids given as bytes, closing each shard that gets full."""
         view = memoryview(data)
         while view:
