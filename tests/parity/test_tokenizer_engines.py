@@ -3,7 +3,8 @@
 import pytest
 
 from myna.text import patterns
-from myna.text.engines import RankModel, is_disputed
+from myna.text.characters import is_disputed
+from myna.text.engines import RankModel
 from myna.text.vocabulary import Vocabulary
 
 SURROGATES = range(0xD800, 0xE000)

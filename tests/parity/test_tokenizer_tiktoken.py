@@ -1,19 +1,23 @@
 """The same ids as tiktoken, given the same ranks, on real text, fuzzed text and what breaks others."""
 
 import random
+import re
 import sysconfig
+import unittest.mock
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 import tiktoken
+import tiktoken_ext.openai_public as public
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from myna import Tokenizer
 from myna.text import engines
 from myna.text.engines import RankModel
+from myna.text.vocabulary import Vocabulary
 
 FRAGMENTS = [
     *"abZ19 !?\n\r\t\0'", "  ", "   ", "\r\n", "é", "ſ", "K", "ß", "'s", "'S", "'ſ", "'ll", "'LL", "'Ve", "\u00a0",
@@ -62,15 +66,11 @@ def tok(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer.gpt2() if request.param == "gpt2" else gpt4_like()
 
 
-def oracle(tok: Tokenizer) -> "tiktoken.Encoding":
+def oracle(tok: Tokenizer) -> tiktoken.Encoding:
     """tiktoken with tok's ranks, and the pattern as tiktoken itself publishes it."""
-    import tiktoken_ext.openai_public as public
-
     if tok.vocabulary.pattern.name == "gpt2":
         pattern = public.r50k_pat_str
     else:
-        import unittest.mock
-
         with unittest.mock.patch.object(public, "load_tiktoken_bpe", return_value={}):
             pattern = public.cl100k_base()["pat_str"]
     return tiktoken.Encoding(
@@ -139,7 +139,7 @@ def test_10_000_texts_by_hypothesis(text: str) -> None:
 
 
 @cache
-def oracle_of(name: str) -> "tiktoken.Encoding":
+def oracle_of(name: str) -> tiktoken.Encoding:
     return oracle(Tokenizer.gpt2() if name == "gpt2" else gpt4_like())
 
 
@@ -154,7 +154,7 @@ def oracle_of(name: str) -> "tiktoken.Encoding":
 def test_whitespace_is_cut_where_the_pattern_cuts(parts: list[tuple[str, int]]) -> None:
     text = "".join(character * count for character, count in parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "LONG_RUN", engines.re.compile(r"\s{3,}"))
+        patch.setattr(engines, "LONG_RUN", re.compile(r"\s{3,}"))
         for tok in (Tokenizer.gpt2(), gpt4_like()):
             assert isinstance(tok.model, RankModel)
             assert tok.model.encode_cut(text) == oracle_of(tok.vocabulary.pattern.name).encode_ordinary(text)
@@ -215,7 +215,7 @@ def test_special_tokens_are_never_spelled_into_ids(tok: Tokenizer) -> None:
     ]
 
 
-def _with_specials(tok: Tokenizer, names: list[str]) -> "engines.Vocabulary":
+def _with_specials(tok: Tokenizer, names: list[str]) -> Vocabulary:
     tokens = tok.vocabulary.tokens
     specials = {name: len(tokens) + i for i, name in enumerate(names)}
-    return engines.Vocabulary(tok.vocabulary.pattern, tokens, specials, tok.vocabulary.merges)
+    return Vocabulary(tok.vocabulary.pattern, tokens, specials, tok.vocabulary.merges)

@@ -9,7 +9,7 @@ import pytest
 from myna import Tokenizer
 from myna.errors import MynaError, TokenizerError
 from myna.files import sha256_bytes
-from myna.text import exchange, gpt2
+from myna.text import exchange, gpt2, ranks
 from myna.text.engines import RankModel
 from myna.text.foreign import HuggingFaceModel
 
@@ -103,6 +103,23 @@ def test_published_rank_files_bring_their_pattern(tmp_path: Path) -> None:
     assert_same(loaded, Tokenizer.from_json(loaded.to_json()))
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "",
+        "[]",
+        '{"pattern": "gpt2"}',
+        '{"pattern": 2, "special_tokens": {}}',
+        '{"pattern": "gpt2", "special_tokens": {"<|endoftext|>": "256"}}',
+    ],
+)
+def test_a_damaged_file_beside_the_ranks(beside: str, tmp_path: Path) -> None:
+    (tmp_path / "t.tiktoken").write_bytes(rank_lines())
+    (tmp_path / "t.tiktoken.json").write_text(beside)
+    with pytest.raises(TokenizerError, match="expected pattern and special_tokens"):
+        Tokenizer.load(tmp_path / "t.tiktoken")
+
+
 def test_ranks_without_a_pattern(tmp_path: Path) -> None:
     trained("gpt4").save(tmp_path / "t.tiktoken")
     (tmp_path / "t.tiktoken.json").unlink()
@@ -117,7 +134,7 @@ def rank_lines(*extra: tuple[bytes, int]) -> bytes:
 
 def test_a_token_that_no_merge_makes_survives(tmp_path: Path) -> None:
     # "abc" has no half among the tokens: tiktoken gives it only to the pre-token "abc".
-    vocabulary = exchange.from_ranks(rank_lines((b"abc", 256)), "gpt2", {"<|endoftext|>": 257}, "t")
+    vocabulary = ranks.from_ranks(rank_lines((b"abc", 256)), "gpt2", {"<|endoftext|>": 257}, "t")
     tok = Tokenizer(RankModel(vocabulary), "t")
     assert not vocabulary.is_complete
     assert tok.encode("abc") == [256]
@@ -155,6 +172,17 @@ def test_damaged_rank_files(data: bytes, message: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def changed(**changes: object) -> bytes:
+    content = json.loads(trained("gpt2").to_json())
+    for key, value in changes.items():
+        section, _, inner = key.partition("__")
+        if inner:
+            content[section][inner] = value
+        else:
+            content[section] = value
+    return json.dumps(content).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -164,6 +192,10 @@ def test_damaged_rank_files(data: bytes, message: str, tmp_path: Path) -> None:
         ("tokenizer.json", b'{"model": 3}'),
         ("tokenizer.json", b'{"model": {"type": "BPE"}}'),
         ("tokenizer.json", b"[" * 100_000),
+        ("tokenizer.json", changed(post_processor=5)),
+        ("tokenizer.json", changed(added_tokens=[3])),
+        ("tokenizer.json", changed(model__vocab=["a"])),
+        ("tokenizer.json", changed(model__vocab=None)),
         ("tokenizer.json", b'{"format": "sentencepiece", "model": "*"}'),
         ("t.txt", b"hello"),
         ("t.tiktoken.json", b"{}"),
@@ -187,17 +219,6 @@ def test_nothing_is_written_where_it_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MynaError, match="cannot write"):
         Tokenizer.bytes().save(tmp_path / "file")
-
-
-def changed(**changes: object) -> bytes:
-    content = json.loads(trained("gpt2").to_json())
-    for key, value in changes.items():
-        section, _, inner = key.partition("__")
-        if inner:
-            content[section][inner] = value
-        else:
-            content[section] = value
-    return json.dumps(content).encode()
 
 
 def test_what_is_not_our_rule_goes_to_its_own_library() -> None:

@@ -1,10 +1,14 @@
 """The trainer on arrays gives the reference's merges, one by one."""
 
+from pydoc_data.topics import topics
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from myna.text import bpe, merging
+from myna.text.counting import count_pretokens
+from myna.text.patterns import GPT2
 
 words = st.dictionaries(
     st.one_of(
@@ -24,11 +28,6 @@ def test_equals_the_reference(counts: dict[bytes, int], n_merges: int) -> None:
 
 
 def test_equals_the_reference_on_text() -> None:
-    from pydoc_data.topics import topics
-
-    from myna.text.counting import count_pretokens
-    from myna.text.patterns import GPT2
-
     counts = count_pretokens(list(topics.values())[:30], GPT2)
     assert merging.train(counts, 1500) == bpe.train(counts, 1500)
 

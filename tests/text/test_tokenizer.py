@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from myna import Tokenizer
 from myna.errors import TextError, TokenizerError
+from myna.text import patterns
+from myna.text.engines import RankModel
+from myna.text.vocabulary import Vocabulary
 
 GPT2 = Tokenizer.gpt2()
 GPT4_LIKE = Tokenizer.train(
@@ -40,6 +43,16 @@ def test_text_survives(tok: Tokenizer, text: str) -> None:
     assert sum(tok.id_bytes()[ids]) == len(text.encode())
 
 
+def test_bytes_under_other_ids() -> None:
+    vocabulary = Vocabulary(patterns.NONE, (None, *BYTES.vocabulary.tokens), {"<|pad|>": 0})
+    tok = Tokenizer(RankModel(vocabulary), "bytes from 1")
+    long = "ab" * 100
+    assert tok.encode("a") == [98]
+    assert tok.encode(long) == [98, 99] * 100
+    assert tok.encode_arrays(["", "a", long])[0].tolist() == [98, *[98, 99] * 100]
+    assert tok.decode(tok.encode(long)) == long
+
+
 @all_tokenizers
 @given(texts=st.lists(st.text(max_size=20), max_size=6))
 def test_batch_and_arrays_are_encode(tok: Tokenizer, texts: list[str]) -> None:
@@ -54,9 +67,6 @@ def test_batch_and_arrays_are_encode(tok: Tokenizer, texts: list[str]) -> None:
 
 def test_arrays_of_a_large_vocabulary_are_uint32() -> None:
     vocabulary = GPT2.vocabulary
-    from myna.text.engines import RankModel
-    from myna.text.vocabulary import Vocabulary
-
     large = Tokenizer(
         RankModel(Vocabulary(vocabulary.pattern, vocabulary.tokens, {"<|endoftext|>": 70_000})), "large"
     )
@@ -79,9 +89,6 @@ def test_special_tokens_only_when_allowed(tok: Tokenizer) -> None:
 
 
 def test_longest_special_token_wins() -> None:
-    from myna.text.engines import RankModel
-    from myna.text.vocabulary import Vocabulary
-
     vocabulary = Vocabulary(BYTES.vocabulary.pattern, BYTES.vocabulary.tokens, {"<|a|>": 256, "<|a|>b": 257})
     tok = Tokenizer(RankModel(vocabulary), "two")
     assert tok.encode("<|a|>b<|a|>", allowed_special=tok.special_tokens) == [257, 256]

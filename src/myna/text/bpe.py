@@ -112,13 +112,9 @@ def merge_in_place(ids: list[int], pair: Pair, new_id: int) -> list[tuple[Pair, 
     return changes
 
 
-def encode(piece: bytes, merges: Sequence[Pair] | Mapping[Pair, int]) -> list[int]:
-    """The ids of one pre-token: the lowest-ranked pair is merged wherever it stands, until no pair has a rank.
-
-    Args:
-        merges: in order, or as a mapping pair -> id, which saves building it for each piece.
-    """
-    new_ids = merges if isinstance(merges, Mapping) else {pair: 256 + i for i, pair in enumerate(merges)}
+def encode(piece: bytes, merges: Sequence[Pair]) -> list[int]:
+    """The ids of one pre-token: the lowest-ranked pair is merged wherever it stands, until no pair has a rank."""
+    new_ids = {pair: 256 + i for i, pair in enumerate(merges)}
     ids = list(piece)
     while len(ids) > 1:
         pair = min(pairwise(ids), key=lambda pair: new_ids.get(pair, float("inf")))
@@ -161,19 +157,15 @@ class Step:
     chosen: int | None
 
 
-def trace(piece: bytes, ranks: Mapping[bytes, int], below: int | None = None) -> Iterator[Step]:
+def trace(piece: bytes, ranks: Mapping[bytes, int]) -> Iterator[Step]:
     """The encoding of one pre-token step by step: what could merge, and what does.
-
-    Args:
-        below: uses only tokens whose rank is lower.
 
     >>> [step.pieces for step in trace(b"abc", {b"bc": 256, b"abc": 257})]
     [(b'a', b'b', b'c'), (b'a', b'bc'), (b'abc',)]
     """
     pieces = [piece[i : i + 1] for i in range(len(piece))]
     while True:
-        found = (ranks.get(left + right) for left, right in pairwise(pieces))
-        joined = [rank if rank is None or below is None or rank < below else None for rank in found]
+        joined = [ranks.get(left + right) for left, right in pairwise(pieces)]
         lowest = min((rank for rank in joined if rank is not None), default=None)
         chosen = None if lowest is None else joined.index(lowest)
         yield Step(tuple(pieces), tuple(joined), chosen)

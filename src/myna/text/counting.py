@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
+from myna.text.characters import check_text
 from myna.text.patterns import Pattern, blocks
-from myna.text.tokenizer import check_text
 
 BATCH_CHARACTERS = 1 << 22
 

@@ -7,7 +7,7 @@ down, and a vocabulary knows the bytes of its ids (an estimate where a normalize
 import base64
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ import numpy as np
 from myna.errors import TextError, TokenizerError
 from myna.files import json_bytes
 from myna.text import gpt2
-from myna.text.engines import flat
+from myna.text.model import flat
 
 # Some vocabularies forget to call their control tokens special.
 CONTROL_TOKEN = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+# What the `format` of a tokenizer.json says that is only an envelope around a sentencepiece model.
 SENTENCEPIECE_FORMAT = "sentencepiece"
 
 
@@ -46,10 +47,9 @@ class HuggingFaceModel:
         TokenizerError: `tokenizers` is not installed, or can't read it.
     """
 
-    is_context_free = False
-
     def __init__(self, data: bytes, name: str) -> None:
         try:
+            # Here and not above: it is optional, and few tokenizers need it.
             from tokenizers import Tokenizer
         except ImportError:
             raise missing("tokenizers") from None
@@ -92,7 +92,7 @@ class HuggingFaceModel:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """See `RankModel.encode_arrays`."""
+        """See `Model.encode_arrays`."""
         with no_panic(self._name):
             rows = [
                 row.ids for row in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -111,10 +111,9 @@ class SentencePieceModel:
         TokenizerError: `sentencepiece` is not installed, or can't read it.
     """
 
-    is_context_free = False
-
     def __init__(self, data: bytes, name: str) -> None:
         try:
+            # Here and not above: it is optional, and few tokenizers need it.
             from sentencepiece import SentencePieceProcessor
         except ImportError:
             raise missing("sentencepiece") from None
@@ -131,6 +130,19 @@ class SentencePieceModel:
         processor = self._processor
         control = [i for i in range(len(self._pieces)) if processor.is_control(i) or processor.is_unknown(i)]
         self.special_tokens = {self._pieces[i]: i for i in control}
+
+    @classmethod
+    def from_envelope(cls, content: Mapping[str, Any], name: str) -> "SentencePieceModel":
+        """The model in a parsed envelope, as `to_json` makes it.
+
+        Raises:
+            TokenizerError: it is damaged.
+        """
+        try:
+            data = base64.b64decode(content["model"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            raise TokenizerError(f"{name} is damaged: its sentencepiece model is not base64") from None
+        return cls(data, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SentencePieceModel, (self._data, self._name)
@@ -150,7 +162,7 @@ class SentencePieceModel:
         return self._processor.encode(text, out_type=int)
 
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """See `RankModel.encode_arrays`."""
+        """See `Model.encode_arrays`."""
         return flat([self.encode(text) for text in texts])
 
     def decode(self, ids: Sequence[int]) -> str:

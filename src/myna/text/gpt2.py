@@ -11,9 +11,8 @@ from importlib import resources
 from myna.errors import TokenizerError
 from myna.files import sha256_bytes
 from myna.text.patterns import GPT2
-from myna.text.vocabulary import Merge, Vocabulary
+from myna.text.vocabulary import END_OF_TEXT, Merge, Vocabulary
 
-END_OF_TEXT = "<|endoftext|>"
 VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 ENCODER_JSON_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 

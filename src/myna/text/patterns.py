@@ -58,6 +58,11 @@ class Pattern:
     oniguruma: str
     ascii: str = ""
 
+    @property
+    def is_classic(self) -> bool:
+        """Whether it is GPT-2's or GPT-4's, of which more is known than of others."""
+        return self.name in ("gpt2", "gpt4")
+
     @functools.cached_property
     def compiled(self) -> "regex.Pattern[str]":
         """The pattern for Python's `regex`."""
@@ -80,9 +85,8 @@ class Pattern:
         budget_s = SECONDS_AT_LEAST + SECONDS_PER_MEGACHARACTER * len(text) / 1e6
         try:
             for match in self.compiled.finditer(text, timeout=budget_s):
-                if (
-                    match.start() > end
-                ):  # text that the pattern passes over is a pre-token too: nothing is lost
+                # Text that the pattern passes over is a pre-token too: nothing is lost.
+                if match.start() > end:
                     yield text[end : match.start()]
                 if match.group():
                     yield match.group()
@@ -101,29 +105,26 @@ class Pattern:
 
     def pieces(self, text: str) -> list[str]:
         """The same as `split`, as a list and faster."""
-        if self.name not in ("gpt2", "gpt4"):
+        if not self.is_classic:
             return list(self.split(text))
         return (self._compiled_ascii if text.isascii() else self.compiled).findall(text)
 
     def pre_tokenizer(self) -> dict[str, Any]:
         """The `pre_tokenizer` section of a Hugging Face tokenizer.json that cuts as this pattern does."""
-        byte_level = {
-            "type": "ByteLevel",
-            "add_prefix_space": False,
-            "trim_offsets": True,
-            "use_regex": False,
-        }
         if self.name == "none":
-            return byte_level
+            return _byte_level(use_regex=False)
         if self.name == "gpt2":  # the split that is built into Hugging Face's ByteLevel
-            return {**byte_level, "use_regex": True}
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": self.oniguruma},
-            "behavior": "Isolated",
-            "invert": False,
-        }
-        return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+            return _byte_level(use_regex=True)
+        return _split_then_byte_level(self.oniguruma)
+
+
+def _byte_level(use_regex: bool) -> dict[str, Any]:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def _split_then_byte_level(expression: str) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
 
 
 def blocks(pattern: Pattern, text: str, block_characters: int = 1 << 16) -> Iterator[str]:
@@ -134,7 +135,7 @@ def blocks(pattern: Pattern, text: str, block_characters: int = 1 << 16) -> Iter
     nothing is known, and the text is one block.
     """
     start = 0
-    while pattern.name in ("gpt2", "gpt4") and len(text) - start > block_characters:
+    while pattern.is_classic and len(text) - start > block_characters:
         cut = SAFE_CUT.search(text, start + block_characters)
         if cut is None:
             break
@@ -184,7 +185,7 @@ def from_pre_tokenizer(section: Any) -> Pattern | None:
             return None
         return GPT2 if section.get("use_regex", True) else NONE
     for pattern in (GPT2, GPT4):
-        if section == Pattern("known", "", "", pattern.oniguruma).pre_tokenizer():
+        if section == _split_then_byte_level(pattern.oniguruma):
             return pattern
     try:
         expression = section["pretokenizers"][0]["pattern"]["Regex"]

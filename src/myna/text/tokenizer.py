@@ -2,35 +2,27 @@
 
 import builtins
 import functools
-from collections.abc import Collection, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from myna.errors import TextError, TokenizerError
+from myna.errors import TokenizerError
 from myna.files import sha256_bytes, write_atomic
-from myna.text import gpt2, patterns
+from myna.text import exchange, gpt2, patterns
+from myna.text.characters import check_text
 from myna.text.engines import RankModel
-from myna.text.gpt2 import END_OF_TEXT
+from myna.text.model import Model
+from myna.text.ranks import save_ranks
 from myna.text.stream import ContextStreamDecoder, StreamDecoder
-from myna.text.vocabulary import Vocabulary, find_end_of_text
+from myna.text.tokenizer_json import config_json
+from myna.text.training import learn
+from myna.text.vocabulary import END_OF_TEXT, Vocabulary, find_end_of_text
 
 # `join` keeps a record of 80 bytes per item; many at once would need more memory than the text.
 JOIN_IDS = 1 << 16
-
-
-class Model(Protocol):
-    """What turns text into ids for a Tokenizer: a rank table of ours, or another library."""
-
-    special_tokens: dict[str, int]
-    is_context_free: bool  # whether the bytes of an id depend on no other id
-
-    def token_table(self) -> list[bytes | None]: ...
-    def to_json(self) -> bytes: ...
-    def encode(self, text: str) -> list[int]: ...
-    def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class Tokenizer:
@@ -83,8 +75,6 @@ class Tokenizer:
             TokenizerError: vocab_size is under 257, or the texts hold fewer merges than it asks for.
             TextError: a lone surrogate.
         """
-        from myna.text.training import learn
-
         learned = learn(texts, vocab_size, patterns.named(pattern), workers)
         return cls(RankModel(learned.vocabulary), f"{patterns.named(pattern).name}-{vocab_size}")
 
@@ -92,22 +82,20 @@ class Tokenizer:
     def load(cls, path: str | Path) -> "Tokenizer":
         """Reads a tokenizer from a file or directory.
 
-        A directory holds a tokenizer.json, or vocab.bpe and encoder.json (vocab.json and merges.txt), or a
-        tokenizer.model; a file is one of these, or a `.tiktoken` rank file.
+        A directory holds a tokenizer.json, or vocab.bpe and encoder.json (merges.txt and vocab.json), or a
+        tokenizer.model, or one rank file; a file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file.
 
         Raises:
             TokenizerError: there is none, or it can't be read exactly.
         """
-        from myna.text.exchange import load
-
-        return load(Path(path))
+        model = exchange.load(Path(path))
+        place = Path(path).resolve()
+        return cls(model, place.stem if place.is_file() else place.name)
 
     @classmethod
     def from_json(cls, data: builtins.bytes, name: str = "tokenizer.json") -> "Tokenizer":
         """The tokenizer in the bytes of a Hugging Face tokenizer.json."""
-        from myna.text.exchange import read_json
-
-        return cls(read_json(data, name), name)
+        return cls(exchange.read_json(data, name), name)
 
     @classmethod
     def open(cls, spec: str) -> "Tokenizer":
@@ -197,9 +185,7 @@ class Tokenizer:
                 ids += self.model.encode(part)
         return ids
 
-    def _special_split(self, allowed: Collection[str]) -> Any:
-        import re
-
+    def _special_split(self, allowed: Collection[str]) -> Callable[[str], list[str]]:
         if isinstance(allowed, str):
             raise TokenizerError(f"allowed_special takes a set of names: {{{allowed!r}}}")
         for name in allowed:
@@ -249,7 +235,7 @@ class Tokenizer:
         Raises:
             TokenizerError: an id is outside the vocabulary.
         """
-        if not self.model.is_context_free:
+        if self.model.decode is not None:
             return self.decode(ids).encode("utf-8")
         ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         if self._all_bytes and ids and min(ids) >= 0 and max(ids) < self.n_vocab:
@@ -263,7 +249,7 @@ class Tokenizer:
         Raises:
             TokenizerError: an id is outside the vocabulary.
         """
-        if self.model.is_context_free:
+        if self.model.decode is None:
             return self.decode_bytes(ids).decode("utf-8", errors="replace")
         ids = list(ids)
         for i in ids:
@@ -272,11 +258,9 @@ class Tokenizer:
 
     def stream_decoder(self) -> StreamDecoder | ContextStreamDecoder:
         """For ids that come one by one: `feed` them, then `finish`."""
-        return (
-            StreamDecoder(self.decode_bytes)
-            if self.model.is_context_free
-            else ContextStreamDecoder(self.decode)
-        )
+        if self.model.decode is None:
+            return StreamDecoder(self.decode_bytes)
+        return ContextStreamDecoder(self.decode)
 
     # -- files
 
@@ -302,8 +286,6 @@ class Tokenizer:
         Raises:
             OutputError: it can't be written.
         """
-        from myna.text.exchange import config_json, save_ranks
-
         if str(path).endswith(".tiktoken"):
             save_ranks(self.vocabulary, Path(path))
             return
@@ -315,20 +297,3 @@ class Tokenizer:
 @functools.cache
 def _gpt2_model() -> RankModel:
     return RankModel(gpt2.vocabulary())
-
-
-def check_text(text: str) -> None:
-    """Refuses text that is no Unicode text.
-
-    Raises:
-        TextError: a lone surrogate.
-    """
-    if text.isascii():
-        return
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TextError(
-            f"character {error.start:,} of the text is a lone surrogate (U+{ord(text[error.start]):04X}), which is no "
-            "character; read the text as UTF-8 with errors='replace', or remove it"
-        ) from None

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from myna.errors import TokenizerError
 from myna.text import bpe, merging
 from myna.text.counting import count_pretokens
-from myna.text.gpt2 import END_OF_TEXT
 from myna.text.patterns import Pattern
-from myna.text.vocabulary import Vocabulary
+from myna.text.vocabulary import END_OF_TEXT, Vocabulary
 
 SMALLEST = 257  # the bytes and the end of text
 

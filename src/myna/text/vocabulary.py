@@ -9,11 +9,12 @@ from myna.text import bpe
 from myna.text.patterns import Pattern
 
 Merge = tuple[bytes, bytes]
+END_OF_TEXT = "<|endoftext|>"
 
 # Names under which vocabularies keep the token that ends a text, the likeliest first. A tokenizer.json doesn't say
 # which of its special tokens that is, and the same file must always give the same answer.
 END_OF_TEXT_NAMES = (
-    "<|endoftext|>",
+    END_OF_TEXT,
     "<|end_of_text|>",
     "</s>",
     "<eos>",
@@ -28,6 +29,18 @@ def find_end_of_text(names: Iterable[str]) -> str | None:
     """The special token that ends a text, by its name."""
     present = set(names)
     return next((name for name in END_OF_TEXT_NAMES if name in present), None)
+
+
+def tokens_by_id(by_id: Mapping[int, bytes]) -> tuple[bytes | None, ...]:
+    """The bytes of each id from 0 on; None for an id that has no token.
+
+    Raises:
+        TokenizerError: there is no token, or ids so large and few are in no vocabulary.
+    """
+    last = max(by_id, default=0)
+    if not by_id or last > 16 * len(by_id) + 1024:
+        raise TokenizerError(f"{len(by_id):,} tokens with ids up to {last:,} are no vocabulary")
+    return tuple(by_id.get(i) for i in range(last + 1))
 
 
 @dataclass(frozen=True)

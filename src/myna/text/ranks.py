@@ -1,0 +1,115 @@
+"""Rank files, tiktoken's format (`.tiktoken`): a line per token, its bytes in base64 and its rank, which is its id.
+
+They leave out the pattern and the special tokens. We write those into a small JSON file beside them; those of the files
+that OpenAI publishes are known here.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from myna.errors import TokenizerError
+from myna.files import json_bytes, write_atomic
+from myna.text import patterns
+from myna.text.vocabulary import Vocabulary, tokens_by_id
+
+# What the published rank files leave to the code that reads them.
+# Source: https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py
+PUBLISHED_RANKS: dict[str, tuple[str, dict[str, int]]] = {
+    "r50k_base": ("gpt2", {"<|endoftext|>": 50256}),
+    "p50k_base": ("gpt2", {"<|endoftext|>": 50256}),
+    "cl100k_base": (
+        "gpt4",
+        {
+            "<|endoftext|>": 100257,
+            "<|fim_prefix|>": 100258,
+            "<|fim_middle|>": 100259,
+            "<|fim_suffix|>": 100260,
+            "<|endofprompt|>": 100276,
+        },
+    ),
+}
+
+
+def rank_file(ranks: Mapping[bytes, int]) -> bytes:
+    """The bytes of a rank file, its lines in the order of ranks."""
+    by_rank = sorted(ranks.items(), key=lambda item: item[1])
+    return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in by_rank)
+
+
+def read_ranks(data: bytes, name: str) -> tuple[bytes | None, ...]:
+    """The tokens of a rank file by rank; None for a rank that no line has.
+
+    Raises:
+        TokenizerError: a line is not base64 and a rank, a rank is there twice, or the ranks are far too sparse.
+    """
+    by_rank: dict[int, bytes] = {}
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            spelled, digits = line.split()
+            token, rank = base64.b64decode(spelled, validate=True), int(digits)
+            if rank < 0:
+                raise ValueError
+        except ValueError:
+            raise TokenizerError(f"{name}, line {number:,}: expected a base64 token and its rank") from None
+        if rank in by_rank:
+            raise TokenizerError(f"{name}, line {number:,}: the rank {rank} is there twice")
+        by_rank[rank] = token
+    try:
+        return tokens_by_id(by_rank)
+    except TokenizerError as error:
+        raise TokenizerError(f"{name} is no rank file: {error}") from None
+
+
+def from_ranks(data: bytes, pattern: str, special_tokens: Mapping[str, int], name: str) -> Vocabulary:
+    """The vocabulary of a rank file and what such a file leaves out.
+
+    Raises:
+        TokenizerError: the file is not one, lacks a byte, or its ranks collide with each other or a special token.
+    """
+    tokens = read_ranks(data, name)
+    try:
+        return Vocabulary(patterns.named(pattern), tokens, dict(special_tokens))
+    except TokenizerError as error:
+        raise TokenizerError(f"{name}: {error}") from None
+
+
+def load_ranks(path: Path) -> Vocabulary:
+    """The vocabulary of a rank file, with the pattern and special tokens from the file beside it, or as published.
+
+    Raises:
+        TokenizerError: it is damaged, or nothing says its pattern.
+        OSError: it can't be read.
+    """
+    beside = path.with_name(path.name + ".json")
+    name = path.name.removesuffix(".tiktoken")
+    if beside.is_file():
+        try:
+            content = json.loads(beside.read_bytes())
+            pattern, specials = content["pattern"], dict(content["special_tokens"])
+            if not isinstance(pattern, str) or not all(type(i) is int for i in specials.values()):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            raise TokenizerError(f"{beside} is damaged: expected pattern and special_tokens") from None
+    elif name in PUBLISHED_RANKS:
+        pattern, specials = PUBLISHED_RANKS[name]
+    else:
+        raise TokenizerError(
+            f"{path} holds ranks but no pattern; say which in {beside.name}, as in "
+            '{"pattern": "gpt4", "special_tokens": {"<|endoftext|>": 100257}}'
+        )
+    return from_ranks(path.read_bytes(), pattern, specials, str(path))
+
+
+def save_ranks(vocabulary: Vocabulary, path: Path) -> None:
+    """Writes a rank file, and beside it the JSON file with its pattern and special tokens."""
+    pattern = vocabulary.pattern
+    beside = {
+        "pattern": pattern.python if pattern.name == "own" else pattern.name,
+        "special_tokens": dict(vocabulary.special_tokens),
+    }
+    write_atomic(path, rank_file(vocabulary.ranks))
+    write_atomic(path.with_name(path.name + ".json"), json_bytes(beside))
