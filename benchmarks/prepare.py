@@ -3,7 +3,7 @@
 The usual way is a multiprocessing pool over documents, tiktoken, and NumPy shards. The text is what lies on this
 machine (sources, headers, documentation), each file once. Both must give the same ids.
 
-    python benchmarks/prepare.py [--megabytes 240] [--workers 2]
+    python benchmarks/prepare.py [--megabytes 480] [--workers 2]
 """
 
 import argparse
@@ -157,7 +157,7 @@ def stream(folder: Path) -> np.ndarray:
 def main() -> None:
     """Runs both, twice in turn, and prints a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--megabytes", type=int, default=240)
+    parser.add_argument("--megabytes", type=int, default=480)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--usual", nargs=2, type=Path, help=argparse.SUPPRESS)
