@@ -8,6 +8,7 @@ and renames. Then the parent looks for the newest sound checkpoint, loads it, an
 """
 
 import collections
+import contextlib
 import json
 import os
 import shutil
@@ -96,7 +97,8 @@ class Disk:
         for descriptor in self.contents.values():
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         for _, _, back in reversed(self.names):
-            back()
+            with contextlib.suppress(FileNotFoundError):  # it has been removed since
+                back()
 
 
 def weights(step):
@@ -142,9 +144,13 @@ def one_life(folder, end_at, power):
     child = os.fork()
     if child == 0:
         os.close(report)
-        disk = Disk(end_at, power)
-        save(folder, 3)
-        os._exit(0 if disk.real["write"](answer, json.dumps(disk.seen).encode()) else 1)
+        try:
+            disk = Disk(end_at, power)
+            save(folder, 3)
+            disk.real["write"](answer, json.dumps(disk.seen).encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
     os.close(answer)
     with os.fdopen(report, "rb") as file:
         seen = file.read()
