@@ -108,7 +108,12 @@ def load_train_state(path: Path, model: GPT) -> tuple[dict[str, dict[str, Tensor
         kinds.setdefault(kind, {})[rest] = array
     where = str(path / TRAIN_TENSORS)
     tensors = {kind: from_hugging_face(arrays, model.config, where) for kind, arrays in kinds.items()}
-    return tensors, json.loads((path / TRAIN_STATE).read_text("utf-8"))
+    try:
+        return tensors, json.loads((path / TRAIN_STATE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path / TRAIN_STATE} cannot be read: {error}; use another checkpoint"
+        ) from error
 
 
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
