@@ -45,11 +45,13 @@ class Workers:
             "folder": str(folder),
         }
         self._threads = ThreadPoolExecutor(max(count, 1), thread_name_prefix="prepare")
+        self._processes = [start_worker() for _ in range(count)]
+        # A process and what it must be told before its next piece: at first the tokenizer, in the thread that hands it
+        # its piece, since a process reads only when it has started.
+        self._idle: queue.SimpleQueue[tuple[subprocess.Popen[bytes], bytes]] = queue.SimpleQueue()
         pickled = pickle.dumps(tokenizer) if count else b""
-        self._processes = [start_worker(pickled) for _ in range(count)]
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         for process in self._processes:
-            self._idle.put(process)
+            self._idle.put((process, pickled))
 
     def submit(self, piece: Piece) -> "Future[dict[str, Any]]":
         """A future for the piece's record. It raises what `encode_piece` does, and OutputError if the process died."""
@@ -62,17 +64,18 @@ class Workers:
         )
 
     def _remote(self, piece: Piece) -> dict[str, Any]:
-        process = self._idle.get()
+        process, greeting = self._idle.get()
         try:
             assert process.stdin is not None
             assert process.stdout is not None
+            process.stdin.write(greeting)
             process.stdin.write(json.dumps(self._call | {"piece": piece_to_json(piece)}).encode() + b"\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except (BrokenPipeError, ValueError):
             answer = b""
         finally:
-            self._idle.put(process)
+            self._idle.put((process, b""))
         if not answer:
             raise OutputError(
                 f"a worker process ended (code {process.wait()}) while it encoded {piece.segments[0].name}; if memory "
@@ -111,22 +114,18 @@ class Workers:
         self.close()
 
 
-def start_worker(tokenizer: bytes) -> "subprocess.Popen[bytes]":
-    """Starts a worker process with its pickled tokenizer. It ends when its stdin is closed: when this process dies."""
+def start_worker() -> "subprocess.Popen[bytes]":
+    """Starts a worker process, which waits for its tokenizer. It ends when its stdin is closed: when this one dies."""
     root = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "RAYON_NUM_THREADS": "1",  # one process a core already
         "OMP_NUM_THREADS": "1",
     }
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-P", "-m", "myna.data.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
         process_group=0,  # Ctrl-C is for the parent, which decides
     )
-    assert process.stdin is not None
-    process.stdin.write(tokenizer)
-    process.stdin.flush()
-    return process

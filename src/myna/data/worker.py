@@ -50,9 +50,11 @@ def main() -> None:
     """Reads the tokenizer, then a call a line, until stdin ends."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    tokenizer: Tokenizer = pickle.load(
-        sys.stdin.buffer
-    )  # from our own parent, and five times as fast as its JSON
+    try:
+        # From our own parent, and five times as fast as its JSON.
+        tokenizer: Tokenizer = pickle.load(sys.stdin.buffer)
+    except EOFError:  # the parent was done, or gone, before there was anything to do
+        return
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
