@@ -45,12 +45,12 @@ def main(args: Sequence[str]) -> None:
         description=f"{cleandoc(TrainCall.__doc__ or '')}\n\nRecipes: {', '.join(RECIPES)}.",
     )
     from myna.train.ranks import process_environment, start_ranks
-    from myna.train.watch import watching
+    from myna.train.watch import Watch
 
     environ = process_environment()
     with (
         start_ranks(environ, call.device, call.timeout_s) as ranks,
-        watching(ranks, environ, call.timeout_s) as watch,
+        Watch(ranks, call.timeout_s) as watch,
     ):
         say: Say = (lambda text: print(text, flush=True)) if ranks.is_main else (lambda text: None)
         train(call, ranks, watch, say)

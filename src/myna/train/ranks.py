@@ -4,16 +4,18 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from myna import errors
 from myna.errors import DeviceError, MynaError, RankError
+from myna.train.links import Links, meet
 from myna.train.recipe import PrecisionName
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -26,6 +28,7 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    links: Links = field(default=Links(""), compare=False, repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -115,10 +118,18 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
         return
     if where.type == "mps":
         raise DeviceError("--device mps works on one process alone; use --device cpu with torchrun")
+    timeout = timedelta(seconds=timeout_s)
     try:
+        store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+        links = meet(
+            store, rank=rank, world_size=world_size, host=environ["MASTER_ADDR"], timeout_s=timeout_s
+        )
         dist.init_process_group(
             "nccl" if where.type == "cuda" else "gloo",
-            timeout=timedelta(seconds=timeout_s),
+            store=dist.PrefixStore(links.attempt, store),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=world_size,
+            timeout=timeout,
             device_id=where if where.type == "cuda" else None,
         )
     except (RuntimeError, ValueError) as error:
@@ -128,7 +139,7 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
             "start it with torchrun, and see that MASTER_ADDR and MASTER_PORT can be reached"
         ) from error
     try:
-        yield Ranks(rank, world_size, where)
+        yield Ranks(rank, world_size, where, links)
     except RankError:
         raise  # a group with a lost rank can't be taken down in order: it would wait for it
     except BaseException:

@@ -7,40 +7,39 @@ tells the others, and each ends with one line that names the rank, even where it
 """
 
 import contextlib
-import hmac
-import json
 import os
-import secrets
 import select
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import torch.distributed as dist
 
-from myna.errors import DeviceError, RankError, Stopped
+from myna.errors import RankError, Stopped
 from myna.train.ranks import Ranks
 
 BEAT_S = 1.0
 GRACE_S = 1.5  # for the main thread to end by itself, once the watch knows
 LAST_WORK_S = 20.0  # for a checkpoint that is being written
-HELLO_BYTES = 64
 
 
 class Watch:
-    """The watch of one rank: a context around all work that the ranks do together.
+    """The watch of one rank: a context around all work that the ranks do together; alone, it does nothing.
+
+    Raises, at its end:
+        RankError: a collective failed, because another rank was lost.
 
     Args:
-        links: the other ranks this one is connected with: all of them on rank 0, rank 0 elsewhere.
         timeout_s: silence after which a rank counts as hung.
     """
 
-    def __init__(self, ranks: Ranks, links: Mapping[int, socket.socket], timeout_s: float):
-        self.ranks, self.links, self.timeout_s = ranks, dict(links), timeout_s
+    def __init__(self, ranks: Ranks, timeout_s: float):
+        self.ranks, self.timeout_s = ranks, timeout_s
+        self.links = dict(ranks.links.by_rank)
         self.beat_s = min(BEAT_S, timeout_s / 5)
         self.last_work: Callable[[float], None] = lambda seconds: None
         self.verdict: str | None = None
@@ -156,65 +155,3 @@ def _of_a_collective(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(
         word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset")
     )
-
-
-@contextlib.contextmanager
-def watching(ranks: Ranks, environ: Mapping[str, str], timeout_s: float) -> Iterator[Watch]:
-    """Connects the ranks for as long as the block lasts; alone, does nothing.
-
-    Args:
-        environ: MASTER_ADDR is the machine of rank 0.
-    Raises:
-        DeviceError: no connection. RankError: another rank was lost while the block ran.
-    """
-    if ranks.world_size == 1:
-        links: dict[int, socket.socket] = {}
-    elif ranks.is_main:
-        links = _accept(ranks, timeout_s)
-    else:
-        links = {0: _connect(ranks, environ.get("MASTER_ADDR", "localhost"), timeout_s)}
-    ranks.barrier()
-    with Watch(ranks, links, timeout_s) as watch:
-        yield watch
-
-
-def _accept(ranks: Ranks, timeout_s: float) -> dict[int, socket.socket]:
-    token = secrets.token_hex(16)
-    both = socket.has_dualstack_ipv6()
-    links: dict[int, socket.socket] = {}
-    family = socket.AF_INET6 if both else socket.AF_INET
-    with socket.create_server(
-        ("", 0), family=family, dualstack_ipv6=both, backlog=ranks.world_size
-    ) as server:
-        ranks.from_main(json.dumps([server.getsockname()[1], token]))
-        server.settimeout(timeout_s)
-        while len(links) < ranks.world_size - 1:
-            try:
-                link, _ = server.accept()
-                link.settimeout(5.0)
-                said, _, rank = link.recv(HELLO_BYTES, socket.MSG_WAITALL).decode("ascii").partition(" ")
-                if not hmac.compare_digest(said, token):
-                    raise ValueError("not one of ours")
-                links[int(rank)] = link
-            except TimeoutError as error:
-                raise DeviceError(
-                    f"{ranks.world_size - 1 - len(links)} ranks did not connect to rank 0 within {timeout_s:g} s; "
-                    "see that the machines may open connections to each other"
-                ) from error
-            except ValueError:
-                link.close()
-    return links
-
-
-def _connect(ranks: Ranks, host: str, timeout_s: float) -> socket.socket:
-    port, token = json.loads(ranks.from_main(""))
-    try:
-        link = socket.create_connection((host, port), timeout=timeout_s)
-    except OSError as error:
-        raise DeviceError(
-            f"rank {ranks.rank} cannot reach rank 0 at {host}, port {port}: {error}; "
-            "see that the machines may open connections to each other"
-        ) from error
-    link.settimeout(5.0)
-    link.sendall(f"{token} {ranks.rank}".ljust(HELLO_BYTES).encode("ascii"))
-    return link
