@@ -59,6 +59,7 @@ def main(args: Sequence[str]) -> None:
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The route: data, model, step, loop, report."""
     from myna.data.batches import TrainStream
+    from myna.train.allocator import keep_freed_memory
     from myna.train.loop import Training, compile_or_say_why
     from myna.train.ranks import apply_precision, resolve_precision
     from myna.train.saver import Retention, Saver
@@ -70,6 +71,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     recipe = call.settings
     precision = resolve_precision(recipe.precision, ranks.device)
     apply_precision(precision)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     dataset, tokenizer = open_data(call, recipe, ranks, say)
     stream = TrainStream(dataset.train, recipe.sequence_length, recipe.seed)
     retention = Retention(call.keep_last, call.keep_every)

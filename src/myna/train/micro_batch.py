@@ -8,8 +8,8 @@ from myna.errors import DeviceError, UsageError
 from myna.train.ranks import Ranks
 from myna.train.recipe import Recipe
 
-# On a CPU, more tokens at once than this made no step faster here, and cost memory (see docs/log.md).
-CPU_TOKENS = 8192
+# On a CPU, more tokens at once than this made steps slower, since activations fall out of the cache (docs/log.md).
+CPU_TOKENS = 2048
 
 
 def divisors(n: int) -> list[int]:
