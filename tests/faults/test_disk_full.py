@@ -16,7 +16,10 @@ def small_disk(tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1600k", "tmpfs", place], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1600k", "tmpfs", place],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip(f"mounting a tmpfs is not allowed here: {mounted.stderr.strip()}")
@@ -26,7 +29,19 @@ def small_disk(tmp_path):
 
 def train(args, out):
     return subprocess.run(
-        [sys.executable, "-m", "myna", "train", *args, "--steps", "60", "--checkpoint-every", "10", "--out", out],
+        [
+            sys.executable,
+            "-m",
+            "myna",
+            "train",
+            *args,
+            "--steps",
+            "60",
+            "--checkpoint-every",
+            "10",
+            "--out",
+            out,
+        ],
         capture_output=True,
         text=True,
         check=False,

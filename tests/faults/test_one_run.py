@@ -38,7 +38,11 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(small_run, 
 
 
 def test_the_lock_is_the_processes_own(tmp_path):
-    with Run(tmp_path).locked(), pytest.raises(OutputError, match=f"process {os.getpid()} on"), Run(tmp_path).locked():
+    with (
+        Run(tmp_path).locked(),
+        pytest.raises(OutputError, match=f"process {os.getpid()} on"),
+        Run(tmp_path).locked(),
+    ):
         pass
     with Run(tmp_path).locked():
         pass

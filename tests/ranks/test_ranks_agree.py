@@ -1,70 +1,86 @@
-"""Several processes train what one would."""
+"""Several processes train what one would, copied or sharded, and go on with each other's checkpoints."""
 
-import subprocess
-import sys
+import json
+import shutil
 
 import pytest
 
 from myna.run import Run
 
 
-def torchrun(ranks, args, env):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(ranks),
-        "-m",
-        "myna",
-        "train",
-    ]
-    return subprocess.run([*command, *args], env=env, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def args(small_run):
+    """Micro-batches that 1, 2 and 4 ranks divide; no dropout, which differs by rank."""
+    more = "--dropout 0 --micro-batch 2 --checkpoint-every 10 --eval-every 10 --steps 20 --timeout-s 60"
+    return [*small_run, *more.split()]
+
+
+@pytest.fixture
+def trained(launch, args, tmp_path):
+    """Trains to step 20 with so many ranks; a folder that holds step 10 is gone on with."""
+
+    def train(name, ranks, *more):
+        run = launch([*args, *more], tmp_path / name, ranks=ranks)
+        assert run.wait(240) == 0, run.said()
+        return run
+
+    return train
 
 
 def losses(out, key="train_loss"):
     return [r[key] for r in Run(out).metrics() if key in r]
 
 
-@pytest.mark.parametrize("ranks", [2])
-def test_ranks_see_the_batches_of_one(small_run, tmp_path, child_environment, ranks):
-    """Same global batches, so the same losses, validation included; saved by two, finished by one."""
-    args = [
-        *small_run,
-        "--dropout",
-        "0",
-        "--micro-batch",
-        "2",
-        "--checkpoint-every",
-        "10",
-        "--eval-every",
-        "10",
-    ]
-    alone = subprocess.run(
-        [sys.executable, "-m", "myna", "train", *args, "--steps", "20", "--out", tmp_path / "one"],
-        env=child_environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert alone.returncode == 0, alone.stderr
-    together = torchrun(ranks, [*args, "--steps", "20", "--out", str(tmp_path / "many")], child_environment)
-    assert together.returncode == 0, together.stderr
-    assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
-    assert losses(tmp_path / "many", "val_loss") == pytest.approx(
-        losses(tmp_path / "one", "val_loss"), abs=1e-5
-    )
-
-    (tmp_path / "many" / "checkpoints" / "step_00000020").rename(tmp_path / "away")
-    again = subprocess.run(
-        [sys.executable, "-m", "myna", "train", *args, "--steps", "20", "--out", tmp_path / "many"],
-        env=child_environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    assert "resuming after step 10" in again.stdout
-    assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+def half(source, target):
+    """A run as it was at step 10."""
+    shutil.copytree(source, target)
+    shutil.rmtree(target / "checkpoints" / "step_00000020")
+    lines = (target / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (target / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= 10))
 
 
-def test_a_batch_the_ranks_do_not_divide_is_refused(small_run, tmp_path, child_environment):
-    result = torchrun(3, [*small_run, "--steps", "1", "--out", str(tmp_path / "run")], child_environment)
-    assert result.returncode != 0
-    assert "does not divide among 3 ranks" in result.stderr
+def agree(run, reference):
+    for key, count in (("train_loss", 20), ("val_loss", 3)):
+        assert len(losses(run.out, key)) == count
+        assert losses(run.out, key) == pytest.approx(losses(reference.out, key), abs=1e-5)
+
+
+def test_two_ranks_see_the_batches_of_one_and_one_goes_on_with_theirs(trained, tmp_path):
+    one, two = trained("one", 1), trained("two", 2)
+    agree(two, one)
+    half(two.out, tmp_path / "again")
+    again = trained("again", 1)
+    assert "resuming after step 10" in again.said()
+    assert "ranks: 2 before, 1 now; the batches are the same" in again.said()
+    agree(again, one)
+
+
+@pytest.mark.slow
+def test_four_ranks_and_from_two_to_four(trained, tmp_path):
+    one, two, four = trained("one", 1), trained("two", 2), trained("four", 4)
+    agree(four, one)
+    half(two.out, tmp_path / "again")
+    again = trained("again", 4)
+    assert "ranks: 2 before, 4 now" in again.said()
+    agree(again, one)
+
+
+def test_sharded_and_copied_go_on_with_each_others_checkpoints(trained, tmp_path):
+    """FSDP2 with recomputed activations against DDP."""
+    copied = trained("copied", 2)
+    sharded = trained("sharded", 2, "--shard", "fsdp", "--activation-checkpointing", "--sample-every", "20")
+    agree(sharded, copied)
+    assert [s["step"] for s in Run(sharded.out).samples()] == [0, 20]
+    half(copied.out, tmp_path / "copied-sharded")
+    half(sharded.out, tmp_path / "sharded-copied")
+    for name, more in (("copied-sharded", ["--shard", "fsdp"]), ("sharded-copied", [])):
+        again = trained(name, 2, *more)
+        assert "resuming after step 10" in again.said()
+        agree(again, copied)
+
+
+def test_a_batch_the_ranks_do_not_divide_is_refused(launch, small_run, tmp_path):
+    run = launch([*small_run, "--steps", "1"], tmp_path / "run", ranks=3)
+    assert run.wait() != 0
+    assert "does not divide among 3 ranks" in run.said()
     assert not (tmp_path / "run").exists()
