@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import signal
@@ -7,10 +8,12 @@ import pytest
 import torch
 
 from myna.commands import train as command
-from myna.errors import DataError, DivergedError, OutputError, Stopped, UsageError
+from myna.errors import DataError, DeviceError, DivergedError, OutputError, Stopped, UsageError
 from myna.files import sha256_file
+from myna.model import gpt2
+from myna.model.checkpoint import verify
 from myna.run import Run
-from myna.train import loop, step
+from myna.train import loop, spike, step
 
 
 def train(args, out, steps, *more):
@@ -168,6 +171,10 @@ def test_what_is_not_finite_stops_the_run_and_saves_nothing(small_run, tmp_path,
         (["--learning-rate", "0.5"], UsageError, "--learning-rate was 0.001, now 0.5"),
         (["--resume", "never"], OutputError, "holds a run already"),
         (["--tokenizer", "gpt2"], UsageError, "--tokenizer was 'bytes', now 'gpt2'"),
+        (["--n-layer", "3", "--override"], UsageError, "--n-layer was 2, now 3.*--n-layer cannot change"),
+        (["--keep-every", "5"], UsageError, "give --keep-last too"),
+        (["--timeout-s", "0"], UsageError, "--timeout-s is 0"),
+        (["--keep-last", "-1"], UsageError, "--keep-last is -1"),
     ],
 )
 def test_a_resume_that_would_not_be_one_is_refused(small_run, tmp_path, more, error, says):
@@ -176,15 +183,117 @@ def test_a_resume_that_would_not_be_one_is_refused(small_run, tmp_path, more, er
         train(small_run, tmp_path / "run", 1, *more)
 
 
-def test_other_data_is_refused_on_resume(small_run, tmp_path, small_dataset):
+def test_other_data_is_refused_on_resume(small_run, tmp_path, capsys):
     from myna import Tokenizer
     from myna.data.prepare import prepare
 
     train(small_run, tmp_path / "run", 2, "--checkpoint-every", 1)
     (tmp_path / "other.txt").write_text("another text\n" * 500)
     prepare([str(tmp_path / "other.txt")], tmp_path / "other", Tokenizer.bytes(), workers=1)
-    with pytest.raises(UsageError, match="other data"):
+    (tmp_path / "run" / "checkpoints" / "step_00000002").rename(tmp_path / "away")
+    with pytest.raises(UsageError, match=r"other data.*or go on with --override"):
         train(small_run, tmp_path / "run", 2, "--data", tmp_path / "other")
+    run = train(small_run, tmp_path / "run", 2, "--data", tmp_path / "other", "--override")
+    assert "going on with other data" in capsys.readouterr().out
+    assert (run.checkpoints / "step_00000002").exists()
+
+
+def test_a_changed_recipe_goes_on_with_override_and_is_recorded(small_run, tmp_path, capsys):
+    train(small_run, tmp_path / "run", 2)
+    run = train(small_run, tmp_path / "run", 4, "--override", "--batch-tokens", 512)
+    said = capsys.readouterr().out
+    assert "going on with a changed recipe: --steps was 2, now 4; --batch-tokens was 256, now 512" in said
+    assert "resuming after step 2" in said
+    assert run.recipe()["batch_tokens"] == 512
+    assert [r["tokens"] for r in run.metrics() if "train_loss" in r] == [256, 512, 1024, 1536]
+
+
+def test_retention_on_the_way(small_run, tmp_path):
+    run = train(small_run, tmp_path / "run", 9, "--checkpoint-every", 1, "--keep-last", 2, "--keep-every", 4)
+    assert [p.name for p in sorted(run.checkpoints.iterdir())] == [f"step_{n:08d}" for n in (4, 8, 9)]
+
+
+def test_what_a_killed_process_left_is_swept_away(small_run, tmp_path):
+    left = tmp_path / "run" / "checkpoints" / ".step_00000003.99999.tmp"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    train(small_run, tmp_path / "run", 1)
+    assert not left.exists()
+
+
+def test_several_epochs_are_told_and_go_on(small_run, tmp_path, capsys):
+    train(small_run, tmp_path / "run", 1, "--batch-tokens", 64 * 1024, "--micro-batch", 256)
+    said = capsys.readouterr().out
+    assert "1.23 epochs in 1 steps" in said
+    assert "the data will be gone through 1.2 times, in another order each time" in said
+
+
+def test_recomputing_activations_changes_no_bit(small_run, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(gpt2, "checkpoint", lambda *a, **k: calls.append(1) or recompute(*a, **k))
+    recompute = torch.utils.checkpoint.checkpoint
+    plain = train(small_run, tmp_path / "plain", 3)
+    assert not calls
+    again = train(small_run, tmp_path / "again", 3, "--activation-checkpointing")
+    assert len(calls) == 3 * 2 * 2  # steps, micro-batches, layers
+    assert weights_hash(plain, 3) == weights_hash(again, 3)
+
+
+def test_a_spike_stops_before_the_update_and_saves_nothing(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(spike, "WINDOW_STEPS", 4)
+    original = step.Stepper.backward
+
+    def jumpy(self, batch, scale):
+        return original(self, batch, scale) * (2.0 if jumping[0] == 8 else 1.0)
+
+    seed_step, jumping = step.Stepper.seed_step, [0]
+
+    def noted(self, number):
+        jumping[0] = number + 1
+        seed_step(self, number)
+
+    monkeypatch.setattr(step.Stepper, "backward", jumpy)
+    monkeypatch.setattr(step.Stepper, "seed_step", noted)
+    with pytest.raises(DivergedError, match=r"step 8: the loss .* spikes"):
+        train(small_run, tmp_path / "run", 9, "--checkpoint-every", 1, "--on-spike", "stop")
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())[-1] == "step_00000007"
+    run = train(small_run, tmp_path / "run", 9, "--checkpoint-every", 1)
+    state = json.loads((run.checkpoints / "step_00000009" / "train_state.json").read_text())
+    assert state["spikes"]["steps"] == 9
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "says"),
+    [
+        (4, r"step 2: out of memory; lower --micro-batch \(it is 4\)"),
+        (1, r"--shard fsdp, or a lower --sequence"),
+    ],
+)
+def test_out_of_memory_names_the_flag_and_leaves_the_checkpoint(
+    small_run, tmp_path, monkeypatch, micro_batch, says
+):
+    original = step.Stepper.step
+
+    def hungry(self, number, *args, **options):
+        if number == 1:
+            torch.empty(1 << 60, dtype=torch.uint8)  # what the allocator itself says
+        return original(self, number, *args, **options)
+
+    monkeypatch.setattr(step.Stepper, "step", hungry)
+    with pytest.raises(DeviceError, match=says):
+        train(small_run, tmp_path / "run", 3, "--checkpoint-every", 1, "--micro-batch", micro_batch)
+    verify(tmp_path / "run" / "checkpoints" / "step_00000001")
+
+
+def test_the_collector_rests_during_steps_and_works_again_after(small_run, tmp_path, monkeypatch):
+    enabled, original = [], step.Stepper.step
+    monkeypatch.setattr(
+        step.Stepper, "step", lambda *a, **k: enabled.append(gc.isenabled()) or original(*a, **k)
+    )
+    train(small_run, tmp_path / "run", 2)
+    assert enabled == [False, False]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize(

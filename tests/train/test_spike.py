@@ -31,7 +31,9 @@ def test_a_jump_is_named_or_stops():
     assert line.startswith("step 301: the loss 3.5000 spikes above 3.1")
     rule = SpikeRule("stop", said.append)
     quiet(rule)
-    with pytest.raises(DivergedError, match=r"step 301: the loss 3\.5000 spikes above .* nothing was updated"):
+    with pytest.raises(
+        DivergedError, match=r"step 301: the loss 3\.5000 spikes above .* nothing was updated"
+    ):
         rule.see(301, 3.5)
 
 
