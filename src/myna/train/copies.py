@@ -106,7 +106,9 @@ class Copier:
                 self._put(path)
                 return None
             except Exception as error:  # each store raises its own library's errors
-                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[:1] or ''}"
+                reason = ": ".join(
+                    [type(error).__name__, *without_secrets(str(error)).strip().splitlines()[:1]]
+                )
                 if number < TRIES:
                     time.sleep(wait)
                     wait *= 2

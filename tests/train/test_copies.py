@@ -1,0 +1,164 @@
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+import torch
+
+from myna import GPT, Tokenizer
+from myna.commands import train as command
+from myna.errors import OutputError, UsageError
+from myna.model.checkpoint import save_checkpoint, verify
+from myna.model.config import GPTConfig
+from myna.train import copies
+from myna.train.copies import Copier
+
+CONFIG = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=257)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Makes the checkpoint of a step."""
+
+    def make(step):
+        torch.manual_seed(step)
+        path = tmp_path / "checkpoints" / f"step_{step:08d}"
+        weights = GPT(CONFIG).state_dict()
+        save_checkpoint(path, CONFIG, weights, Tokenizer.bytes(), {"exp_avg": weights}, {"samples": step})
+        return path
+
+    return make
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(copies, "FIRST_WAIT_S", 0.001)
+
+
+def test_a_copy_is_the_checkpoint(checkpoint, tmp_path):
+    copier = Copier(f"file://{tmp_path}/copies", print)
+    copier.add(checkpoint(1))
+    copier.finish()
+    verify(tmp_path / "copies" / "step_00000001")
+
+
+class Flaky:
+    """A store whose first so many uploads fail, the last of them half-way."""
+
+    def __init__(self, store, failures):
+        self.store, self.failures, self.sent = store, failures, []
+
+    def put_file(self, source, target):
+        if self.failures:
+            self.failures -= 1
+            self.store.pipe_file(target, b"half")
+            raise ConnectionResetError("the store went away\nand more")
+        self.sent.append(target.rpartition("/")[2])
+        self.store.put_file(source, target)
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+
+def test_a_store_that_fails_is_asked_again_and_the_manifest_goes_last(checkpoint, tmp_path, quick):
+    copier = Copier(f"file://{tmp_path}/copies", print)
+    copier.store = Flaky(copier.store, copies.TRIES - 1)
+    copier.add(checkpoint(1))
+    copier.finish()
+    verify(tmp_path / "copies" / "step_00000001")
+    assert copier.store.sent[-1] == "manifest.json"
+
+
+def test_a_store_that_is_gone_is_told_and_is_an_error_at_the_end(checkpoint, tmp_path, quick):
+    said = []
+    copier = Copier(f"file://{tmp_path}/copies", said.append)
+    copier.store = Flaky(copier.store, 99)
+    path = checkpoint(1)
+    copier.add(path)
+    with pytest.raises(
+        OutputError, match=r"cannot copy step_00000001 .*5 tries.*: the store went away; the checkpoint itself is whole"
+    ):
+        copier.finish()
+    assert len(said) == 1
+    assert "the store went away" in said[0]
+    verify(path)
+
+
+def test_what_waits_gives_way_to_what_is_newer_and_neither_is_removed(checkpoint, tmp_path):
+    copier = Copier(f"file://{tmp_path}/copies", print)
+    held, real, started = threading.Event(), copier._send, threading.Event()
+
+    def slow(path):
+        started.set()
+        assert held.wait(10)
+        return real(path)
+
+    copier._send = slow
+    first, second, third = (checkpoint(n) for n in (1, 2, 3))
+    copier.add(first)
+    assert started.wait(10)
+    copier.add(second)
+    copier.add(third)
+    assert [copier.busy(path) for path in (first, second, third)] == [True, False, True]
+    held.set()
+    copier.finish()
+    assert sorted(p.name for p in (tmp_path / "copies").iterdir()) == ["step_00000001", "step_00000003"]
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket/x", "s4://user:hunter2@bucket/x"])
+def test_an_unknown_kind_of_url_is_refused(url):
+    with pytest.raises(UsageError, match="give a URL that fsspec knows") as refused:
+        Copier(url, print)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_run_copies_its_checkpoints_and_a_finished_one_sends_what_is_missing(small_run, tmp_path, capsys):
+    args = [*small_run, "--steps", "2", "--checkpoint-every", "1", "--out", str(tmp_path / "run")]
+    command.main(args)
+    command.main([*args, "--copy-to", f"file://{tmp_path}/copies"])
+    assert "Nothing is left to do" in capsys.readouterr().out
+    verify(tmp_path / "copies" / "step_00000002")
+
+
+@pytest.fixture
+def s3_server():
+    """A server that speaks S3, on loopback."""
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    yield address
+    server.terminate()
+    server.wait()
+
+
+@pytest.mark.filterwarnings("ignore")  # the client's own
+def test_a_copy_in_s3(checkpoint, tmp_path, s3_server, monkeypatch):
+    import fsspec
+
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "x"),
+        ("AWS_SECRET_ACCESS_KEY", "y"),
+        ("AWS_ENDPOINT_URL", s3_server),
+    ):
+        monkeypatch.setenv(name, value)
+    store = fsspec.filesystem("s3")
+    store.mkdir("myna-test")
+    copier = Copier("s3://myna-test/runs", print)
+    copier.add(checkpoint(1))
+    copier.finish()
+    store.invalidate_cache()
+    store.get("myna-test/runs/step_00000001", str(tmp_path / "back"), recursive=True)
+    verify(tmp_path / "back")
