@@ -1,6 +1,9 @@
 """Runs that are killed, as processes, and go on."""
 
+import json
 import os
+import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from myna.files import sha256_file
 STEPS = 400
 
 
-def start(args, out, env):
+def start(args, out, env, *more):
     command = [
         sys.executable,
         "-m",
@@ -26,6 +29,7 @@ def start(args, out, env):
         str(STEPS),
         "--checkpoint-every",
         "20",
+        *more,
     ]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -79,3 +83,82 @@ def test_asked_to_stop_it_saves_and_exits_75(small_run, tmp_path, child_environm
     _, complaint = process.communicate()
     assert process.returncode == 0, complaint
     assert hashes(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments_are_bit_equal(small_run, tmp_path, child_environment, undisturbed):
+    """From before the first import to the middle of a save: each life lasts a random while, dropout on."""
+    chance = random.Random(0)
+    out, kills, resumed = tmp_path / "killed", 0, 0
+    while kills < 30:
+        process = start(small_run, out, child_environment, "--keep-last", "2")
+        # Some lives end while they start; the others a while after their first new record.
+        seen = (out / "metrics.jsonl").stat().st_size if (out / "metrics.jsonl").exists() else 0
+        if chance.random() < 0.2:
+            time.sleep(chance.uniform(0, 3))
+        else:
+            while process.poll() is None and not (
+                (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size > seen
+            ):
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.25))
+        assert process.poll() is None, f"it ended before kill {kills + 1}: {process.communicate()}"
+        process.kill()
+        said, _ = process.communicate()
+        kills += 1
+        resumed += "resuming after step" in said
+    process = start(small_run, out, child_environment, "--keep-last", "2")
+    said, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    assert resumed > 10
+    assert hashes(out) == undisturbed
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["step_00000380", "step_00000400"]
+
+
+@pytest.mark.slow
+def test_twenty_stops_lose_no_finished_step(small_run, tmp_path, child_environment, undisturbed):
+    """Checkpoints only by the stops themselves: were a step lost, it would be recorded twice."""
+    out = tmp_path / "stopped"
+    more = ("--checkpoint-every", "0")
+    for stop in range(1, 21):
+        process = start(small_run, out, child_environment, *more)
+        while process.poll() is None and last_step(out) < stop * 18:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        _, complaint = process.communicate()
+        assert process.returncode == 75, complaint
+        assert f"after step {last_step(out)}, which is saved" in complaint
+    process = start(small_run, out, child_environment, *more)
+    _, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    assert hashes(out) == undisturbed
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.slow
+def test_memory_and_open_files_do_not_grow(small_run, tmp_path, child_environment):
+    """2,500 steps with a checkpoint every 50: what the process holds at step 500 and at step 2,400."""
+    out = tmp_path / "long"
+    process = start(
+        small_run, out, child_environment, "--steps", "2500", "--checkpoint-every", "50", "--keep-last", "2"
+    )
+    held = {}
+    for step in (500, 2400):
+        while process.poll() is None and last_step(out) < step:
+            time.sleep(0.02)
+        folder = pathlib.Path(f"/proc/{process.pid}")
+        resident = next(x for x in (folder / "status").read_text().splitlines() if x.startswith("VmRSS"))
+        held[step] = int(resident.split()[1]) / 1024, len(list((folder / "fd").iterdir()))
+    _, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    assert held[2400][0] < held[500][0] + 15, held  # MiB
+    assert held[2400][1] <= held[500][1] + 3, held  # a checkpoint's files may be open
+
+
+def last_step(out):
+    """The last whole record of the metrics."""
+    if not (out / "metrics.jsonl").exists():
+        return 0
+    lines = (out / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
+    return json.loads(lines[-1])["step"] if lines else 0
