@@ -79,7 +79,8 @@ def test_a_store_that_is_gone_is_told_and_is_an_error_at_the_end(checkpoint, tmp
     path = checkpoint(1)
     copier.add(path)
     with pytest.raises(
-        OutputError, match=r"cannot copy step_00000001 .*5 tries.*: the store went away; the checkpoint itself is whole"
+        OutputError,
+        match=r"cannot copy step_00000001 .*5 tries.*: the store went away; the checkpoint itself is whole",
     ):
         copier.finish()
     assert len(said) == 1

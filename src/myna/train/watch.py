@@ -95,11 +95,13 @@ class Watch:
         woke = time.monotonic()
         while not self._leaving.is_set() and self.verdict is None:
             self._send(b".\n")
-            with contextlib.suppress(OSError, ValueError):  # links that the main thread closed
+            try:
                 ready, _, _ = select.select([link for _, link in self._open()], [], [], self.beat_s)
-                for rank, link in self._open():
-                    if link in ready:
-                        self._receive(rank, link)
+            except (OSError, ValueError):  # the main thread is leaving, and has closed them
+                continue
+            for rank, link in self._open():
+                if link in ready:
+                    self._receive(rank, link)
             if ready:
                 self._leaving.wait(self.beat_s / 10)  # no spinning on a link that stays ready
             now = time.monotonic()
