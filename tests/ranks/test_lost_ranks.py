@@ -37,7 +37,7 @@ def kill_one(launch, args, out, rank):
     return run
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_dead_rank_ends_the_other_within_ten_seconds_and_is_named(launch, args, tmp_path, rank):
     run = kill_one(launch, args, tmp_path / "run", rank)
     assert f"myna train: rank {rank} of 2 died; the last checkpoint stands" in run.said()
@@ -51,7 +51,7 @@ def test_ten_of_ten_dead_ranks(launch, args, tmp_path):
         assert f"rank {number % 2} of 2 died" in run.said()
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_hung_rank_is_named_within_the_timeout_and_five_seconds(launch, args, tmp_path, rank):
     run = launch(args, tmp_path / "run", ranks=2)
     run.wait_for_step(20)
@@ -85,7 +85,7 @@ def test_torchrun_restarts_from_the_newest_sound_checkpoint_by_itself(launch, sm
     ("number", "whom"),
     [
         (signal.SIGTERM, "one"),
-        (signal.SIGTERM, "torchrun"),
+        pytest.param(signal.SIGTERM, "torchrun", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "one", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "torchrun", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "all", marks=pytest.mark.slow),

@@ -303,6 +303,7 @@ def test_the_collector_rests_during_steps_and_works_again_after(small_run, tmp_p
         (["--micro-batch", "3"], UsageError, r"nearest --batch-tokens that do are 192 and 288"),
         (["--block-size", "100000", "--sequence-length", "100000", "--batch-tokens", "100000"], DataError, "window"),
         (["--data", "absent"], DataError, "absent"),
+        (["--shard", "fsdp", "--precision", "fp16"], UsageError, "cannot scale fp16"),
         (["--hellaswag", "absent.jsonl"], DataError, r"absent\.jsonl"),
     ],
 )  # fmt: skip

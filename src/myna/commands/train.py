@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from myna.commands import parse
 from myna.commands.train_call import TrainCall, stored_recipe
 from myna.commands.train_data import dataset_identity, open_data
+from myna.errors import UsageError
 from myna.files import ensure_writable_directory, sweep
 from myna.recipes import RECIPES, named
 from myna.run import Run
@@ -70,6 +71,11 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     stored = stored_recipe(run, call, say)
     recipe = call.settings
     precision = resolve_precision(recipe.precision, ranks.device)
+    if call.shard == "fsdp" and precision.name == "fp16":
+        raise UsageError(
+            "--shard fsdp cannot scale fp16's losses: each rank would see its own overflows; use --precision fp32 or "
+            "bf16, or --shard ddp"
+        )
     apply_precision(precision)
     if ranks.device.type == "cpu":
         keep_freed_memory()
