@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from myna.errors import Stopped
+
 
 class StopRequest:
     """Whether a signal came, and which."""
@@ -30,7 +32,7 @@ def stop_on_signals(one_of_many: bool = False) -> Iterator[StopRequest]:
     Signals can only be caught in a process's main thread; elsewhere the request is never set.
 
     Args:
-        one_of_many: other ranks are asked too. A stopped rank then ignores both signals until its end: torchrun
+        one_of_many: this is one rank of several. After Stopped it ignores both signals until its end: torchrun
             sends SIGTERM to those still ending when it sees the first of them gone.
     """
     request = StopRequest()
@@ -48,8 +50,12 @@ def stop_on_signals(one_of_many: bool = False) -> Iterator[StopRequest]:
         yield request
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    ending = False
     try:
         yield request
+    except Stopped:
+        ending = one_of_many
+        raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if one_of_many and request.asked() else handler)
+            signal.signal(number, signal.SIG_IGN if ending else handler)
