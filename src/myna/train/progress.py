@@ -23,6 +23,7 @@ class TrainingProgress:
         self.line_every_s = line_every_s
         self.console = Console(file=sys.stdout, highlight=False)
         self.bar: Progress | None = None
+        self.seconds: float | None = None  # a step's, smoothed
         self.next_line = time.monotonic()
         if shown and self.console.is_terminal:
             self.bar = Progress(
@@ -41,12 +42,14 @@ class TrainingProgress:
         """One more finished update."""
         if not self.shown:
             return
-        status = f"loss {loss:.4f} · {tokens_per_second:,.0f} tokens/s"
+        # What is shown moves slowly: one slow step is no forecast. metrics.jsonl has each step's own.
+        self.seconds = seconds if self.seconds is None else 0.9 * self.seconds + 0.1 * seconds
+        status = f"loss {loss:.4f} · {tokens_per_second * seconds / self.seconds:,.0f} tokens/s"
         if self.bar is not None:
             self.bar.update(self.task, completed=step, status=status)
         elif time.monotonic() >= self.next_line or step == self.steps:
             self.next_line = time.monotonic() + self.line_every_s
-            remaining = (self.steps - step) * seconds
+            remaining = (self.steps - step) * self.seconds
             print(
                 f"step {step}/{self.steps} · {status} · lr {learning_rate:.2e} · {_clock(remaining)} left",
                 flush=True,
