@@ -69,7 +69,9 @@ def test_a_checkpoint_loads_as_it_lies_with_equal_ids_and_greedy_text(pattern, t
     config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=tokenizer.n_vocab)
     model = randomised(GPT(config))
     moments = {kind: dict(model.named_parameters()) for kind in ("exp_avg", "exp_avg_sq")}
-    save_checkpoint(tmp_path / "step_00000001", model.config, model.state_dict(), tokenizer, moments, {"samples": 0})
+    save_checkpoint(
+        tmp_path / "step_00000001", model.config, model.state_dict(), tokenizer, moments, {"samples": 0}
+    )
 
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "step_00000001")
     their_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "step_00000001").eval()
