@@ -1,11 +1,11 @@
 """A disk that fills up while a run saves: a small file system in memory, where mounting is allowed."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from myna.cli import main
 from myna.files import sha256_file
 from myna.model.checkpoint import checkpoint_step, list_checkpoints, verify
 
@@ -28,33 +28,18 @@ def small_disk(tmp_path):
 
 
 def train(args, out):
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "myna",
-            "train",
-            *args,
-            "--steps",
-            "60",
-            "--checkpoint-every",
-            "10",
-            "--out",
-            out,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Its exit code."""
+    return main(["train", *args, "--steps", "60", "--checkpoint-every", "10", "--out", str(out)])
 
 
-def test_a_full_disk_ends_the_run_with_one_line_and_room_lets_it_go_on(small_run, small_disk, tmp_path):
-    whole = train(small_run, tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    full = train(small_run, small_disk / "run")
-    assert full.returncode == 2
-    assert full.stderr.count("\n") == 1
-    assert "No space left on device" in full.stderr
+def test_a_full_disk_ends_the_run_with_one_line_and_room_lets_it_go_on(
+    small_run, small_disk, tmp_path, capsys
+):
+    assert train(small_run, tmp_path / "whole") == 0
+    assert train(small_run, small_disk / "run") == 2
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert "No space left on device" in complaint
     found = list_checkpoints(small_disk / "run" / "checkpoints")
     assert 1 <= len(found) < 6
     for path in found:
@@ -62,9 +47,8 @@ def test_a_full_disk_ends_the_run_with_one_line_and_room_lets_it_go_on(small_run
     # Nothing half-written takes the room: the folder holds whole checkpoints and the run's own records.
     assert not list(Path(small_disk / "run" / "checkpoints").glob(".*"))
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    again = train(small_run, small_disk / "run")
-    assert again.returncode == 0, again.stderr
-    assert f"resuming after step {checkpoint_step(found[0])} " in again.stdout
+    assert train(small_run, small_disk / "run") == 0
+    assert f"resuming after step {checkpoint_step(found[0])} " in capsys.readouterr().out
     last = "checkpoints/step_00000060"
     for name in ("model.safetensors", "train_state.safetensors"):
         assert sha256_file(small_disk / "run" / last / name) == sha256_file(tmp_path / "whole" / last / name)

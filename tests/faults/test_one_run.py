@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from myna.cli import main
 from myna.errors import OutputError
 from myna.run import Run
 
@@ -19,15 +20,14 @@ def start(args, out):
     )
 
 
-def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(small_run, tmp_path):
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(small_run, tmp_path, capsys):
     out = tmp_path / "run"
     first = start(small_run, out)
     while not (out / "checkpoints" / "step_00000020").exists():
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.02)
-    second = start(small_run, out)
-    _, complaint = second.communicate(timeout=60)
-    assert second.returncode == 2
+    assert main(["train", *small_run, "--steps", "5000", "--out", str(out)]) == 2
+    complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert f"is being trained in by process {first.pid} on " in complaint
     assert first.poll() is None
@@ -58,11 +58,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_step_1(small_run, tmp
     assert "cannot write" in complaint
 
 
-def test_a_file_where_the_folder_should_be_is_refused_before_step_1(small_run, tmp_path):
+def test_a_file_where_the_folder_should_be_is_refused_before_step_1(small_run, tmp_path, capsys):
     (tmp_path / "run").write_text("not a folder")
-    run = start(small_run, tmp_path / "run")
-    said, complaint = run.communicate(timeout=60)
-    assert run.returncode == 2
-    assert complaint.count("\n") == 1
-    assert "cannot write" in complaint
-    assert "step 1/" not in said
+    assert main(["train", *small_run, "--steps", "5", "--out", str(tmp_path / "run")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "cannot write" in captured.err
+    assert "step 1/" not in captured.out
