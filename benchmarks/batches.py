@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from myna.data.batches import TrainStream
-from myna.data.shards import NPY_HEADER_BYTES, Shard, Split, npy_header
+from myna.data.shards import NPY_HEADER_BYTES, npy_header
+from myna.data.split import Shard, Split
 
 SHARDS, SHARD_TOKENS = 100, 100_000_000
 SAMPLES, LENGTH, STEPS = 64, 1024, 300

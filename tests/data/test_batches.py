@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from myna.data.batches import TrainStream, micro_batches, ramped_samples, rank_share, val_windows
 from myna.data.permutation import ROUNDS, permute
-from myna.data.shards import NPY_HEADER_BYTES, Shard, Split, npy_header
+from myna.data.shards import NPY_HEADER_BYTES, npy_header
+from myna.data.split import Shard, Split
 from myna.errors import DataError, UsageError
 
 PRIMES = (1009, 499, 757)

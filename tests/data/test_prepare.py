@@ -17,7 +17,7 @@ from myna.data import prepare as prepare_module
 from myna.data.documents import documents
 from myna.data.fetch import Fetcher
 from myna.data.prepare import prepare
-from myna.data.shards import Dataset, Split
+from myna.data.split import Dataset, Split
 from myna.errors import DataError, DownloadError, OutputError, UsageError
 from myna.text.tokenizer import Tokenizer
 

@@ -11,7 +11,8 @@ import pytest
 from myna.data import foreign, shards, verify
 from myna.data.convert import convert_shards
 from myna.data.prepare import prepare
-from myna.data.shards import Dataset, npy_header, open_dataset, verify_shards
+from myna.data.shards import npy_header, open_dataset, verify_shards
+from myna.data.split import Dataset
 from myna.errors import DataError, OutputError
 from myna.text.tokenizer import Tokenizer
 
@@ -62,7 +63,7 @@ def test_reading_outside_the_stream_is_an_error(dataset: Dataset) -> None:
 
 
 def test_no_more_files_stay_open_than_allowed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "OPEN_FILES", 3)
+    monkeypatch.setattr("myna.data.split.OPEN_FILES", 3)
     before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
     dataset.train.read(0, dataset.train.n_tokens)
     assert len(dataset.train.shards) > 6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from myna.data.shards import Split
+from myna.data.split import Split
 from myna.errors import DataError
 from myna.evaluate.loss import validation_scores, validation_sums
 from myna.model.gpt2 import GPT, GPTConfig

@@ -13,7 +13,7 @@ from myna.data import pieces
 from myna.data import prepare as prepare_module
 from myna.data.documents import documents
 from myna.data.prepare import prepare
-from myna.data.shards import Shard, Split
+from myna.data.split import Shard, Split
 from myna.text.tokenizer import Tokenizer
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""

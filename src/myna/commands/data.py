@@ -11,7 +11,7 @@ from myna.commands import parse
 from myna.errors import DataError
 
 if TYPE_CHECKING:
-    from myna.data.shards import Dataset, Split
+    from myna.data.split import Dataset, Split
     from myna.text.tokenizer import Tokenizer
 
 BAR_WIDTH = 40

@@ -19,7 +19,7 @@ from myna.run import Run
 if TYPE_CHECKING:
     import torch
 
-    from myna.data.shards import Dataset
+    from myna.data.split import Dataset
     from myna.model.open import Opened
     from myna.text.tokenizer import Tokenizer
 

@@ -13,7 +13,7 @@ from myna.commands import parse
 from myna.errors import UsageError
 
 if TYPE_CHECKING:
-    from myna.data.shards import Dataset
+    from myna.data.split import Dataset
     from myna.text.tokenizer import Tokenizer
 
 

@@ -23,7 +23,7 @@ from myna.train.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from myna.data.shards import Dataset
+    from myna.data.split import Dataset
     from myna.model.gpt2 import GPT
     from myna.text.tokenizer import Tokenizer
     from myna.train.copies import Copier

@@ -11,7 +11,7 @@ from myna.recipes import SELF_PREPARING
 from myna.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from myna.data.shards import Dataset
+    from myna.data.split import Dataset
     from myna.text.tokenizer import Tokenizer
     from myna.train.ranks import Ranks
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from myna.data.permutation import ROUNDS, permute
-from myna.data.shards import Split
+from myna.data.split import Split
 from myna.errors import DataError, UsageError
 
 VALIDATION_TARGETS = 10_485_760

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from myna.data.partial import already_done, locked_partial
-from myna.data.shards import FORMAT, Dataset, Split, id_dtype, open_dataset
+from myna.data.shards import FORMAT, id_dtype, open_dataset
+from myna.data.split import Dataset, Split
 from myna.data.writer import ShardWriter
 from myna.errors import DataError
 from myna.files import json_bytes, write_synced

@@ -17,18 +17,15 @@ A corpus is a list of files in a fixed order; `pieces.py` cuts them into work, `
 import difflib
 import glob
 import platform
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from myna.data.hub import list_files
+from myna.data.sources import SUFFIXES, SourceFile, is_address, kind_of
 from myna.data.verify import cache_folder
 from myna.errors import DataError
 from myna.files import download, sha256_file
-
-KINDS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet"}
-COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
-SUFFIXES = ".txt .md .jsonl .parquet (also .gz .zst)"
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -48,34 +45,6 @@ WEB_VAL_FRACTION = 0.01
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """One file of a corpus.
-
-    Attributes:
-        name: what the dataset's record calls it; the same on every machine that gives the same corpus.
-        place: where it lies: a local path, an address, or a path in the hub's repository.
-        kind: "text" (one document), "jsonl" (one a line), "parquet" (one a row) or "pydoc".
-        compression: "", "gz" or "zst".
-        n_bytes: its size, None where only a download can tell.
-        repository, revision, sha256: of a file on the hub.
-    """
-
-    name: str
-    place: str
-    kind: str
-    compression: str = ""
-    n_bytes: int | None = None
-    repository: str | None = None
-    revision: str | None = None
-    sha256: str | None = None
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether it must be fetched before it can be read."""
-        return self.repository is not None or is_address(self.place)
-
-
-@dataclass(frozen=True)
 class Corpus:
     """The files that some CORPUS arguments name, in order.
 
@@ -85,23 +54,6 @@ class Corpus:
 
     specs: tuple[str, ...]
     files: tuple[SourceFile, ...]
-
-
-def is_address(spec: str) -> bool:
-    """Whether a spec is an address such as https://host/file."""
-    return re.match(r"[a-z][a-z0-9+.-]+://", spec) is not None
-
-
-def kind_of(name: str) -> tuple[str, str] | None:
-    """A file name's (kind, compression), or None for a name that no reader takes.
-
-    >>> kind_of("a/b.jsonl.zst"), kind_of("c.txt"), kind_of("d.pdf")
-    (('jsonl', 'zst'), ('text', ''), None)
-    """
-    path = Path(name)
-    compression = COMPRESSIONS.get(path.suffix.lower(), "")
-    kind = KINDS.get((path.with_suffix("") if compression else path).suffix.lower())
-    return (kind, compression) if kind else None
 
 
 def find_corpus(specs: Sequence[str]) -> Corpus:
@@ -144,8 +96,6 @@ def _files_of(spec: str) -> list[SourceFile]:
 
 
 def _hub_files(spec: str) -> list[SourceFile]:
-    from myna.data.hub import list_files
-
     name, _, part = spec.removeprefix("hf:").partition(":")
     if not spec.startswith("hf:"):
         name, default = HUB_CORPORA[name]

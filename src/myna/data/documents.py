@@ -4,11 +4,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from myna.data.corpora import SourceFile, default_val_fraction, find_corpus
+from myna.data.corpora import default_val_fraction, find_corpus
 from myna.data.encode import documents_of
 from myna.data.fetch import Fetcher
 from myna.data.pieces import Cut, cut_unit, units_of
 from myna.data.reading import BadDocumentError, Segment, read_segment
+from myna.data.sources import SourceFile
 from myna.errors import MynaError
 
 

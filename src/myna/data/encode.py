@@ -17,7 +17,8 @@ import numpy as np
 
 from myna.data.pieces import Piece, can_cut_texts, validation_cut
 from myna.data.reading import BadDocumentError, Segment, hash_is_below, read_segment
-from myna.data.shards import SPLITS, id_dtype
+from myna.data.shards import id_dtype
+from myna.data.split import SPLITS
 from myna.errors import DataError
 from myna.text import patterns
 from myna.text.patterns import blocks

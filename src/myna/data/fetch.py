@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from myna.data.corpora import SourceFile
+from myna.data.hub import fetch_from_hub
+from myna.data.sources import SourceFile
 from myna.errors import DownloadError
 from myna.files import download, sha256_file
 
@@ -134,8 +135,6 @@ def fetch_file(file: SourceFile, path: Path, on_bytes: Callable[[int, int | None
     temporary = path.with_name("." + path.name)
     try:
         if file.repository is not None:
-            from myna.data.hub import fetch_from_hub
-
             fetch_from_hub(file, temporary)
         elif file.place.startswith(("http://", "https://")):
             download(file.place, temporary, sha256=file.sha256, on_bytes=on_bytes)

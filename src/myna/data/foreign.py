@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from myna.data.shards import SPLITS, Dataset, Shard, Split
+from myna.data.split import SPLITS, Dataset, Shard, Split
 from myna.errors import DataError
 
 if TYPE_CHECKING:

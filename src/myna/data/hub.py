@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from myna.data.corpora import SourceFile, kind_of
+from myna.data.sources import SourceFile, kind_of
 from myna.errors import DataError, DownloadError
 
 PARQUET_REVISION = "refs/convert/parquet"

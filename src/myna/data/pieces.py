@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from myna.data.corpora import SourceFile
 from myna.data.reading import Segment, hash_is_below, open_parquet, text_column
+from myna.data.sources import SourceFile
 from myna.errors import DataError, TokenizerError
 from myna.text.tokenizer import Tokenizer
 

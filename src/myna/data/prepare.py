@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from myna.data.corpora import Corpus, SourceFile, default_val_fraction, find_corpus, is_web
+from myna.data.corpora import Corpus, default_val_fraction, find_corpus, is_web
 from myna.data.documents import only_document
 from myna.data.encode import finished_piece, remove_piece
 from myna.data.fetch import Fetcher
@@ -28,7 +28,9 @@ from myna.data.partial import Partial, already_done, locked_partial
 from myna.data.pieces import PIECE_BYTES, Cut, Piece, can_cut_texts, cut_unit, units_of
 from myna.data.pool import Workers
 from myna.data.progress import Report, progress
-from myna.data.shards import FORMAT, SPLITS, Dataset, id_dtype, open_dataset
+from myna.data.shards import FORMAT, id_dtype, open_dataset
+from myna.data.sources import SourceFile
+from myna.data.split import SPLITS, Dataset
 from myna.data.writer import ShardWriter
 from myna.errors import DataError, DownloadError, UsageError
 from myna.files import json_bytes, sha256_bytes, write_synced

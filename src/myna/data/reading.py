@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
+from myna.data.pydoc import pydoc_documents
 from myna.errors import DataError
 
 BATCH_ROWS = 512
@@ -81,8 +82,6 @@ def read_segment(segment: Segment, on_bad: OnBad) -> Iterator[str]:
 
 
 def _read_pydoc(segment: Segment, on_bad: OnBad) -> Iterator[str]:
-    from myna.data.pydoc import pydoc_documents
-
     yield from pydoc_documents()
 
 

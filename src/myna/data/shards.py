@@ -1,28 +1,22 @@
-"""The shard format: open a dataset, hold it to its hashes, read any stretch of its stream of ids.
+"""The shard format: open a dataset and hold it to its hashes.
 
     DIR/dataset.json         what was made, from what, and the SHA-256 of each file
     DIR/tokenizer.json       what turns the ids back into text
     DIR/train_000000.npy     one-dimensional little-endian uint16 (uint32 for a large vocabulary)
     DIR/val_000000.npy
 
-A split's shards are one stream; each document in it begins with the end-of-text id. Ids are read with `pread`, not
-through a map: random windows of a mapped 20 GB dataset pull it into the process page by page, a map of a file that
-gets cut dies of SIGBUS, and a read costs a few microseconds.
+A split's shards are one stream; each document in it begins with the end-of-text id.
 """
 
-import contextlib
 import json
-import os
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from myna.data.foreign import open_foreign
+from myna.data.split import SPLITS, Dataset, Shard, Split
 from myna.data.verify import hash_files
 from myna.errors import DataError
 from myna.files import sha256_file
@@ -31,10 +25,7 @@ if TYPE_CHECKING:
     from myna.text.tokenizer import Tokenizer
 
 FORMAT = "myna-shards-1"
-SPLITS = ("train", "val")
 NPY_HEADER_BYTES = 128
-OPEN_FILES = 64
-SCAN_IDS = 1 << 22
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
@@ -55,165 +46,6 @@ def npy_header(dtype: np.dtype, tokens: int) -> bytes:
     )
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One file of ids: where they begin in it, how many, of which type, and its published hash."""
-
-    path: Path
-    tokens: int
-    offset: int
-    dtype: np.dtype
-    sha256: str | None = None
-
-    def check_size(self) -> None:
-        """Raises DataError unless the file is there and has room for exactly its ids."""
-        try:
-            size = self.path.stat().st_size
-        except OSError as error:
-            raise DataError(f"{self.path}: {error.strerror}; prepare the dataset again") from error
-        expected = self.offset + self.tokens * self.dtype.itemsize
-        if size != expected:
-            raise DataError(
-                f"{self.path} has {size:,} bytes, expected {expected:,}; it is damaged, prepare it again"
-            )
-
-
-class Split:
-    """The ids of `train` or `val`: the shards, read as one stream.
-
-    Args:
-        place: what messages call it.
-        documents, n_bytes: as dataset.json states them; counted when asked for if None.
-        eot, id_bytes: what a foreign split needs for counting, see `n_documents` and `n_bytes`.
-    """
-
-    def __init__(
-        self,
-        place: str,
-        shards: Sequence[Shard],
-        vocab_size: int,
-        documents: int | None = None,
-        n_bytes: int | None = None,
-        eot: int | None = None,
-        id_bytes: np.ndarray | None = None,
-    ) -> None:
-        self.place = place
-        self.shards = list(shards)
-        self.vocab_size = vocab_size
-        self.n_tokens = sum(shard.tokens for shard in shards)
-        self._documents, self._bytes, self._eot, self._id_bytes = documents, n_bytes, eot, id_bytes
-        self._ends = np.cumsum([shard.tokens for shard in shards], dtype=np.int64)
-        self._descriptors: OrderedDict[int, int] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @cached_property
-    def n_documents(self) -> int:
-        """How many documents there are; for a foreign split, how many end-of-text ids (one pass)."""
-        if self._documents is not None:
-            return self._documents
-        return sum(int((ids == self._eot).sum()) for ids in self.scan())
-
-    @cached_property
-    def n_bytes(self) -> int:
-        """UTF-8 bytes of the text; for a foreign split, of the text that its ids stand for (one pass)."""
-        if self._bytes is not None:
-            return self._bytes
-        assert self._id_bytes is not None
-        return sum(int(self._id_bytes[ids].sum()) for ids in self.scan())
-
-    def scan(self) -> Iterator[np.ndarray]:
-        """Yields the whole stream in pieces of at most `SCAN_IDS` ids."""
-        for start in range(0, self.n_tokens, SCAN_IDS):
-            yield self.read(start, min(SCAN_IDS, self.n_tokens - start))
-
-    def read(self, start: int, count: int, ring: bool = False) -> np.ndarray:
-        """Ids start to start + count - 1 of the stream, across shard borders.
-
-        Args:
-            ring: after the last id comes the first.
-        Returns:
-            (count,) int64.
-        Raises:
-            IndexError: the stretch is outside the stream.
-            DataError: a shard was cut since it was opened, or holds an id outside the vocabulary.
-        """
-        if start < 0 or count < 0 or (start + count > self.n_tokens and not (ring and self.n_tokens)):
-            raise IndexError(f"{self.place} has {self.n_tokens} ids; {count} from {start} are not there")
-        ids = np.empty(count, dtype=np.int64)
-        filled = 0
-        while filled < count:
-            at = (start + filled) % self.n_tokens
-            number = int(np.searchsorted(self._ends, at, side="right"))
-            shard = self.shards[number]
-            within = at - (int(self._ends[number]) - shard.tokens)
-            take = min(count - filled, shard.tokens - within)
-            ids[filled : filled + take] = self._read_shard(number, within, take)
-            filled += take
-        if count and (int(ids.max()) >= self.vocab_size or int(ids.min()) < 0):
-            wrong = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
-            raise DataError(
-                f"{self.place} holds id {wrong} near position {start:,}, outside the vocabulary of "
-                f"{self.vocab_size:,}; name the tokenizer it was made with"
-            )
-        return ids
-
-    def _read_shard(self, number: int, within: int, count: int) -> np.ndarray:
-        shard = self.shards[number]
-        size = count * shard.dtype.itemsize
-        with self._lock:
-            data = os.pread(self._open(number), size, shard.offset + within * shard.dtype.itemsize)
-        if len(data) != size:
-            raise DataError(
-                f"{shard.path} ends before its {shard.tokens:,} ids; it is damaged, prepare it again"
-            )
-        return np.frombuffer(data, dtype=shard.dtype)
-
-    def _open(self, number: int) -> int:
-        """The shard's file descriptor. The least recently used is closed: a large dataset has more shards than that."""
-        if number in self._descriptors:
-            self._descriptors.move_to_end(number)
-            return self._descriptors[number]
-        if len(self._descriptors) >= OPEN_FILES:
-            os.close(self._descriptors.popitem(last=False)[1])
-        path = self.shards[number].path
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; prepare the dataset again") from error
-        self._descriptors[number] = descriptor
-        return descriptor
-
-    def close(self) -> None:
-        """Closes the files; a later read opens them again."""
-        with self._lock:
-            while self._descriptors:
-                os.close(self._descriptors.popitem()[1])
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An open dataset.
-
-    Attributes:
-        path: its folder.
-        info: dataset.json, or for a foreign format what could be told in its shape.
-        tokenizer_sha256: of its tokenizer.json.
-        tokenizer_path: the folder's tokenizer.json; None in a foreign format.
-    """
-
-    path: Path
-    info: Mapping[str, Any]
-    vocab_size: int
-    tokenizer_sha256: str
-    tokenizer_path: Path | None
-    train: Split
-    val: Split
-
-
 def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | None" = None) -> Dataset:
     """Opens a folder of shards: ours, or build-nanogpt's, llm.c's and nanoGPT's as they are.
 
@@ -226,8 +58,6 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
     """
     path = Path(path)
     if not (path / "dataset.json").is_file():
-        from myna.data.foreign import open_foreign
-
         return open_foreign(path, tokenizer)
     dataset = _read_ours(path)
     if tokenizer is not None and tokenizer.sha256 != dataset.tokenizer_sha256:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from myna.data.shards import Split
+from myna.data.split import Split
 
 SAMPLE_IDS = 20_000_000
 STRETCHES = 20

@@ -9,7 +9,7 @@ import bz2
 import numpy as np
 
 from myna.data.batches import VALIDATION_TARGETS
-from myna.data.shards import Split
+from myna.data.split import Split
 from myna.text.tokenizer import Tokenizer
 
 TEXT_LIMIT_BYTES = 64_000_000  # more takes longer than it tells

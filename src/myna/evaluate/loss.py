@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from myna.data.batches import VALIDATION_TARGETS, val_windows
-from myna.data.shards import Split
+from myna.data.split import Split
 from myna.errors import DataError
 from myna.generate.engine import autocast, evaluation_mode
 from myna.model.gpt2 import GPT
