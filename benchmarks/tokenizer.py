@@ -276,6 +276,12 @@ def main(names: list[str]) -> None:
     if len(names) == 2 and names[0] == "--here":
         print(json.dumps(SECTIONS[names[1]]()))
         return
+    if unknown := set(names) - SECTIONS.keys():
+        sys.exit(
+            f"{__doc__}"
+            if unknown <= {"-h", "--help"}
+            else f"no section {unknown}; there are {', '.join(SECTIONS)}"
+        )
     for name in names or SECTIONS:
         threads = {"RAYON_NUM_THREADS": THREADS[name]} if name in THREADS else {}
         subprocess.run([sys.executable, __file__, "--here", name], check=True, env=os.environ | threads)

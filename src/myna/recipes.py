@@ -16,7 +16,7 @@ from myna.train.recipe import Recipe, unknown_name
 def pydoc() -> Recipe:
     """The demo: Python's own documentation, which is on every machine. Minutes on two CPU cores.
 
-    Four passes over the text are too few to learn it by heart, so there is no dropout; and compiling would take
+    Five passes over the text are too few to learn it by heart, so there is no dropout; and compiling would take
     longer than it saves.
     """
     return Recipe(
@@ -28,15 +28,15 @@ def pydoc() -> Recipe:
         n_embd=256,
         block_size=256,
         sequence_length=256,
-        steps=500,
-        batch_tokens=4096,
-        learning_rate=3e-3,
-        warmup_steps=40,
+        steps=1200,
+        batch_tokens=2048,
+        learning_rate=2e-3,
+        warmup_steps=60,
         compile=False,
-        eval_every=100,
-        sample_every=100,
+        eval_every=200,
+        sample_every=200,
         sample_prompt="Return a list of",
-        checkpoint_every=250,
+        checkpoint_every=600,
     )
 
 
