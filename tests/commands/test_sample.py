@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from myna.cli import main
-from myna.generate.engine import generate
+from myna.commands.sample import rows_at_once
+from myna.generate.engine import generate, stream
 from myna.model.gpt2 import GPT, GPTConfig
 from myna.text.tokenizer import Tokenizer
 
@@ -89,3 +90,23 @@ def test_a_wrong_value_is_named_in_a_line(model_folder, capsys, flags, words):
 def test_no_such_model(tmp_path, capsys):
     assert sample(tmp_path / "absent", "--prompt", "A") == 2
     assert str(tmp_path / "absent") in capsys.readouterr().err
+
+
+def test_many_continuations_are_made_a_few_at_a_time(model_folder, monkeypatch, capsys):
+    call = (model_folder, "--prompt", "A", "--count", 5, "--max-tokens", 20, "--seed", 3)
+    assert sample(*call) == 0
+    together = capsys.readouterr().out
+    monkeypatch.setattr("myna.commands.sample.MOST_ROWS", 2)
+    rows = []
+    monkeypatch.setattr(
+        "myna.generate.text.stream", lambda *a, **k: rows.append(len(a[1])) or stream(*a, **k)
+    )
+    assert sample(*call) == 0
+    assert capsys.readouterr().out == together
+    assert rows == [2, 2, 1]
+
+
+def test_memory_does_not_grow_with_the_count():
+    gpt2, huge = GPTConfig(), GPTConfig(n_layer=48, n_embd=6400, n_head=50)
+    assert rows_at_once(gpt2) == 28
+    assert rows_at_once(huge) == 1

@@ -131,3 +131,21 @@ def test_an_output_that_is_not_finite_is_an_error(bad):
     for sampling in (Sampling(), Sampling(temperature=0)):
         with pytest.raises(ModelError, match="not finite"):
             choose(logits, sampling, RowDraws(0, 2))
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-300, 1e-40])
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.5}, {"top_k": 3, "top_p": 0.9}])
+def test_a_tiny_temperature_is_greedy(temperature, options):
+    logits = torch.tensor([[1.0, 3.0, 2.9999998, -3e38], [-3e38, 3e38, 0.0, 1.0]])
+    chosen = choose(logits, Sampling(temperature=temperature, **options), FixedDraws(1.0 - 2**-53, 2))
+    assert chosen.tolist() == [1, 1]
+
+
+def test_a_huge_temperature_is_uniform():
+    logits = torch.tensor([[-3e38, 3e37, 0.0, 1.0]])
+    assert torch.equal(distribution(logits, Sampling(temperature=1e300)), torch.full((1, 4), 0.25))
+
+
+def test_rows_drawn_apart_are_those_drawn_together():
+    together, apart = RowDraws(7, 5).next(), [RowDraws(7, 2, first_row=r).next() for r in (0, 2)]
+    assert torch.equal(together[:4], torch.cat(apart))

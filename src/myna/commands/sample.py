@@ -1,15 +1,22 @@
 """`myna sample`: a model continues a prompt."""
 
+import functools
 import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from myna.commands import parse
-from myna.errors import ModelError
+from myna.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from myna.model.config import GPTConfig
+
+CACHE_BYTES = 2 << 30
+MOST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,14 @@ def main(args: Sequence[str]) -> None:
         sys.stdout, io.TextIOWrapper
     ):  # a character that the terminal can't show is no reason to stop
         sys.stdout.reconfigure(errors="replace")
-    steps = stream_text(
+    if call.count < 1:
+        raise UsageError(f"--count is {call.count}; give 1 or more")
+    together = min(call.count, rows_at_once(opened.model.config))
+    continuations = functools.partial(
+        stream_text,
         opened.model,
         tokenizer,
         call.prompt,
-        count=call.count,
         max_tokens=call.max_tokens,
         temperature=call.temperature,
         top_k=call.top_k,
@@ -69,13 +79,22 @@ def main(args: Sequence[str]) -> None:
         stop=call.stop,
     )
     if call.count == 1:
+        steps = continuations()
         print(call.prompt, end="", flush=True)
         for (piece,) in steps:
             print(piece, end="", flush=True)
         print()
         return
-    texts = [call.prompt] * call.count
-    for pieces in steps:
-        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
-    for number, text in enumerate(texts, start=1):
-        print(f"--- {number} of {call.count} ---\n{text}")
+    for first in range(0, call.count, together):
+        rows = min(together, call.count - first)
+        texts = [call.prompt] * rows
+        for pieces in continuations(count=rows, first_row=first):
+            texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        for number, text in enumerate(texts, start=first + 1):
+            print(f"--- {number} of {call.count} ---\n{text}", flush=True)
+
+
+def rows_at_once(config: "GPTConfig") -> int:
+    """How many continuations to compute together, so that their keys and values (fp32) stay under `CACHE_BYTES`."""
+    a_row = 2 * 4 * config.n_layer * config.block_size * config.n_embd
+    return max(1, min(MOST_ROWS, CACHE_BYTES // a_row))

@@ -72,6 +72,7 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    first_row: int = 0,
     stop_ids: Collection[int] = (),
     vocab_size: int | None = None,
     use_cache: bool = True,
@@ -86,6 +87,7 @@ def stream(
         max_tokens: new ids a row at most; 0 yields nothing.
         temperature, top_k, top_p: see `sampling`.
         seed: the same seed gives the same ids; None draws one from the operating system.
+        first_row: the number of the first row: rows 4 to 7 of eight are the same drawn apart from the others.
         stop_ids: ids that end a row; they are not yielded.
         vocab_size: ids from this one on are never chosen; for a model with more ids than its tokenizer. None: all are.
         use_cache: False computes the whole window again for each id: slow, and the reference the cache is held to.
@@ -100,7 +102,7 @@ def stream(
     if max_tokens < 0:
         raise UsageError(f"max tokens is {max_tokens}; give 0 or more")
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-    draws = RowDraws(seed, len(rows))
+    draws = RowDraws(seed, len(rows), first_row)
     predictor = _Predictor(model, rows, allowed, use_cache, autocast_dtype)
     return _steps(predictor, sampling, draws, max_tokens, frozenset(stop_ids))
 

@@ -45,19 +45,20 @@ class Sampling:
 
 
 class RowDraws:
-    """One stream of uniform numbers a row, each a function of (seed, row).
+    """One stream of uniform numbers a row, each a function of (seed, row). The rows are numbered from `first_row` on.
 
     >>> two, one = RowDraws(7, 2), RowDraws(7, 1)
     >>> bool(two.next()[0] == one.next()[0])
     True
     """
 
-    def __init__(self, seed: int | None, rows: int):
+    def __init__(self, seed: int | None, rows: int, first_row: int = 0):
         if seed is not None and seed < 0:
             raise UsageError(f"seed is {seed}; give 0 or more")
         entropy = np.random.SeedSequence().entropy if seed is None else seed
         self._rows = [
-            np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(r,))) for r in range(rows)
+            np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(r,)))
+            for r in range(first_row, first_row + rows)
         ]
 
     def next(self) -> Tensor:
@@ -107,8 +108,10 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
     if logits.device.type == "mps":  # which has no float64
         logits = logits.cpu()
     logits = logits.float()
-    # The largest is made 0 before dividing: a tiny temperature then gives -inf for the others, never inf for the best.
-    scaled = (logits - logits.max(dim=-1, keepdim=True).values) / sampling.temperature
+    # The largest is made 0 before dividing, in float64, where the smallest temperature is not 0 yet: a tiny one gives
+    # -inf for the others. The best stay 0 whatever they are divided by: a device may multiply by 1 / temperature = inf.
+    gaps = (logits - logits.max(dim=-1, keepdim=True).values).double()
+    scaled = (gaps / sampling.temperature).where(gaps < 0, 0.0).float()
     vocab_size = logits.shape[-1]
     ids: Tensor | None = None
     if sampling.top_k is not None and sampling.top_k < vocab_size:

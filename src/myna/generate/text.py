@@ -67,13 +67,15 @@ def stream_text(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = None,
+    first_row: int = 0,
     stop: Sequence[str] = (),
     autocast_dtype: torch.dtype | None = None,
 ) -> Iterator[list[str]]:
     """Yields the new text of each of `count` continuations of `prompt`, step by step; a row may get "" in a step.
 
     A row ends at the end-of-text token, at a stop text (which is not part of it), or after `max_tokens`. The prompt is
-    ordinary text, also where it spells a special token; an empty one stands for the beginning of a document.
+    ordinary text, also where it spells a special token; an empty one stands for the beginning of a document. They are
+    numbers `first_row` on of those that `seed` gives, so that many can be made a few at a time.
 
     Raises:
         UsageError, ModelError: as `engine.stream`; and a tokenizer that is not the model's.
@@ -96,6 +98,7 @@ def stream_text(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
+        first_row=first_row,
         stop_ids=(tokenizer.eot,),
         vocab_size=tokenizer.n_vocab,
         autocast_dtype=autocast_dtype,
