@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from myna.cli import main
+from myna.commands.train_data import dataset_identity
 from myna.data.prepare import prepare
 from myna.data.shards import open_dataset
 from myna.model.gpt2 import GPT, GPTConfig
@@ -136,3 +137,27 @@ def test_what_is_missing_is_named_in_a_line(tmp_path, model_folder, data_folder,
         assert out == ""
         assert words in err
         assert err.count("\n") == 1
+
+
+def test_a_run_is_not_scored_on_other_data_than_its_own_unasked(tmp_path, data_folder, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = Run(tmp_path / "runs" / "tiny")
+    run.path.mkdir(parents=True)
+    run.write_recipe({"name": "tiny", "sequence_length": 16})
+    (data_folder / "tiny").mkdir()
+    for file in data_folder.glob("*.*"):
+        file.rename(data_folder / "tiny" / file.name)
+    small_model().save_pretrained(tmp_path / "model", Tokenizer.bytes())
+    monkeypatch.setattr("myna.model.open.newest_sound", lambda *_: tmp_path / "model")
+    state = tmp_path / "model" / "train_state.json"
+    state.write_text(json.dumps({"dataset": dataset_identity(open_dataset("data/tiny"))}))
+    assert evaluate("runs/tiny", "--task", "val") == 0
+    state.write_text(json.dumps({"dataset": "0" * 64}))
+    capsys.readouterr()
+    assert evaluate("runs/tiny", "--task", "val") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--data" in err
+    assert "data/tiny" in err
+    assert err.count("\n") == 1
+    assert evaluate("runs/tiny", "--task", "val", "--data", "data/tiny") == 0

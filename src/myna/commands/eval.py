@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from myna.commands import parse
-from myna.errors import DataError, ModelError, UsageError
+from myna.errors import CheckpointError, DataError, ModelError, UsageError
 from myna.run import Run
 
 if TYPE_CHECKING:
@@ -122,7 +122,10 @@ def validation(
         length = int(run.recipe().get("sequence_length", positions)) if run.exists() else positions
     if not 1 <= length <= positions:
         raise UsageError(f"--sequence-length is {length}; give 1 to {positions}, the positions of this model")
-    split = open_data(data, tokenizer).val
+    dataset = open_data(data, tokenizer)
+    if call.data is None:
+        check_trained_on(dataset, opened.path, call.model)
+    split = dataset.val
     with progress("validation targets", min(split.n_tokens - 1, VALIDATION_TARGETS)) as done:
         sums = validation_sums(
             opened.model,
@@ -158,6 +161,29 @@ def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
             "prepare the corpus with the model's: myna prepare CORPUS --out DIR --tokenizer MODEL_FOLDER"
         )
     return dataset
+
+
+def check_trained_on(dataset: "Dataset", checkpoint: Path, run: str) -> None:
+    """Refuses a dataset that was only guessed, where the checkpoint says that it learned from another.
+
+    Raises:
+        UsageError: it did. CheckpointError: its record can't be read.
+    """
+    from myna.commands.train_data import dataset_identity
+    from myna.model.checkpoint import TRAIN_STATE
+
+    try:
+        state = json.loads((checkpoint / TRAIN_STATE).read_text("utf-8"))
+    except FileNotFoundError:
+        return  # weights alone: nothing is known of their data
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint / TRAIN_STATE} cannot be read: {error}; use another checkpoint"
+        ) from error
+    if state.get("dataset") != dataset_identity(dataset):
+        raise UsageError(
+            f"{run} was trained on another dataset than {dataset.path}; name the folder to score it on with --data DIR"
+        )
 
 
 def hellaswag(
