@@ -317,3 +317,16 @@ def test_a_defect_in_a_worker_keeps_its_traceback() -> None:
     answer = worker.run({"no": "piece"}, Tokenizer.bytes())
     assert answer["error"] == "defect"
     assert "KeyError: 'piece'" in answer["message"]
+
+
+@pytest.mark.parametrize("name", ["notes.md", "tokenizer.json", "journal.json"])
+def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.txt").write_text("Some text. " * 50)
+    taken = tmp_path / "data.partial"
+    taken.mkdir()
+    (taken / name).write_text('{"mine": 1}')
+    with pytest.raises(OutputError, match="no prepare made it"):
+        prepare([str(tmp_path / "a.txt")], tmp_path / "data", Tokenizer.bytes(), workers=1)
+    assert [file.name for file in taken.iterdir()] == [name]
+    assert (taken / name).read_text() == '{"mine": 1}'
+    assert not (tmp_path / "data").exists()

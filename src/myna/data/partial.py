@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ from myna.errors import DownloadError, OutputError, Stopped
 from myna.files import json_bytes, sync_directory, write_atomic
 
 LOCK = ".lock"
+OURS = re.compile(
+    r"\.lock|journal\.json|dataset\.json|tokenizer\.json|pieces|fetched|(train|val)_\d+\.npy|\..*\.tmp"
+)
 
 
 class Partial:
@@ -91,6 +95,7 @@ def locked_partial(out: Path) -> Iterator[Partial]:
     path = out.with_name(out.name + ".partial")
     try:
         path.mkdir(parents=True, exist_ok=True)
+        check_ours(path)
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise OutputError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
@@ -113,6 +118,22 @@ def locked_partial(out: Path) -> Iterator[Partial]:
             raise _left_behind(partial, out, error) from error
     finally:
         os.close(descriptor)
+
+
+def check_ours(path: Path) -> None:
+    """Refuses a folder that no prepare left, before anything in it is touched.
+
+    Before its journal, and after it, an unfinished prepare has its lock and nothing but what it makes.
+
+    Raises:
+        OutputError: it holds something else.
+    """
+    names = {file.name for file in path.iterdir()}
+    if names and not (LOCK in names and ("journal.json" in names or all(map(OURS.fullmatch, names)))):
+        raise OutputError(
+            f"{path} exists and no prepare made it, and its name is needed for work in progress; "
+            "move it away, or choose another --out"
+        )
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
