@@ -164,3 +164,19 @@ def test_lower_precision_comes_close():
     low = ending_nats(model, [question], autocast_dtype=torch.bfloat16)
     assert not torch.equal(exact, low)
     assert torch.allclose(exact, low, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"endings": ["a", "b", "c"]}, "line 2: field 'endings' is not a list of 4"),
+        ({"endings": ["a", "b", "c", "d", "e"]}, "line 2: field 'endings' is not a list of 4"),
+        ({"ctx": " ", "ctx_a": ""}, "line 2: the context is empty"),
+        ({"endings": ["a", "b", "c", "\ud800"]}, r"line 2: a lone surrogate \(U\+D800\)"),
+    ],
+)
+@pytest.mark.parametrize("rendering", ["lecture", "harness"])
+def test_an_item_that_is_not_of_the_task(tmp_path, rendering, change, words):
+    write(tmp_path / "h.jsonl", ROW, ROW | change)
+    with pytest.raises(DataError, match=words):
+        read_items(tmp_path / "h.jsonl", rendering)

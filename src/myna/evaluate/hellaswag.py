@@ -102,13 +102,21 @@ def _item(line: str, where: str, rendering: Rendering) -> Item:
     for name in needed:
         if not isinstance(row.get(name), str):
             raise DataError(f"{where}: no text in field {name!r}; {SOURCE}")
+    if not row["ctx" if rendering == "lecture" else "ctx_a"].strip():  # ctx_b is empty in WikiHow's items
+        raise DataError(f"{where}: the context is empty; {SOURCE}")
     endings = row.get("endings")
     if (
         not isinstance(endings, list)
-        or len(endings) < 2
+        or len(endings) != 4
         or not all(isinstance(e, str) and e for e in endings)
     ):
-        raise DataError(f"{where}: field 'endings' is not a list of texts; {SOURCE}")
+        raise DataError(f"{where}: field 'endings' is not a list of 4 texts; {SOURCE}")
+    try:
+        "".join([*(row[name] for name in needed), *endings]).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: a lone surrogate (U+{ord(error.object[error.start]):04X}), which is no character; mend the line"
+        ) from error
     if row.get("label") in (None, ""):
         raise DataError(
             f"{where}: no label (the test split's answers are not public); score the validation split"
