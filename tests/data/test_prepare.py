@@ -330,3 +330,23 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path, name: str) -> No
     assert [file.name for file in taken.iterdir()] == [name]
     assert (taken / name).read_text() == '{"mine": 1}'
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"shard_tokens": 0}, "--shard-tokens is 0"), ({"workers": 0}, "--workers is 0")],
+)
+def test_a_wrong_number_names_its_flag(tmp_path: Path, options: dict[str, int], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        prepare(["pydoc"], tmp_path / "data", Tokenizer.bytes(), **options)
+
+
+def test_a_corpus_that_is_no_text_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": 5}\n')
+    for spec, words in (
+        ("/dev/zero", "is no regular file"),
+        ("", "named by nothing"),
+        (str(tmp_path / "a.jsonl"), "field 'text' is not text"),
+    ):
+        with pytest.raises(DataError, match=words):
+            prepare([spec], tmp_path / "data", Tokenizer.bytes())

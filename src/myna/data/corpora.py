@@ -67,6 +67,8 @@ def find_corpus(specs: Sequence[str]) -> Corpus:
         raise DataError(f"no corpus named; give one of {', '.join(NAMES)}, or local files and folders")
     files: list[SourceFile] = []
     for spec in specs:
+        if not spec:
+            raise DataError("a corpus is named by nothing (''); name files, folders or a corpus")
         files.extend(_hub_files(spec) if is_web(spec) else _files_of(spec))
     return Corpus(tuple(specs), tuple(files))
 
@@ -114,6 +116,8 @@ def _local_files(spec: str) -> Iterator[SourceFile]:
         paths = [file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts)]
         if not paths:
             raise DataError(f"the folder {spec} holds no file that ends in one of {SUFFIXES}")
+    elif path.exists():
+        raise DataError(f"{spec} is no regular file (a device or a pipe?); copy its text into a file")
     else:
         paths = [Path(match) for match in glob.glob(str(path), recursive=True)]
         paths = [match for match in paths if match.is_file() and kind_of(match.name)]

@@ -76,8 +76,10 @@ def prepare(
         raise UsageError(
             f"a validation fraction of {fraction} is not possible; give 0 or more, and less than 1"
         )
-    if shard_tokens < 1 or (workers is not None and workers < 1):
-        raise UsageError("a shard needs at least 1 token, and the work at least 1 worker")
+    if shard_tokens < 1:
+        raise UsageError(f"--shard-tokens is {shard_tokens}; a shard needs at least 1 token")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers is {workers}; the work needs at least 1 worker")
     call = {
         "corpus": list(corpus),
         "tokenizer": tokenizer.sha256,

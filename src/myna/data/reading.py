@@ -198,6 +198,11 @@ def _choose(name: str, strings: list[str], all_names: list[str]) -> str:
             return column
     if len(strings) == 1:
         return strings[0]
+    for column in COLUMNS:
+        if column in all_names and not strings:
+            raise DataError(
+                f"{name}: its field {column!r} is not text; mend it, or name another with --column"
+            )
     raise DataError(
         f"{name}: which column holds the text? It has {', '.join(all_names) or 'none'}; name one with --column"
     )
