@@ -97,6 +97,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OutputError: the place can't be written.
     """
+    above = next((folder for folder in path.parents if folder.exists()), path.parent)
+    if not above.is_dir():
+        raise OutputError(f"cannot write {path}: {above} is not a folder; choose another place")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

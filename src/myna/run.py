@@ -96,6 +96,10 @@ class Run:
             raise DataError(
                 f"{self.path} is not a run: it has no recipe.json; give a folder that `myna train` made"
             ) from error
+        except NotADirectoryError as error:
+            raise DataError(
+                f"{self.path} is a file, not a run; give a folder that `myna train` made"
+            ) from error
         except (OSError, ValueError) as error:
             raise DataError(f"{self.recipe_path} cannot be read: {error}") from error
 
@@ -150,6 +154,8 @@ def _append_line(path: Path, record: Mapping[str, Any]) -> None:
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
+    if not path.is_file():
+        raise DataError(f"{path} is no file, so the run's records are lost; remove it, or give another run")
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from myna.cli import main
+from myna.errors import OutputError
+from myna.files import write_atomic
 from myna.run import Run
 
 
@@ -51,3 +53,25 @@ def test_a_wrong_call_is_named_in_a_line(tmp_path, monkeypatch, capsys, args, wo
     assert out == ""
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_what_cannot_be_read_or_written_is_said_in_a_line(tmp_path, capsys):
+    (tmp_path / "short.txt").write_text("x")
+    (tmp_path / "c" / "metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "c" / "recipe.json").write_text("{}")
+    for args, words in (
+        ([tmp_path / "c"], "metrics.jsonl is no file"),
+        ([tmp_path / "short.txt"], "short.txt is a file, not a run"),
+        ([""], "empty name"),
+        ([tmp_path / "c", "--out", ""], "--out is an empty name"),
+        ([tmp_path / "c", "--out="], "--out is an empty name"),
+    ):
+        assert main(["report", *map(str, args)]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_a_place_under_a_file_is_no_place(tmp_path):
+    with pytest.raises(OutputError, match="/dev/null is not a folder"):
+        write_atomic(Path("/dev/null/x.png"), b"")

@@ -110,3 +110,8 @@ def test_memory_does_not_grow_with_the_count():
     gpt2, huge = GPTConfig(), GPTConfig(n_layer=48, n_embd=6400, n_head=50)
     assert rows_at_once(gpt2) == 28
     assert rows_at_once(huge) == 1
+
+
+def test_an_empty_name_is_no_model(capsys):
+    assert sample("", "--prompt", "A") == 2
+    assert "MODEL is an empty name" in capsys.readouterr().err

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import tyro
 
+from myna.errors import UsageError
+
 T = TypeVar("T")
 
 
@@ -27,3 +29,17 @@ def parse(
     if default is None:
         return tyro.cli(call, args=list(args), prog=prog, description=description)
     return tyro.cli(call, args=list(args), prog=prog, description=description, default=default)
+
+
+def refuse_empty(args: Sequence[str]) -> None:
+    """For a command none of whose arguments may be empty: as a path, an empty name would be the folder we are in.
+
+    Raises:
+        UsageError: one is.
+    """
+    for before, arg in zip(["", *args], args, strict=False):
+        if arg == "" or (arg.startswith("--") and arg.endswith("=")):
+            flag = arg.rstrip("=") or (before if before.startswith("--") else "")
+            raise UsageError(
+                f"{flag or 'an argument'} is an empty name; name a file or folder, or leave it out"
+            )

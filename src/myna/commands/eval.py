@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from myna.commands import parse
+from myna.commands import parse, refuse_empty
 from myna.errors import CheckpointError, DataError, ModelError, UsageError
 from myna.run import Run
 
@@ -51,6 +51,7 @@ class Eval:
 
 def main(args: Sequence[str]) -> None:
     """Runs `myna eval`."""
+    refuse_empty(args)
     call = parse(Eval, args, command="eval")
     from myna.model.open import open_model
     from myna.text.tokenizer import Tokenizer

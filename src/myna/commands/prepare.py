@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from myna.commands import parse
+from myna.commands import parse, refuse_empty
 from myna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Prepare:
 
 def main(args: Sequence[str]) -> None:
     """Runs `myna prepare`."""
+    refuse_empty(args)
     call = parse(Prepare, args, command="prepare")
     if call.out is None:
         raise UsageError("where to? name the folder to make with --out DIR")

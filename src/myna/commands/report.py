@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from myna.commands import parse
+from myna.commands import parse, refuse_empty
 from myna.errors import UsageError
 
 
@@ -23,6 +23,7 @@ class Report:
 
 def main(args: Sequence[str]) -> None:
     """Runs `myna report`."""
+    refuse_empty(args)
     call = parse(Report, args, command="report")
     if not call.runs:
         raise UsageError("no run named; give the folder of one or more: myna report runs/pydoc")

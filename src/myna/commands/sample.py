@@ -50,6 +50,10 @@ class Sample:
 def main(args: Sequence[str]) -> None:
     """Runs `myna sample`."""
     call = parse(Sample, args, command="sample")
+    if not call.model:
+        raise UsageError(
+            "MODEL is an empty name; name a run, a checkpoint, a folder or a hub name such as gpt2"
+        )
     from myna.generate.text import stream_text
     from myna.model.open import open_model
     from myna.text.tokenizer import Tokenizer
