@@ -147,3 +147,21 @@ def test_open() -> None:
     assert Tokenizer.open("bytes").n_vocab == 257
     with pytest.raises(TokenizerError, match="no tokenizer 'gpt5'"):
         Tokenizer.open("gpt5")
+
+
+def test_what_is_no_text_is_refused():
+    for call in (Tokenizer.bytes().encode, lambda x: Tokenizer.bytes().encode_batch([x])):
+        for wrong in (5, b"bytes", None):
+            with pytest.raises(TextError, match=f"as str, not {type(wrong).__name__}"):
+                call(wrong)
+
+
+@pytest.mark.parametrize("texts", [[], [""]])
+def test_no_text_to_learn_from(texts):
+    with pytest.raises(TokenizerError, match="no text to learn from"):
+        Tokenizer.train(texts, vocab_size=257)
+
+
+def test_what_a_recipe_says_is_no_tokenizer():
+    with pytest.raises(TokenizerError, match="myna tokenizer train FILES --vocab-size 300"):
+        Tokenizer.open("train:300")

@@ -169,3 +169,19 @@ def test_help_names_the_actions(capsys: Captured) -> None:
     assert main(["tokenizer", "--help"]) == 0
     said = capsys.readouterr().out
     assert all(action in said for action in ("train", "show", "compare"))
+
+
+def test_an_empty_file_is_named(tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    call = [
+        "tokenizer",
+        "train",
+        str(tmp_path / "empty.txt"),
+        "--vocab-size",
+        "257",
+        "--out",
+        str(tmp_path / "t"),
+    ]
+    assert main(call) == 2
+    assert "empty.txt: no text in it" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()

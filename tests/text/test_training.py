@@ -46,7 +46,7 @@ def test_ids_are_bytes_then_merges_then_end_of_text() -> None:
 def test_a_vocabulary_that_is_too_small() -> None:
     with pytest.raises(TokenizerError, match="256 is too small"):
         Tokenizer.train(TEXTS, 256)
-    assert Tokenizer.train([], 257).encode("hi") == [104, 105]
+    assert Tokenizer.train(TEXTS, 257).encode("hi") == [104, 105]
 
 
 def test_a_corpus_with_fewer_merges_than_asked_says_how_many() -> None:

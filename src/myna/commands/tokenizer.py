@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from myna.commands import parse
-from myna.errors import OutputError, TextError, TokenizerError, UsageError
+from myna.errors import DataError, OutputError, TextError, TokenizerError, UsageError
 
 if TYPE_CHECKING:
     from myna.text.tokenizer import Tokenizer
@@ -102,7 +103,7 @@ def train(call: Train) -> None:
     if not call.files:
         raise UsageError("from what? name files, folders or a corpus")
     if call.workers is not None and call.workers < 1:
-        raise UsageError("the work needs at least 1 worker")
+        raise UsageError(f"--workers is {call.workers}; the work needs at least 1 worker")
     check_vocab_size(call.vocab_size)
     pattern = patterns.named(call.pattern)
     check_place(call.out)
@@ -115,7 +116,12 @@ def train(call: Train) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that workers end with us
     with progress(total, call.vocab_size - 257) as (on_bytes, on_merge):
         texts = documents(call.files, val_fraction=0.0, column=call.column)
-        learned = learn(texts, call.vocab_size, pattern, workers, on_bytes, on_merge)
+        first = next(texts, None)
+        if first is None:
+            raise DataError(
+                f"{', '.join(call.files)}: no text in it to learn from; name files that hold some"
+            )
+        learned = learn(chain([first], texts), call.vocab_size, pattern, workers, on_bytes, on_merge)
     write(Tokenizer(RankModel(learned.vocabulary), call.out.stem), call.out)
     report(call, learned)
 

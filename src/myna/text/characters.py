@@ -18,12 +18,16 @@ DISPUTED_RANGES = (
 )
 
 
-def check_text(text: str) -> None:
-    """Refuses text that is no Unicode text.
+def check_text(text: object) -> None:
+    """Refuses what is no Unicode text.
 
     Raises:
-        TextError: a lone surrogate.
+        TextError: not a str, or a lone surrogate in it.
     """
+    if not isinstance(text, str):
+        raise TextError(
+            f"a tokenizer takes text as str, not {type(text).__name__}; decode or convert it first"
+        )
     if text.isascii():
         return
     try:

@@ -104,6 +104,11 @@ class Tokenizer:
             return cls.gpt2()
         if spec == "bytes" and not Path(spec).exists():
             return cls.bytes()
+        if spec.startswith("train:") and not Path(spec).exists():
+            raise TokenizerError(
+                f"{spec!r} is what a recipe says, and names no tokenizer; make one with `myna tokenizer train FILES "
+                f"--vocab-size {spec.removeprefix('train:')} --out DIR`, and name DIR"
+            )
         if not Path(spec).exists():
             raise TokenizerError(f"no tokenizer {spec!r}: give gpt2, bytes, a directory or a file")
         return cls.load(spec)

@@ -68,6 +68,8 @@ def learn(
     start = time.perf_counter()
     counts = count_pretokens(texts, pattern, workers, count_bytes)
     counted = time.perf_counter()
+    if not n_bytes:
+        raise TokenizerError("there is no text to learn from; give at least one text that is not empty")
     n_merges = vocab_size - SMALLEST
     merges = merging.train(counts, n_merges, on_merge)
     if len(merges) < n_merges:
