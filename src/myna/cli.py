@@ -4,9 +4,10 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
-from myna.errors import MynaError
+from myna.errors import MynaError, Stopped
 
 COMMANDS = {
     "train": "train a model from a recipe; with no argument, the whole route on text this machine already has",
@@ -60,8 +61,21 @@ def main(argv: Sequence[str]) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output went away, as in `myna ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if name == "prepare":
+            print(
+                "myna prepare: nobody reads the output any more; the same call goes on from here",
+                file=sys.stderr,
+            )
+            return Stopped.exit_code
         return 0
     return 0
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning for a person, without the place in the source that Python would add."""
+    return f"myna: {message}\n" if category is UserWarning else f"{category.__name__}: {message}\n"
 
 
 def entry() -> None:
@@ -70,4 +84,5 @@ def entry() -> None:
     # training ten times slower; after a short spin they had better sleep. Read by libgomp when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    warnings.formatwarning = _one_line
     sys.exit(main(sys.argv[1:]))

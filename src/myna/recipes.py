@@ -22,7 +22,7 @@ def pydoc() -> Recipe:
     return Recipe(
         name="pydoc",
         corpus=("pydoc",),
-        tokenizer="train:2048",
+        tokenizer="train:4096",
         n_layer=4,
         n_head=4,
         n_embd=256,

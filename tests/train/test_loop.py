@@ -2,13 +2,15 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
 import torch
 
 from myna.commands import train as command
-from myna.errors import DataError, DeviceError, DivergedError, OutputError, Stopped, UsageError
+from myna.errors import DataError, DeviceError, DivergedError, ModelError, OutputError, Stopped, UsageError
 from myna.files import sha256_file
 from myna.model import gpt2
 from myna.model.checkpoint import verify
@@ -311,3 +313,33 @@ def test_bad_input_is_refused_before_anything_is_written(small_run, tmp_path, mo
     with pytest.raises(error, match=says):
         train(small_run, tmp_path / "run", 1, *more)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_mixed_into_a_dataset(small_run, small_dataset):
+    with pytest.raises(OutputError, match="is a dataset"):
+        train(small_run, small_dataset, 1)
+
+
+def test_a_model_too_large_for_memory_is_told_its_size(small_run, tmp_path):
+    with pytest.raises(ModelError, match=r"parameters .* does not fit the memory"):
+        train(small_run, tmp_path / "run", 1, "--n-embd", 2**40)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_corpus_is_not_taken_for_the_one_that_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--n-layer", "1", "--n-head", "1", "--n-embd", "8", "--eval-every", "0", "--sample-every", "0"]
+    command.main(["pydoc", "--steps", "1", *small, "--out", "r1"])
+    with pytest.raises(UsageError, match="was prepared from pydoc, and this run wants shakespeare"):
+        command.main(["pydoc", "--corpus", "shakespeare", "--steps", "1", "--out", "r2"])
+    assert not (tmp_path / "r2").exists()
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(small_run, tmp_path, child_environment):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "myna", "train", *small_run, "--out", str(tmp_path / "run"), "--steps", "5"],
+        stdout=subprocess.PIPE, env=child_environment,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.wait() == 0
+    assert (tmp_path / "run" / "checkpoints" / "step_00000005").is_dir()

@@ -1,6 +1,7 @@
 """`myna train`: composes the whole route, from a recipe's corpus to a report."""
 
 import contextlib
+import math
 import os
 import platform
 import subprocess
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from myna.commands import parse
 from myna.commands.train_call import TrainCall, stored_recipe
 from myna.commands.train_data import dataset_identity, open_data
-from myna.errors import UsageError
+from myna.errors import ModelError, OutputError, UsageError
 from myna.files import ensure_writable_directory, sweep
 from myna.recipes import RECIPES, named
 from myna.run import Run
@@ -45,6 +46,7 @@ def main(args: Sequence[str]) -> None:
         default=TrainCall(settings=recipe),
         description=f"{cleandoc(TrainCall.__doc__ or '')}\n\nRecipes: {', '.join(RECIPES)}.",
     )
+    from myna.train.progress import speak
     from myna.train.ranks import process_environment, start_ranks
     from myna.train.watch import Watch
 
@@ -53,7 +55,7 @@ def main(args: Sequence[str]) -> None:
         start_ranks(environ, call.device, call.timeout_s) as ranks,
         Watch(ranks, call.timeout_s) as watch,
     ):
-        say: Say = (lambda text: print(text, flush=True)) if ranks.is_main else (lambda text: None)
+        say: Say = speak if ranks.is_main else (lambda text: None)
         train(call, ranks, watch, say)
 
 
@@ -68,6 +70,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     from myna.train.track import open_tracker
 
     run = Run(call.out or Path("runs") / call.settings.name)
+    if (run.path / "dataset.json").exists():
+        raise OutputError(f"{run.path} is a dataset; give another --out for the run")
     stored = stored_recipe(run, call, say)
     recipe = call.settings
     precision = resolve_precision(recipe.precision, ranks.device)
@@ -175,10 +179,19 @@ def new_model(recipe: Recipe, vocab_size: int, device: "torch.device") -> "GPT":
     """Fresh weights: drawn on the CPU, so that a seed gives the same ones on every device."""
     import torch
 
+    from myna.model.config import parameter_shapes
     from myna.model.gpt2 import GPT
 
     torch.manual_seed(recipe.seed)
-    return GPT(recipe.model_config(vocab_size)).to(device)
+    config = recipe.model_config(vocab_size)
+    try:
+        return GPT(config).to(device)
+    except (RuntimeError, MemoryError, OverflowError) as error:  # all of them are how torch says "too large"
+        n_parameters = sum(math.prod(shape) for shape in parameter_shapes(config).values())
+        raise ModelError(
+            f"a model of {n_parameters:,} parameters ({4 * n_parameters / 1e9:,.1f} GB in fp32) does not fit the "
+            f"memory of {device}; lower --n-embd, --n-layer or --block-size"
+        ) from error
 
 
 def settle_micro_batch(training: "Training", stored: dict[str, Any] | None) -> Recipe:

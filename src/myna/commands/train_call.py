@@ -59,8 +59,8 @@ class TrainCall:
                 raise UsageError(f"--{flag} is {getattr(self, name)}; give 0 or more")
         if self.keep_every and not self.keep_last:
             raise UsageError("--keep-every does nothing where all checkpoints are kept; give --keep-last too")
-        if self.timeout_s <= 0:
-            raise UsageError(f"--timeout-s is {self.timeout_s}; give more than 0")
+        if not 0 < self.timeout_s < 1e9:
+            raise UsageError(f"--timeout-s is {self.timeout_s}; give a number of seconds over 0")
 
 
 def stored_recipe(run: Run, call: TrainCall, say: Callable[[str], None]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from myna.commands.train_call import TrainCall
 from myna.errors import DataError, UsageError
-from myna.files import json_bytes, sha256_bytes, sha256_file
+from myna.files import json_bytes, sha256_bytes
 from myna.recipes import SELF_PREPARING
 from myna.train.recipe import Recipe
 
@@ -59,6 +59,7 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
     """
     from myna.data.documents import documents
     from myna.data.prepare import prepare
+    from myna.data.shards import open_dataset
     from myna.text.tokenizer import Tokenizer
 
     if not set(recipe.corpus) <= SELF_PREPARING:
@@ -68,6 +69,12 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
             f"then myna train {recipe.name} --data data/{recipe.name}"
         )
     if (path / "dataset.json").exists():
+        made_of = open_dataset(path, verify=False).info["source"].get("corpus", [])
+        if made_of != list(recipe.corpus):
+            raise UsageError(
+                f"{path} was prepared from {' '.join(made_of)}, and this run wants {' '.join(recipe.corpus)}; "
+                "prepare that into another folder with `myna prepare`, and name it with --data"
+            )
         return
     if recipe.tokenizer.startswith("train:"):
         size = trained_size(recipe.tokenizer)
@@ -95,8 +102,8 @@ def trained_size(spec: str) -> int:
 
 
 def dataset_identity(dataset: "Dataset") -> str:
-    """What identifies a dataset: the hash of its dataset.json, which holds the hash of each shard."""
-    described = dataset.path / "dataset.json"
-    if described.exists():
-        return sha256_file(described)
-    return sha256_bytes(json_bytes([dataset.tokenizer_sha256, dataset.train.n_tokens, dataset.val.n_tokens]))
+    """What identifies a dataset: its tokenizer and the hash (or, in a foreign format, the size) of each shard."""
+    shards = [
+        [shard.sha256 or shard.tokens for shard in split.shards] for split in (dataset.train, dataset.val)
+    ]
+    return sha256_bytes(json_bytes([dataset.tokenizer_sha256, *shards]))

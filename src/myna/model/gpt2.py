@@ -139,8 +139,12 @@ class GPT(nn.Module):
             ids      (B, T)  int64; with a cache, the new tokens, whose positions go on from `cache.length`
             returns  (B, T, C)
         Raises:
-            ModelError: more positions than the model has.
+            ModelError: more positions than the model has, or ids of another shape.
         """
+        if ids.dim() != 2:
+            raise ModelError(
+                f"ids have shape {tuple(ids.shape)}; give (B, T), as in ids[None] for one sequence"
+            )
         start = 0 if cache is None else cache.length
         T = ids.shape[1]
         if start + T > self.config.block_size:

@@ -1,5 +1,6 @@
 """What a person sees while training: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -7,6 +8,14 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def speak(text: str) -> None:
+    """Prints a line. Where the reader of a pipe has gone (`myna train | head`), training goes on unheard."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class TrainingProgress:
@@ -50,10 +59,7 @@ class TrainingProgress:
         elif time.monotonic() >= self.next_line or step == self.steps:
             self.next_line = time.monotonic() + self.line_every_s
             remaining = (self.steps - step) * self.seconds
-            print(
-                f"step {step}/{self.steps} · {status} · lr {learning_rate:.2e} · {_clock(remaining)} left",
-                flush=True,
-            )
+            speak(f"step {step}/{self.steps} · {status} · lr {learning_rate:.2e} · {_clock(remaining)} left")
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -62,7 +68,7 @@ class TrainingProgress:
         if self.bar is not None:
             self.bar.console.print(text, markup=False, soft_wrap=True)
         else:
-            print(text, flush=True)
+            speak(text)
 
     def __enter__(self) -> Self:
         if self.bar is not None:

@@ -11,6 +11,7 @@ The defaults are those of GPT-2 124M; `myna.recipes` holds the named ones. Sourc
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,7 +91,15 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("batch_tokens", "sequence_length", "learning_rate", "clip_norm", "epsilon"):
             self._require(getattr(self, name) > 0, name, "give more than 0")
-        for name in ("steps", "warmup_steps", "weight_decay", "seed"):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            self._require(
+                not isinstance(value, float) or math.isfinite(value), field.name, "give a finite number"
+            )
+        self._require(self.steps > 0, "steps", "give 1 or more")
+        self._require(self.seed < 1 << 63, "seed", "give less than 2^63")
+        self._require(self._encodable(), "sample_prompt", "give text without lone surrogates")
+        for name in ("warmup_steps", "weight_decay", "seed"):
             self._require(getattr(self, name) >= 0, name, "give 0 or more")
         for name in ("eval_every", "sample_every", "hellaswag_every", "checkpoint_every"):
             self._require(getattr(self, name) >= 0, name, "give a number of steps, or 0 for never")
@@ -118,9 +127,16 @@ class Recipe:
             )
         self.model_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
 
+    def _encodable(self) -> bool:
+        try:
+            self.sample_prompt.encode("utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
+
     def _require(self, condition: bool, name: str, what_to_do: str) -> None:
         if not condition:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}; {what_to_do}")
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}; {what_to_do}")
 
     @property
     def batch_samples(self) -> int:

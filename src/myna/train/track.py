@@ -64,14 +64,18 @@ class WeightsAndBiases:
         id_path = run.path / "wandb_id.txt"
         if not id_path.exists():
             write_atomic(id_path, secrets.token_hex(4).encode("ascii") + b"\n")
-        self.run = wandb.init(
-            project="myna",
-            name=run.path.name,
-            id=id_path.read_text("ascii").strip(),
-            resume="allow",
-            dir=str(run.path),
-            config=dict(recipe),
-        )
+        try:
+            self.run = wandb.init(
+                project="myna",
+                name=run.path.name,
+                id=id_path.read_text("ascii").strip(),
+                resume="allow",
+                dir=str(run.path),
+                config=dict(recipe),
+            )
+        except wandb.errors.Error as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"--track wandb: {reason}; `wandb login` first, or leave --track out") from error
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
