@@ -35,7 +35,8 @@ def pydoc() -> Recipe:
         compile=False,
         eval_every=200,
         sample_every=200,
-        sample_prompt="Return a list of",
+        sample_prompt="Return True if",
+        sample_temperature=0.6,
         checkpoint_every=600,
     )
 

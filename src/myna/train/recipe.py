@@ -83,6 +83,8 @@ class Recipe:
     """Steps between samples; 0 for none."""
     sample_prompt: str = "Hello, I'm a language model,"
     """What the samples on the way continue."""
+    sample_temperature: float = 0.8
+    """Temperature of the samples; 0 takes the likeliest token each time."""
     hellaswag_every: int = 250
     """Steps between HellaSwag scores, where --hellaswag names the file; 0 for none."""
     checkpoint_every: int = 1000
@@ -99,7 +101,7 @@ class Recipe:
         self._require(self.steps > 0, "steps", "give 1 or more")
         self._require(self.seed < 1 << 63, "seed", "give less than 2^63")
         self._require(self._encodable(), "sample_prompt", "give text without lone surrogates")
-        for name in ("warmup_steps", "weight_decay", "seed"):
+        for name in ("warmup_steps", "weight_decay", "seed", "sample_temperature"):
             self._require(getattr(self, name) >= 0, name, "give 0 or more")
         for name in ("eval_every", "sample_every", "hellaswag_every", "checkpoint_every"):
             self._require(getattr(self, name) >= 0, name, "give a number of steps, or 0 for never")
@@ -161,7 +163,16 @@ class Recipe:
 
 # What may change between a run and its resumption without changing the weights it leads to.
 FREE_ON_RESUME = frozenset(
-    {"eval_every", "sample_every", "sample_prompt", "hellaswag_every", "checkpoint_every", "name", "compile"}
+    {
+        "eval_every",
+        "sample_every",
+        "sample_prompt",
+        "sample_temperature",
+        "hellaswag_every",
+        "checkpoint_every",
+        "name",
+        "compile",
+    }
 )
 
 
