@@ -338,5 +338,6 @@ def finish(run: Run, dataset: "Dataset", tokenizer: "Tokenizer", say: Say) -> No
     say(f"metrics     {run.metrics_path}\nsamples     {run.samples_path}\nreport      {run.report_path}\n")
     say("what to try next:")
     say(f'  myna sample {run.path} --prompt "The "')
-    say(f"  myna eval {run.path} --task val --data {dataset.path}")
+    if dataset.val.n_tokens > 1:
+        say(f"  myna eval {run.path} --task val --data {dataset.path}")
     say(f"  myna data show {dataset.path}")
