@@ -16,6 +16,7 @@ is a defect of ours: it keeps its traceback and exits 1.
     ├── RankError          another rank of a distributed run died, hangs, or met an error
     ├── OutputError        a place that can't be written, or that holds something else
     ├── DivergedError      training met a NaN or an infinity
+    ├── ChildError         exit 1: a process that was started for a part of the work failed in it
     └── Stopped            exit 75: a signal ended the work, and what was done is saved
 """
 
@@ -68,6 +69,12 @@ class OutputError(MynaError):
 
 class DivergedError(MynaError):
     """A loss or gradient that is not finite."""
+
+
+class ChildError(MynaError):
+    """A process that was started for a part of the work failed in it: a defect of ours, named by its last line."""
+
+    exit_code = 1
 
 
 class Stopped(MynaError):  # noqa: N818 (not a fault)

@@ -40,28 +40,31 @@ def flops_per_token(config: GPTConfig, sequence_length: int) -> float:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
-    """What the device could do at best, in FLOP/s, and where the figure is from: its data sheet, or measured.
-
-    Measured means: the best of a few large matrix products in `dtype`, about a second's work.
-    """
+    """What the device could do at best, in FLOP/s, and where the figure is from: its data sheet, or measured."""
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         name = torch.cuda.get_device_name(device)
         for part, peak in PEAK_BF16:
             if part in name:
                 return peak, f"data sheet, {part}"
+    return measured_flops(device, dtype)
+
+
+def measured_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
+    """The best of a few large matrix products in `dtype`, about a second's work: FLOP/s, and what was measured."""
     size = 8192 if device.type == "cuda" else 1536
     a = torch.randn(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(6):
-        _synchronize(device)
+        synchronize(device)
         began = time.perf_counter()
         a @ a
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best, f"measured, {size}x{size} matrix product"
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all it was given; before the clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

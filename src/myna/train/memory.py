@@ -14,7 +14,7 @@ def explained_memory(where: str, micro_batch: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if micro_batch > 1:
             advice = f"lower --micro-batch (it is {micro_batch}) or give --activation-checkpointing"
@@ -23,7 +23,8 @@ def explained_memory(where: str, micro_batch: int) -> Iterator[None]:
         raise DeviceError(f"{where}: out of memory; {advice}. The last checkpoint stands") from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is how torch or Python says that an allocation failed."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return any(words in str(error) for words in ("not enough memory", "can't allocate memory"))

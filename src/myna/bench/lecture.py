@@ -1,0 +1,160 @@
+"""GPT-2 and its training step as the lecture "Let's reproduce GPT-2 (124M)" writes them, each rung a line of it.
+
+Nothing of our own network, loss or step is in it, so that the yardstick stays where it is when ours moves. Only the
+parameters' names are shared, so that all rungs begin with the same weights and must arrive at the same loss.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from myna.model.config import GPTConfig
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LectureAttention(nn.Module):
+    """Causal self-attention: written out, or PyTorch's one call for it."""
+
+    def __init__(self, config: GPTConfig, flash: bool):
+        super().__init__()
+        self.n_head, self.flash = config.n_head, flash
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        ones = torch.ones(config.block_size, config.block_size, dtype=torch.bool, device="cpu")
+        self.future: Tensor
+        self.register_buffer("future", ones.triu(1), persistent=False)  # (T, T): what a position may not see
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
+            for part in self.c_attn(x).split(C, dim=2)
+        )
+        if self.flash:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))  # (B, H, T, T)
+            scores = scores.masked_fill(self.future[:T, :T], float("-inf"))
+            y = F.softmax(scores, dim=-1) @ v  # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
+
+
+class LectureMLP(nn.Module):
+    """Four times wider in between."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.gelu = nn.GELU(approximate="tanh")
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.gelu(self.c_fc(x)))
+
+
+class LectureBlock(nn.Module):
+    """Attention, then the MLP, each added to what passes through."""
+
+    def __init__(self, config: GPTConfig, flash: bool):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd)
+        self.attn = LectureAttention(config, flash)
+        self.ln_2 = nn.LayerNorm(config.n_embd)
+        self.mlp = LectureMLP(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class LectureGPT(nn.Module):
+    """The network with its loss at the end: all logits at once, then cross-entropy.
+
+    Args:
+        flash: attention in one call.
+        padded: rows added to the embedding table up to a multiple of 128. The lecture lets the softmax learn that
+            these ids never come; here their logits are minus infinity from the start, so that the loss is the same
+            on every rung. It costs nothing: the head's product takes them as its bias.
+    """
+
+    def __init__(self, config: GPTConfig, *, flash: bool, padded: bool):
+        super().__init__()
+        rows = config.padded_vocab_size if padded else config.vocab_size
+        self.wte = nn.Embedding(rows, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList([LectureBlock(config, flash) for _ in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        never = torch.zeros(rows, device="cpu")
+        never[config.vocab_size :] = float("-inf")
+        self.never: Tensor | None
+        self.register_buffer("never", never if padded else None, persistent=False)
+
+    @classmethod
+    def with_weights(
+        cls, config: GPTConfig, weights: dict[str, Tensor], *, flash: bool, padded: bool
+    ) -> "LectureGPT":
+        """The network around weights that are there already (those of a GPT of that config), without a copy of them.
+
+        Only the embedding table is copied, to have exactly its rows.
+        """
+        with torch.device("meta"):
+            model = cls(config, flash=flash, padded=padded)
+        table = weights["wte.weight"][: model.wte.num_embeddings].clone()
+        model.load_state_dict({**weights, "wte.weight": table}, assign=True)
+        return model.to(table.device)
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss in nats of (B, T) targets."""
+        x = self.wte(ids) + self.wpe(torch.arange(ids.size(1), device=ids.device))  # (B, T, C)
+        for block in self.h:
+            x = block(x)
+        logits = F.linear(self.ln_f(x), self.wte.weight, self.never)  # (B, T, V or its padding)
+        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
+
+
+class LectureStep:
+    """One update from a few micro-batches, the same ones each time."""
+
+    def __init__(
+        self,
+        model: LectureGPT,
+        optimizer: torch.optim.Optimizer,
+        batches: Sequence[Batch],
+        *,
+        bf16: bool,
+        clip_norm: float,
+    ):
+        self.model, self.optimizer, self.batches = model, optimizer, batches
+        self.bf16, self.clip_norm = bf16, clip_norm
+        self.network: nn.Module = model
+
+    def compile(self) -> None:
+        """From now on the network and its loss run compiled."""
+        self.network = torch.compile(self.model)  # type: ignore[assignment]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether they do."""
+        return self.network is not self.model
+
+    def use_eager(self) -> None:
+        """The plain way."""
+        self.network = self.model
+
+    def __call__(self) -> float:
+        """Makes a step and returns its loss, as it was before the update."""
+        device = self.batches[0][0].device
+        total = torch.zeros((), device=device)
+        self.optimizer.zero_grad()
+        for ids, targets in self.batches:
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                loss = self.network(ids, targets) / len(self.batches)
+            total += loss.detach()
+            loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return total.item()

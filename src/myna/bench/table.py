@@ -1,0 +1,84 @@
+"""The ladder as a table: in colour on a terminal, plain when piped."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+PIPED_WIDTH = 200  # columns, so that nothing is folded where there is no window
+
+
+def print_table(ladder: dict[str, Any], out: Path) -> None:
+    """Prints what was measured, the rungs, why some were skipped, and where the files lie."""
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, markup=False, width=None if terminal else PIPED_WIDTH)
+    for line in headlines(ladder):
+        console.print(line, soft_wrap=True)
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    table.add_column("rung", no_wrap=True)
+    for name in ("ms/step", "tokens/s", "of limit", "ratio", "peak memory", "first step"):
+        table.add_column(name, justify="right")
+    for record in ladder["rungs"]:
+        style = "bold" if record["name"] == "ours" else "dim" if "skipped" in record else None
+        table.add_row(record["title"], *cells(record), style=style)
+    console.print(table)
+    for line in [*footnotes(ladder), f"{out / 'ladder.json'}  {out / 'ladder.png'}"]:
+        console.print(line, soft_wrap=True)
+
+
+def headlines(ladder: dict[str, Any]) -> list[str]:
+    """What was measured, and on what."""
+    model, machine = ladder["model"], ladder["machine"]
+    batch = f"{ladder['micro_batch']} x {ladder['sequence_length']}"
+    if ladder["accumulate"] > 1:
+        batch = f"{ladder['accumulate']} x ({batch})"
+    layers = counted(model["n_layer"], "layer")
+    threads = f", {counted(machine['threads'], 'thread')}" if machine["device"] == "cpu" else ""
+    return [
+        f"{model['recipe']}, {layers}, {batch} tokens a step · {machine['name']}{threads}, torch {machine['torch']}",
+        f"matrix limit: {machine['matrix_flops'] / 1e12:.2f} TFLOP/s ({machine['matrix_about']})",
+    ]
+
+
+def counted(number: int, what: str) -> str:
+    """
+    >>> counted(1, "layer"), counted(12, "layer")
+    ('1 layer', '12 layers')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def cells(record: dict[str, Any]) -> list[str]:
+    """A rung's figures as a row has them; all empty for one that was skipped."""
+    if "skipped" in record:
+        return ["skipped", *[""] * 5]
+    return [
+        f"{record['ms_per_step']:,.1f}",
+        f"{record['tokens_per_second']:,.0f}",
+        f"{100 * record['share_of_limit']:.1f}%",
+        f"{record['ratio']:.2f}",
+        f"{record['peak_memory_bytes'] / 1e9:.2f} GB",
+        f"{record['first_step_seconds']:.1f} s",
+    ]
+
+
+def footnotes(ladder: dict[str, Any]) -> list[str]:
+    """Why rungs were skipped, what else they went without, and whether all computed the same."""
+    notes = []
+    measured = [record for record in ladder["rungs"] if "skipped" not in record]
+    for record in ladder["rungs"]:
+        if "skipped" in record:
+            notes.append(f"skipped: {record['title']}: {record['skipped']}")
+        elif record["compiler_failure"]:
+            notes.append(f"{record['title']}: not compiled: {record['compiler_failure']}")
+    first, last = ([record[key] for record in measured] for key in ("first_loss", "last_loss"))
+    if len(measured) > 1:
+        notes.append(
+            f"the rungs' losses differ by {max(first) - min(first):.0e} at most at the first step, "
+            f"by {max(last) - min(last):.0e} at the last"
+        )
+    return notes

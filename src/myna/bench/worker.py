@@ -1,0 +1,228 @@
+"""A process that does one thing for `myna bench`: surveys the machine, finds a batch that fits, or measures a rung.
+
+`python -m myna.bench.worker JOB`. Each rung has a process of its own, so that its peak memory, its allocator and its
+settings are its own. Events go out on stdout, a JSON line each: `step` after each step, and at the end `result` or
+`error`. It ends when its stdin does: a parent that is killed takes it along.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import statistics
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from myna import errors
+from myna.bench.ladder import COMPILE, OURS, WARM_UP_STEPS, Machine
+from myna.bench.lecture import Batch
+from myna.bench.rungs import Step, make_step
+from myna.model.gpt2 import GPT
+from myna.train.flops import flops_per_token, measured_flops, synchronize
+from myna.train.memory import is_out_of_memory
+from myna.train.micro_batch import CPU_TOKENS
+from myna.train.pauses import collected_at_pauses
+from myna.train.ranks import cpu_flags, resolve_device, resolve_precision
+from myna.train.recipe import Recipe
+
+LIMIT_ROUNDS = 5  # the limit is the best of so many: whatever else the machine does must not lower it
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def survey(job: dict[str, Any]) -> dict[str, Any]:
+    """The machine: what it has, and what its matrix products reach."""
+    device = resolve_device(job["device"])
+    dtype = resolve_precision("auto", device).dtype or torch.float32
+    flops, about = max(measured_flops(device, dtype) for _ in range(LIMIT_ROUNDS))
+    machine = Machine(
+        device=device.type,
+        name=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+        capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
+        bf16_instructions=tuple(sorted(cpu_flags() & {"amx_bf16", "avx512_bf16"})),
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        matrix_flops=flops,
+        matrix_about=f"{about}, {str(dtype).removeprefix('torch.')}",
+    )
+    return asdict(machine)
+
+
+def processor_name() -> str:
+    """The processor as it calls itself; where it can't be asked, what it is."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return os.uname().machine
+
+
+def fit(job: dict[str, Any]) -> dict[str, Any]:
+    """How many sequences to compute at once: on a GPU the largest power of two with which a rung's step fits, or 0.
+
+    Elsewhere as many as `myna train` takes by itself.
+    """
+    device, recipe = resolve_device(job["device"]), recipe_of(job)
+    if device.type != "cuda":
+        return {"micro_batch": max(1, CPU_TOKENS // recipe.sequence_length)}
+    fitting, candidate = 0, 1
+    while candidate <= recipe.batch_samples:
+        try:
+            two_steps(job | {"micro_batch": candidate}, recipe)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        finally:
+            torch.cuda.empty_cache()
+        fitting, candidate = candidate, 2 * candidate
+    return {"micro_batch": fitting}
+
+
+def two_steps(job: dict[str, Any], recipe: Recipe) -> None:
+    """Makes a rung's first two steps, and forgets them: the optimizer's moments are there from the second on."""
+    step, _ = prepared(job, recipe)
+    first_step(step)
+    step()
+
+
+def recipe_of(job: dict[str, Any]) -> Recipe:
+    """The recipe that was sent as JSON."""
+    return Recipe(**{**job["recipe"], "corpus": tuple(job["recipe"]["corpus"])})
+
+
+def prepared(job: dict[str, Any], recipe: Recipe) -> tuple[Step, str]:
+    """The step of the job's rung, with weights and batches that depend on the recipe's seed alone."""
+    torch.manual_seed(recipe.seed)
+    device = resolve_device(job["device"])
+    gpt = GPT(recipe.model_config(job["vocab_size"])).to(device)
+    return make_step(job["rung"], gpt, recipe, batches_of(job, recipe, device), job["without"])
+
+
+def batches_of(job: dict[str, Any], recipe: Recipe, device: torch.device) -> list[Batch]:
+    """Ids drawn at random: what a step costs does not depend on what they say."""
+    shape = (job["accumulate"], job["micro_batch"], recipe.sequence_length + 1)
+    drawn = torch.randint(job["vocab_size"], shape, generator=torch.Generator().manual_seed(recipe.seed))
+    ids = drawn.to(device)
+    return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
+
+
+def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
+    """One rung: its first step, some to warm up, then those that count; or why it was `skipped`."""
+    device, recipe = resolve_device(job["device"]), recipe_of(job)
+    try:
+        step, compiler_failure = prepared(job, recipe)
+        with collected_at_pauses() if job["rung"] == OURS else contextlib.nullcontext():
+            first_loss, failure = first_step(step)
+            compiler_failure = failure or compiler_failure
+            if failure and job["rung"] == COMPILE:
+                return {"skipped": failure, "compiler_failure": failure}
+            synchronize(device)
+            send({"event": "step", "number": 1})
+            seconds, last_loss = timed(step, WARM_UP_STEPS + job["steps"], device, send)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"skipped": "out of memory; a lower --micro-batch may fit"}
+    counted = seconds[WARM_UP_STEPS:]
+    median = statistics.median(counted)
+    rate = job["accumulate"] * job["micro_batch"] * recipe.sequence_length / median
+    return {
+        "ms_per_step": 1e3 * median,
+        "tokens_per_second": rate,
+        "flops": rate * flops_per_token(recipe.model_config(job["vocab_size"]), recipe.sequence_length),
+        "step_seconds": counted,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "first_loss": first_loss,
+        "last_loss": last_loss,
+        "compiled": step.compiled,
+        "compiler_failure": compiler_failure,
+    }
+
+
+def first_step(step: Step) -> tuple[float, str]:
+    """Makes the first step, compiled where that was asked and works; returns its loss, and why it does not work."""
+    if not step.compiled:
+        return step(), ""
+    try:
+        return step(), ""
+    except Exception as error:  # the compiler's backends raise whatever their tools raise
+        if is_out_of_memory(error):
+            raise
+        failure = f"torch.compile failed: {first_line(error)}"
+    step.use_eager()
+    return step(), failure
+
+
+def timed(step: Step, count: int, device: torch.device, send: Send) -> tuple[Sequence[float], float]:
+    """Seconds of so many steps, and the last one's loss."""
+    seconds, loss = [], 0.0
+    for number in range(count):
+        began = time.perf_counter()
+        loss = step()
+        synchronize(device)  # the update may still be under way when the loss is known
+        seconds.append(time.perf_counter() - began)
+        send({"event": "step", "number": 2 + number})
+    return seconds, loss
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory held so far: the GPU's that torch had given out, or on a CPU all that was the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()  # never given back, so the last is the most
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def answer(job: dict[str, Any], send: Send) -> dict[str, Any]:
+    """Does the job; its last event."""
+    tasks = {"survey": lambda: survey(job), "fit": lambda: fit(job), "rung": lambda: measure(job, send)}
+    try:
+        return {"event": "result", "value": tasks[job["task"]]()}
+    except errors.MynaError as error:
+        return {"event": "error", "kind": type(error).__name__, "message": str(error)}
+    except Exception as error:  # a defect of ours; all of its traceback stays in this process's stderr
+        traceback.print_exc()
+        return {
+            "event": "error",
+            "kind": "ChildError",
+            "message": f"{type(error).__name__}: {first_line(error)}",
+        }
+
+
+def main() -> None:
+    """Reads the job from the command line, sends events."""
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not get between them
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        if os.getpgrp() == os.getpid():  # as the parent started us: then with what the compiler has started
+            os.killpg(0, signal.SIGKILL)
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+    def send(event: dict[str, Any]) -> None:
+        events.write(json.dumps(event) + "\n")
+
+    send(answer(json.loads(sys.argv[1]), send))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""`myna bench`: the lecture's speed ladder on this machine, a rung at a time."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from myna.bench.ladder import chosen
+from myna.commands import parse, refuse_empty
+from myna.errors import UsageError
+from myna.recipes import named
+from myna.train.recipe import Recipe
+
+VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes name; train:N has N
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure the lecture's speed ladder on this machine: fp32, TF32, bf16, compile, flash attention, padded
+    vocabulary, fused AdamW, and then what `myna train` runs. Each rung keeps the changes before it and adds its own;
+    all compute the same loss. Writes ladder.json and ladder.png."""
+
+    recipe: str = "gpt2-124m"
+    """Whose network, sequence length and optimizer to measure: any recipe of `myna train`. Dropout is off."""
+    layers: int | None = None
+    """Layers, to make it short. Default: the recipe's."""
+    micro_batch: Literal["auto"] | int = "auto"
+    """Sequences computed at once, the same on all rungs; auto: 2,048 tokens of them on a CPU, on a GPU the largest
+    power of two with which every rung fits its memory."""
+    sequence_length: int | None = None
+    """Tokens in a sequence. Default: the recipe's."""
+    accumulate: int = 1
+    """Micro-batches in a step."""
+    steps: int = 5
+    """Timed steps of a rung, after 3 that are not; their median counts."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes CUDA, then MPS, then the CPU."""
+    rungs: str | None = None
+    """Names of the rungs to measure, with commas between: fp32, tf32, bf16, compile, flash-attention,
+    padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it."""
+    out: Path = Path("bench")
+    """Folder for ladder.json and ladder.png."""
+    json: bool = False
+    """Print the JSON in place of the table."""
+
+
+def main(args: Sequence[str]) -> None:
+    """Runs `myna bench`."""
+    refuse_empty(args)
+    call = parse(Bench, args, command="bench")
+    recipe = measured_recipe(call)
+    rungs = chosen(call.rungs)
+    from myna.bench.measure import Plan, measure_ladder
+    from myna.bench.progress import shown
+    from myna.files import ensure_writable_directory, json_bytes, write_atomic
+
+    plan = Plan(recipe, vocab_size(recipe), rungs, call.micro_batch, call.accumulate, call.steps, call.device)
+    was_there = call.out.exists()
+    ensure_writable_directory(call.out)
+    try:
+        with shown(len(rungs), call.steps) as watcher:
+            ladder = measure_ladder(plan, watcher)
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                call.out.rmdir()
+        raise
+    from myna.bench.picture import picture
+    from myna.bench.table import print_table
+
+    write_atomic(call.out / "ladder.json", json_bytes(ladder))
+    write_atomic(call.out / "ladder.png", picture(ladder))
+    if call.json:
+        sys.stdout.buffer.write(json_bytes(ladder))
+    else:
+        print_table(ladder, call.out)
+
+
+def measured_recipe(call: Bench) -> Recipe:
+    """The recipe with what the call changes in it.
+
+    Raises:
+        UsageError: there is no such recipe, or a number that cannot be.
+    """
+    recipe = named(call.recipe)
+    for name in ("layers", "sequence_length", "accumulate", "steps", "micro_batch"):
+        value = getattr(call, name)
+        if value not in (None, "auto") and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+    length = call.sequence_length or recipe.sequence_length
+    if length > recipe.block_size:
+        raise UsageError(
+            f"--sequence-length is {length}; give at most {recipe.block_size}, the positions of {recipe.name}"
+        )
+    # As many tokens a step as the recipe has, but whole sequences: how many are measured at once is the call's to say.
+    batch_tokens = max(1, recipe.batch_tokens // length) * length
+    return replace(
+        recipe,
+        n_layer=call.layers or recipe.n_layer,
+        sequence_length=length,
+        batch_tokens=batch_tokens,
+        dropout=0.0,
+    )
+
+
+def vocab_size(recipe: Recipe) -> int:
+    """The ids of a recipe's tokenizer, which need not be there."""
+    kind, _, size = recipe.tokenizer.partition(":")
+    return int(size) if size else VOCABULARIES[kind]

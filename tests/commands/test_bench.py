@@ -1,0 +1,145 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from myna.bench import measure
+from myna.cli import main
+
+TINY = "--recipe shakespeare-char --layers 1 --micro-batch 2 --sequence-length 16 --steps 1 --device cpu".split()
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    def measured(job, on_step=None):
+        raise AssertionError("something was measured")
+
+    monkeypatch.setattr(measure, "run_job", measured)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--rungs", "fp32,bf61"], "there is no rung 'bf61'; did you mean bf16?"),
+        (["--rungs", ","], "--rungs names none"),
+        (["--rungs", ""], "empty name"),
+        (["--recipe", "gpt2-142m"], "did you mean gpt2-124m"),
+        (["--steps", "0"], "--steps is 0; give 1 or more"),
+        (["--layers", "0"], "--layers is 0"),
+        (["--accumulate", "-1"], "--accumulate is -1"),
+        (["--micro-batch", "0"], "--micro-batch is 0"),
+        (["--sequence-length", "0"], "--sequence-length is 0"),
+        (["--sequence-length", "1025"], "give at most 1024, the positions of gpt2-124m"),
+        (["--out", "a-file"], "cannot write to the folder a-file"),
+        (["--out", "a-file/bench"], "cannot write to the folder a-file/bench"),
+    ],
+)
+def test_a_wrong_call_is_a_line_before_anything_is_measured(
+    args, words, tmp_path, monkeypatch, capsys, nothing_runs
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
+    assert main(["bench", *args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("myna bench: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+def test_the_ladder_is_measured_and_written(tmp_path, capsys):
+    out = tmp_path / "ladder"
+    assert main(["bench", *TINY, "--rungs", "fp32,tf32", "--out", str(out)]) == 0
+    shown, progress = capsys.readouterr()
+    assert "skipped: TF32: a mode of CUDA GPUs, and the device is cpu" in shown
+    assert progress.splitlines()[-1].startswith("TF32: skipped")
+    assert (out / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    ladder = json.loads((out / "ladder.json").read_text())
+    assert ladder["model"] == {
+        "recipe": "shakespeare-char",
+        "n_layer": 1,
+        "n_head": 4,
+        "n_embd": 128,
+        "block_size": 64,
+        "vocab_size": 257,
+    }
+    assert (ladder["tokens_per_step"], ladder["timed_steps"]) == (32, 1)
+    first, second = ladder["rungs"]
+    assert first.keys() == {
+        "name", "title", "change", "without", "ms_per_step", "step_seconds", "tokens_per_second", "flops",
+        "share_of_limit", "ratio", "peak_memory_bytes", "first_step_seconds", "first_loss", "last_loss", "compiled",
+        "compiler_failure",
+    }  # fmt: skip
+    assert first["ratio"] == 1.0
+    assert second.keys() == {"name", "title", "change", "skipped"}
+
+
+def test_json_goes_to_stdout_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    args = ["--recipe", "pydoc", *TINY[2:], "--rungs", "ours", "--json"]  # a recipe that does not compile
+    assert main(["bench", *args]) == 0
+    ladder = json.loads(capsys.readouterr().out)
+    assert [(record["name"], record["compiled"]) for record in ladder["rungs"]] == [("ours", False)]
+    assert ladder["model"]["vocab_size"] == 4096
+    assert json.loads((tmp_path / "bench" / "ladder.json").read_text()) == ladder
+
+
+@pytest.mark.slow
+def test_a_compiled_ladder_from_end_to_end(tmp_path, capsys):
+    args = [*TINY, "--rungs", "fp32,compile,fused-adamw,ours", "--out", str(tmp_path), "--json"]
+    assert main(["bench", *args]) == 0
+    rungs = json.loads(capsys.readouterr().out)["rungs"]
+    assert [record["compiled"] for record in rungs] == [False, True, True, True]
+    assert max(r["last_loss"] for r in rungs) - min(r["last_loss"] for r in rungs) < 0.02
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_measures_the_rest(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    args = [*TINY, "--rungs", "fp32,compile,flash-attention,ours", "--out", str(tmp_path), "--json"]
+    assert main(["bench", *args]) == 0
+    fp32, compiled, flash, ours = json.loads(capsys.readouterr().out)["rungs"]
+    assert compiled["skipped"].startswith("torch.compile failed: ")
+    assert flash["without"] == ["tf32", "compile"]
+    assert not ours["compiled"]
+    assert fp32["ratio"] == 1.0
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_takes_the_workers_along(tmp_path, child_environment, by):
+    args = [*TINY, "--rungs", "fp32", "--steps", "1000000", "--out", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "myna", "bench", *args],
+        cwd=tmp_path,
+        env=child_environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    worker = found_worker(process.pid, "rung")
+    process.send_signal(by)
+    _, err = process.communicate(timeout=60)
+    if by == signal.SIGINT:
+        assert (process.returncode, err) == (130, "myna bench: interrupted\n")
+        assert list(tmp_path.iterdir()) == []
+    until = time.monotonic() + 30
+    while os.path.exists(f"/proc/{worker}") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{worker}")
+
+
+def found_worker(parent: int, task: str) -> int:
+    """The parent's child that does a task, once it is there."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        with open(f"/proc/{parent}/task/{parent}/children") as file:
+            for child in file.read().split():
+                with open(f"/proc/{child}/cmdline") as cmdline:
+                    if f'"task": "{task}"' in cmdline.read():
+                        return int(child)
+        time.sleep(0.1)
+    raise AssertionError("no worker was started")
