@@ -102,11 +102,12 @@ SAY = "import json; print(json.dumps({!r}), flush=True)"
             "rung bf16: its process ended with exit code 3: last words",
         ),
         ("", ChildError, "it said nothing"),
+        (SAY.format({"event": "defect", "message": "KeyError: 3"}), ChildError, "rung bf16: KeyError: 3"),
         (SAY.format({"event": "step", "number": 1}), ChildError, "exit code 0"),
         (
             SAY.format({"event": "error", "kind": "DeviceError", "message": "no GPU"}),
             DeviceError,
-            "rung bf16: no GPU",
+            "no GPU",
         ),
     ],
 )

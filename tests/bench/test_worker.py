@@ -70,9 +70,11 @@ def out_of_memory(*args):
 
 def test_out_of_memory_is_a_reason_to_skip(monkeypatch):
     monkeypatch.setattr(LectureStep, "__call__", out_of_memory)
-    assert "out of memory" in result(JOB)[0]["skipped"]
+    why = "out of memory with 2 x 8 tokens; a lower --micro-batch may fit"
+    assert result(JOB)[0] == {"skipped": why}
     monkeypatch.setattr(worker, "prepared", out_of_memory)
-    assert "out of memory" in result(JOB)[0]["skipped"]
+    assert result(JOB)[0] == {"skipped": why}
+    assert "--sequence-length" in result(JOB | {"micro_batch": 1})[0]["skipped"]
 
 
 def test_a_defect_is_no_reason_to_skip(monkeypatch, capsys):
@@ -81,7 +83,7 @@ def test_a_defect_is_no_reason_to_skip(monkeypatch, capsys):
 
     monkeypatch.setattr(LectureStep, "__call__", broken)
     last = worker.answer(JOB, lambda event: None)
-    assert last == {"event": "error", "kind": "ChildError", "message": "RuntimeError: shapes differ"}
+    assert last == {"event": "defect", "message": "RuntimeError: shapes differ"}
     assert "Traceback" in capsys.readouterr().err
 
 

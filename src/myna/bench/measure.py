@@ -167,7 +167,9 @@ def run_job(job: dict[str, Any], on_step: Callable[[int], None] = lambda number:
         if last.get("event") == "result":
             return last["value"]
         if last.get("event") == "error":
-            raise getattr(errors, last["kind"])(f"{named(job)}: {last['message']}")
+            raise getattr(errors, last["kind"])(last["message"])
+        if last.get("event") == "defect":
+            raise ChildError(f"{named(job)}: {last['message']}")
         complaints.seek(0)
         lines = complaints.read().decode("utf-8", "replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

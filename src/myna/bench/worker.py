@@ -1,8 +1,8 @@
 """A process that does one thing for `myna bench`: surveys the machine, finds a batch that fits, or measures a rung.
 
 `python -m myna.bench.worker JOB`. Each rung has a process of its own, so that its peak memory, its allocator and its
-settings are its own. Events go out on stdout, a JSON line each: `step` after each step, and at the end `result` or
-`error`. It ends when its stdin does: a parent that is killed takes it along.
+settings are its own. Events go out on stdout, a JSON line each: `step` after each step, and at the end `result`,
+`error` (which a person can mend) or `defect`. It ends when its stdin does: a parent that is killed takes it along.
 """
 
 import contextlib
@@ -131,7 +131,9 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return {"skipped": "out of memory; a lower --micro-batch may fit"}
+        tokens = f"{job['micro_batch']} x {recipe.sequence_length} tokens"
+        lower = "--micro-batch" if job["micro_batch"] > 1 else "--sequence-length, or fewer --layers,"
+        return {"skipped": f"out of memory with {tokens}; a lower {lower} may fit"}
     counted = seconds[WARM_UP_STEPS:]
     median = statistics.median(counted)
     rate = job["accumulate"] * job["micro_batch"] * recipe.sequence_length / median
@@ -198,11 +200,7 @@ def answer(job: dict[str, Any], send: Send) -> dict[str, Any]:
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
     except Exception as error:  # a defect of ours; all of its traceback stays in this process's stderr
         traceback.print_exc()
-        return {
-            "event": "error",
-            "kind": "ChildError",
-            "message": f"{type(error).__name__}: {first_line(error)}",
-        }
+        return {"event": "defect", "message": f"{type(error).__name__}: {first_line(error)}"}
 
 
 def main() -> None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from myna.bench.ladder import chosen
 from myna.commands import parse, refuse_empty
+from myna.commands.prepare import interrupted_by_sigterm
 from myna.errors import UsageError
 from myna.recipes import named
 from myna.train.recipe import Recipe
@@ -54,19 +55,11 @@ def main(args: Sequence[str]) -> None:
     rungs = chosen(call.rungs)
     from myna.bench.measure import Plan, measure_ladder
     from myna.bench.progress import shown
-    from myna.files import ensure_writable_directory, json_bytes, write_atomic
+    from myna.files import json_bytes, write_atomic
 
     plan = Plan(recipe, vocab_size(recipe), rungs, call.micro_batch, call.accumulate, call.steps, call.device)
-    was_there = call.out.exists()
-    ensure_writable_directory(call.out)
-    try:
-        with shown(len(rungs), call.steps) as watcher:
-            ladder = measure_ladder(plan, watcher)
-    except BaseException:
-        if not was_there:
-            with contextlib.suppress(OSError):
-                call.out.rmdir()
-        raise
+    with folder_of_results(call.out), interrupted_by_sigterm(), shown(len(rungs), call.steps) as watcher:
+        ladder = measure_ladder(plan, watcher)
     from myna.bench.picture import picture
     from myna.bench.table import print_table
 
@@ -76,6 +69,26 @@ def main(args: Sequence[str]) -> None:
         sys.stdout.buffer.write(json_bytes(ladder))
     else:
         print_table(ladder, call.out)
+
+
+@contextlib.contextmanager
+def folder_of_results(path: Path) -> Iterator[None]:
+    """Makes the folder before the block, which takes long; where the block fails, what it made goes again.
+
+    Raises:
+        OutputError: it can't be made, or not written to.
+    """
+    from myna.files import ensure_writable_directory
+
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    ensure_writable_directory(path)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in new:
+                folder.rmdir()
+        raise
 
 
 def measured_recipe(call: Bench) -> Recipe:
