@@ -43,6 +43,15 @@ def test_without_gradients_each_token_is_the_plain_one(chunk_bytes):
         torch.testing.assert_close(head_nats(hidden, weight, targets, 50), expected.sum())
 
 
+def test_the_weights_gradient_is_whole_where_it_is_made_in_parts(monkeypatch):
+    hidden, weight, targets = make()
+    plain(hidden, weight, targets).backward()
+    wanted, weight.grad = weight.grad, None
+    monkeypatch.setattr("myna.model.loss.CPU_BLOCK_BYTES", 4 * 8 * 7)  # seven columns at a time, and a rest
+    head_nats(hidden, weight, targets, 50, chunk_bytes=64 * 4 * 5).backward()
+    torch.testing.assert_close(weight.grad, wanted)
+
+
 def test_head_nats_under_autocast_stays_near():
     hidden, weight, targets = make(rows=(4, 64), C=64)
     with torch.autocast("cpu", torch.bfloat16):

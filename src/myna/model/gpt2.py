@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from myna.errors import ModelError, OutputError
 from myna.files import ensure_writable_directory, json_bytes, write_atomic, write_safetensors
+from myna.model.attention import causal_attention, join_heads, split_heads
 from myna.model.cache import KVCache, LayerCache
 from myna.model.config import GPTConfig
 from myna.model.weights import generation_config, hugging_face_config, load_pretrained, to_hugging_face
@@ -45,19 +46,16 @@ class Attention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        B, T, C = x.shape
-        q, k, v = (
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
-            for part in self.c_attn(x).split(C, dim=2)
-        )
+        qkv = self.c_attn(x)  # (B, T, 3C)
         dropout = self.dropout if self.training else 0.0
         if cache is None:
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+            y = causal_attention(qkv, self.n_head, dropout)
         else:
+            q, k, v = split_heads(qkv, self.n_head)  # (B, H, T, D)
             k, v = cache.append(k, v)  # (B, H, S, D), S = all positions so far
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask(T), dropout_p=dropout)
-        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
-        return self.resid_dropout(self.c_proj(y))
+            mask = cache.mask(x.shape[1])
+            y = join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout))
+        return self.resid_dropout(self.c_proj(y))  # (B, T, C)
 
 
 class MLP(nn.Module):

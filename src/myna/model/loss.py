@@ -16,6 +16,7 @@ from torch import Tensor
 IGNORE = -100  # a target that is not scored (PyTorch's own default for it)
 
 CHUNK_BYTES = 1 << 28  # logits held at once by the head: 2,048 rows of GPT-2's in bf16 are 206 MB
+CPU_CHUNK_BYTES = 1 << 26  # the same on a CPU, where smaller products are no slower
 CPU_BLOCK_BYTES = 1 << 24  # what softmax works on at a time on a CPU: its few fp32 copies stay in the cache
 
 
@@ -70,24 +71,30 @@ class _HeadNats(torch.autograd.Function):
         vocab_size: int,
         chunk_rows: int,
         block_rows: int,
+        block_columns: int,
         compiled: bool,
     ) -> Tensor:
         block_nats = _compiled_block_nats() if compiled else _block_nats
         low = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros(0)
+        grad_weight = torch.empty_like(weight)
+        buffer = hidden.new_empty(min(chunk_rows, len(hidden)), len(weight))
         for start in range(0, len(hidden), chunk_rows):
             rows = slice(start, start + chunk_rows)
-            logits = hidden[rows] @ low.t()  # becomes its own gradient, block by block
+            logits = buffer[: len(hidden[rows])]  # become their own gradient, block by block
+            torch.mm(hidden[rows], low.t(), out=logits)
             logits[:, vocab_size:] = 0
             for block, wanted in zip(logits.split(block_rows), targets[rows].split(block_rows), strict=True):
                 nats, gradient = block_nats(block[:, :vocab_size], wanted)
                 total += nats.sum()
                 block[:, :vocab_size] = gradient
             torch.mm(logits, low, out=grad_hidden[rows])
-            part = (logits.t() @ hidden[rows]).to(weight.dtype)
-            grad_weight = part if start == 0 else grad_weight.add_(part)
+            for columns, gradient in zip(
+                logits.split(block_columns, dim=1), grad_weight.split(block_columns), strict=True
+            ):
+                part = columns.t() @ hidden[rows]  # (block_columns, C), in low precision
+                gradient.copy_(part) if start == 0 else gradient.add_(part)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
@@ -95,7 +102,7 @@ class _HeadNats(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         (scale,) = grad_outputs
-        return grad_hidden * scale, grad_weight * scale, None, None, None, None, None
+        return grad_hidden.mul_(scale), grad_weight.mul_(scale), None, None, None, None, None, None
 
 
 def head_nats(
@@ -104,7 +111,7 @@ def head_nats(
     targets: Tensor,
     vocab_size: int,
     *,
-    chunk_bytes: int = CHUNK_BYTES,
+    chunk_bytes: int | None = None,
     compiled: bool = False,
 ) -> Tensor:
     """The summed loss of a batch straight from the hidden states, without ever holding all logits.
@@ -120,17 +127,21 @@ def head_nats(
     if not torch.is_grad_enabled():
         return head_token_nats(hidden, weight, targets, vocab_size, chunk_bytes=chunk_bytes).sum()
     rows, wanted = _as_autocast(hidden).flatten(0, 1), targets.flatten()
+    chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
     chunk_rows = _even_rows(len(rows), chunk_bytes // (weight.shape[0] * rows.element_size()))
-    block_rows = chunk_rows
+    block_rows, block_columns = chunk_rows, weight.shape[0]
     if rows.device.type == "cpu":
         block_rows = _even_rows(chunk_rows, CPU_BLOCK_BYTES // (weight.shape[0] * 4))
+        block_columns = _even_rows(weight.shape[0], CPU_BLOCK_BYTES // (weight.shape[1] * 4))
     with torch.autocast(hidden.device.type, enabled=False):  # the dtypes are settled above
-        return _HeadNats.apply(rows, weight, wanted, vocab_size, chunk_rows, block_rows, compiled)
+        return _HeadNats.apply(
+            rows, weight, wanted, vocab_size, chunk_rows, block_rows, block_columns, compiled
+        )
 
 
 @torch.no_grad()
 def head_token_nats(
-    hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, *, chunk_bytes: int = CHUNK_BYTES
+    hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, *, chunk_bytes: int | None = None
 ) -> Tensor:
     """`token_nats` straight from the hidden states, for evaluation: without gradients or all logits at once.
 
@@ -142,10 +153,15 @@ def head_token_nats(
     """
     rows, wanted = _as_autocast(hidden).flatten(0, -2), targets.flatten()
     low = weight[:vocab_size].to(rows.dtype)
+    chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
     chunk_rows = _even_rows(len(rows), chunk_bytes // (vocab_size * 4))
     with torch.autocast(hidden.device.type, enabled=False):
         chunks = zip(rows.split(chunk_rows), wanted.split(chunk_rows), strict=True)
         return torch.cat([token_nats(some @ low.t(), ids) for some, ids in chunks]).view(targets.shape)
+
+
+def _chunk_bytes(device: torch.device) -> int:
+    return CPU_CHUNK_BYTES if device.type == "cpu" else CHUNK_BYTES
 
 
 def _even_rows(rows: int, most: int) -> int:

@@ -1,0 +1,143 @@
+"""Causal attention over all heads, by the fastest kernel of the device.
+
+On GPUs that is torch's `scaled_dot_product_attention`. On a CPU its kernel multiplies small blocks and reaches a tenth
+of the processor's matrix speed in bf16; `blocked_attention` computes the same in a few large matrix products: 256
+queries of all heads at a time, against the keys up to them, so that most of what the causal mask would throw away is
+never computed. Nothing of size T x T is kept for the backward pass, which computes each block's probabilities again.
+
+Source of the recomputation: FlashAttention, Dao et al. 2022, arXiv:2205.14135, algorithm 4.
+"""
+
+import functools
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+QUERIES = 256  # at a time; 128 to 512 were within a tenth of each other (docs/log.md)
+
+
+def causal_attention(qkv: Tensor, n_head: int, dropout: float = 0.0) -> Tensor:
+    """Each position takes from itself and those before it.
+
+    Shapes:
+        qkv      (B, T, 3C)  queries, keys and values side by side
+        returns  (B, T, C)   heads side by side
+    """
+    if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and not dropout and torch.is_grad_enabled():
+        return blocked_attention(qkv, n_head)
+    q, k, v = split_heads(qkv, n_head)
+    return join_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True))
+
+
+def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, T, 3C) to queries, keys and values of shape (B, H, T, D), as views."""
+    B, T, _ = qkv.shape
+    q, k, v = qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def join_heads(y: Tensor) -> Tensor:
+    """(B, H, T, D) to (B, T, C)."""
+    return y.transpose(1, 2).flatten(2)
+
+
+@functools.cache
+def _mask(n: int, dtype: torch.dtype) -> Tensor:
+    """(n, n): 0 where a query may look, -inf at the keys after it."""
+    return torch.full((n, n), float("-inf"), dtype=dtype).triu(1)
+
+
+def _probabilities(q: Tensor, k: Tensor) -> Tensor:
+    """What each query takes from each key.
+
+    Shapes:
+        q        (N, n, D)  the last n positions
+        k        (N, S, D)  all positions up to the last query
+        returns  (N, n, S)
+    """
+    n = q.shape[1]
+    scores = _scaled_product(q, k.transpose(1, 2), _scale(q))
+    scores[:, :, -n:].add_(_mask(n, q.dtype))
+    return scores.softmax(dim=-1)
+
+
+def _scale(q: Tensor) -> float:
+    return 1 / math.sqrt(q.shape[-1])
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale * a @ b, in one kernel."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
+
+
+def _rows(qkv: Tensor, n_head: int) -> list[Tensor]:
+    """Queries, keys and values, each (B * H, T, D) and contiguous."""
+    return [part.flatten(0, 1) for part in split_heads(qkv, n_head)]
+
+
+@torch.library.custom_op("myna::blocked_attention", mutates_args=())
+def blocked_attention(qkv: Tensor, n_head: int) -> Tensor:
+    """`causal_attention` in blocks of queries. An operator of its own, so that a compiler leaves its loop alone.
+
+    Shapes:
+        qkv      (B, T, 3C)
+        returns  (B, T, C)
+    """
+    q, k, v = _rows(qkv, n_head)
+    y = torch.empty_like(q)
+    for start in range(0, q.shape[1], QUERIES):
+        end = min(start + QUERIES, q.shape[1])
+        y[:, start:end] = torch.bmm(_probabilities(q[:, start:end], k[:, :end]), v[:, :end])
+    return join_heads(y.unflatten(0, (-1, n_head)))
+
+
+@torch.library.custom_op("myna::blocked_attention_backward", mutates_args=())
+def blocked_attention_backward(grad: Tensor, qkv: Tensor, n_head: int) -> Tensor:
+    """The gradient by `qkv`.
+
+    Shapes:
+        grad     (B, T, C)
+        qkv      (B, T, 3C)
+        returns  (B, T, 3C)
+    """
+    q, k, v = _rows(qkv, n_head)
+    grad = grad.unflatten(2, (n_head, -1)).transpose(1, 2).flatten(0, 1)  # (B * H, T, D)
+    grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for start in range(0, q.shape[1], QUERIES):
+        end = min(start + QUERIES, q.shape[1])
+        some, seen, g = q[:, start:end], k[:, :end], grad[:, start:end]
+        p = _probabilities(some, seen)
+        grad_v[:, :end] += torch.bmm(p.transpose(1, 2), g)
+        grad_p = torch.bmm(g, v[:, :end].transpose(1, 2))
+        grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
+        grad_q[:, start:end] = _scaled_product(grad_scores, seen, _scale(q))
+        grad_k[:, :end] += _scaled_product(grad_scores.transpose(1, 2), some, _scale(q))
+    return torch.cat(
+        [join_heads(part.unflatten(0, (-1, n_head))) for part in (grad_q, grad_k, grad_v)], dim=2
+    )
+
+
+@blocked_attention.register_fake
+def _(qkv: Tensor, n_head: int) -> Tensor:
+    return qkv.new_empty(qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3)
+
+
+@blocked_attention_backward.register_fake
+def _(grad: Tensor, qkv: Tensor, n_head: int) -> Tensor:
+    return torch.empty_like(qkv)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    qkv, ctx.n_head = inputs
+    ctx.save_for_backward(qkv)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    (qkv,) = ctx.saved_tensors
+    return blocked_attention_backward(grad, qkv, ctx.n_head), None
+
+
+blocked_attention.register_autograd(_differentiate, setup_context=_keep)
