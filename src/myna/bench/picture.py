@@ -37,7 +37,7 @@ def picture(ladder: dict[str, Any]) -> bytes:
     fastest = max(record["tokens_per_second"] for record in records if "skipped" not in record)
     limit = _limit_rate(records)
     with_limit = fastest >= LIMIT_SHARE * limit
-    right = max(1.25 * fastest, 1.03 * limit if with_limit else 0.0)
+    right = max(1.38 * fastest, 1.03 * limit if with_limit else 0.0)  # room for the figures
     for row, record in enumerate(records):
         _draw_rung(axes, row, record, 0.008 * right)
     if with_limit:

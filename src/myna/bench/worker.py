@@ -6,6 +6,7 @@ settings are its own. Events go out on stdout, a JSON line each: `step` after ea
 """
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -82,6 +83,7 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
                 raise
             break
         finally:
+            gc.collect()
             torch.cuda.empty_cache()
         fitting, candidate = candidate, 2 * candidate
     return {"micro_batch": fitting}
