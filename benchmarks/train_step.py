@@ -5,10 +5,10 @@
     python benchmarks/train_step.py --precision fp32      # as on a processor without bf16
     python benchmarks/train_step.py --layers 2 --steps 2  # quick
 
-The lecture's step (`myna.bench.lecture`) is its eager one: plain PyTorch under bf16 autocast, all logits at once, AdamW
-unfused, the C library's allocator as it comes. Ours is what `myna train` runs. Each side runs in a process of its own,
-so that its peak memory is its own. The sides take turns, and the median of each is compared, once two steps have passed:
-until then memory is still being asked for.
+The lecture's step (`myna.bench.lecture`) is its eager one: plain PyTorch under bf16 autocast, all logits at once,
+AdamW unfused, the C library's allocator as it comes. Ours is what `myna train` runs. Each side runs in a process of
+its own, so that its peak memory is its own. The sides take turns, and the median of each is compared, once two steps
+have passed: until then memory is still being asked for.
 """
 
 import argparse

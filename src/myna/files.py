@@ -24,6 +24,12 @@ CHUNK_BYTES = 1 << 20
 WRITE_BYTES = 16 << 20
 
 
+def cache_folder() -> Path:
+    """The user's cache for this project: $XDG_CACHE_HOME/myna or ~/.cache/myna."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "myna"
+
+
 def sha256_bytes(data: bytes) -> str:
     """The SHA-256 of some bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

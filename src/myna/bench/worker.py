@@ -29,11 +29,11 @@ from myna.bench.rungs import Step, make_step
 from myna.model.gpt2 import GPT
 from myna.train.flops import flops_per_token, measured_flops, synchronize
 from myna.train.memory import is_out_of_memory
-from myna.train.micro_batch import CPU_TOKENS
 from myna.train.pauses import collected_at_pauses
-from myna.train.ranks import cpu_flags, resolve_device, resolve_precision
+from myna.train.ranks import cpu_flags, processor_name, resolve_device, resolve_precision
 from myna.train.recipe import Recipe
 
+CPU_TOKENS = 2048  # computed at once there, as `--micro-batch auto`: two of the lecture's sequences
 LIMIT_ROUNDS = 5  # the limit is the best of so many: whatever else the machine does must not lower it
 
 Send = Callable[[dict[str, Any]], None]
@@ -57,19 +57,10 @@ def survey(job: dict[str, Any]) -> dict[str, Any]:
     return asdict(machine)
 
 
-def processor_name() -> str:
-    """The processor as it calls itself; where it can't be asked, what it is."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return os.uname().machine
-
-
 def fit(job: dict[str, Any]) -> dict[str, Any]:
     """How many sequences to compute at once: on a GPU the largest power of two with which a rung's step fits, or 0.
 
-    Elsewhere as many as `myna train` takes by itself.
+    Elsewhere as many as are CPU_TOKENS.
     """
     device, recipe = resolve_device(job["device"]), recipe_of(job)
     if device.type != "cuda":

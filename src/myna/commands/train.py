@@ -102,14 +102,14 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
         spikes=SpikeRule(call.on_spike, say),
         sharded=call.shard == "fsdp",
     )
-    recipe = settle_micro_batch(training, stored)
+    recipe, why = settle_micro_batch(training, stored)
     with contextlib.ExitStack() as ending:
         ranks.main_does(lambda: take_folder(run, ending))
         watch.last_work = saver.wait
         if ranks.is_main:
             saver.copier = make_copier(call, say)
         ending.enter_context(saver)
-        describe(recipe, dataset, training, say)
+        describe(recipe, why, dataset, training, say)
         newest = training.resume(say, call.override)
         if newest is not None and saver.copier is not None:
             saver.copier.add(newest)
@@ -146,8 +146,12 @@ def make_copier(call: TrainCall, say: Say) -> "Copier | None":
     return None if call.copy_to is None else Copier(call.copy_to, say)
 
 
-def describe(recipe: Recipe, dataset: "Dataset", training: "Training", say: Say) -> None:
-    """The run in three lines, before it begins."""
+def describe(recipe: Recipe, why: str, dataset: "Dataset", training: "Training", say: Say) -> None:
+    """The run in three lines, before it begins.
+
+    Args:
+        why: this micro-batch.
+    """
     from myna.train.flops import count_parameters
     from myna.train.saver import checkpoint_bytes
 
@@ -162,7 +166,7 @@ def describe(recipe: Recipe, dataset: "Dataset", training: "Training", say: Say)
     precision = training.stepper.precision
     say(
         f"on {device_name(training.ranks.device)}, {precision.name} ({precision.reason}), "
-        f"micro-batch {recipe.micro_batch}"
+        f"micro-batch {recipe.micro_batch} ({why})"
     )
     every = recipe.checkpoint_every or recipe.steps
     steps = sorted({*range(every, recipe.steps + 1, every), recipe.steps})
@@ -194,22 +198,30 @@ def new_model(recipe: Recipe, vocab_size: int, device: "torch.device") -> "GPT":
         ) from error
 
 
-def settle_micro_batch(training: "Training", stored: dict[str, Any] | None) -> Recipe:
-    """The training's recipe with a number where it says auto; a resumed run keeps its own where the ranks divide it."""
-    from myna.train.micro_batch import choose_micro_batch
+def settle_micro_batch(training: "Training", stored: dict[str, Any] | None) -> tuple[Recipe, str]:
+    """The training's recipe with a number where it says auto, and why that one.
+
+    A resumed run keeps its own where the ranks divide it.
+    """
+    from myna.train.micro_batch import MicroBatch, choose_micro_batch
+    from myna.train.ranks import processor_name
 
     recipe, world_size = training.recipe, training.ranks.world_size
-    if recipe.micro_batch == "auto":
-        if stored and recipe.batch_samples % world_size == 0:
-            # On more ranks than before it may not divide their share: the nearest below that does.
-            chosen = next(
-                n for n in range(stored["micro_batch"], 0, -1) if recipe.batch_samples // world_size % n == 0
-            )
-        else:
-            chosen = choose_micro_batch(recipe, training.ranks, training.try_out)
-        recipe = replace(recipe, micro_batch=chosen)
+    if recipe.micro_batch == "auto" and stored and recipe.batch_samples % world_size == 0:
+        # On more ranks than before it may not divide their share: the nearest below that does.
+        share = recipe.batch_samples // world_size
+        chosen = MicroBatch(
+            next(n for n in range(stored["micro_batch"], 0, -1) if share % n == 0), "as before"
+        )
+    else:
+        setting = (
+            f"{processor_name()}, {device_name(training.ranks.device)}, {training.stepper.precision.name}"
+            f"{', recomputing' if training.model.recompute else ''}{', sharded' if training.sharded else ''}"
+        )
+        chosen = choose_micro_batch(recipe, training.ranks, training.try_out, setting)
+    recipe = replace(recipe, micro_batch=chosen.sequences)
     training.settle(recipe)
-    return recipe
+    return recipe, chosen.reason
 
 
 def make_hooks(

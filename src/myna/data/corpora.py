@@ -23,9 +23,8 @@ from pathlib import Path
 
 from myna.data.hub import list_files
 from myna.data.sources import SUFFIXES, SourceFile, is_address, kind_of
-from myna.data.verify import cache_folder
 from myna.errors import DataError
-from myna.files import download, sha256_file
+from myna.files import cache_folder, download, sha256_file
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

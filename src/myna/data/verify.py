@@ -13,15 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from myna.errors import DataError, OutputError
-from myna.files import json_bytes, sha256_bytes, sha256_file, write_atomic
+from myna.files import cache_folder, json_bytes, sha256_bytes, sha256_file, write_atomic
 
 HASH_THREADS = 8
-
-
-def cache_folder() -> Path:
-    """The user's cache for this project: $XDG_CACHE_HOME/myna or ~/.cache/myna."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "myna"
 
 
 def fingerprint(path: Path) -> list[int]:

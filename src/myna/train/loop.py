@@ -75,7 +75,7 @@ class Training:
     ):
         self.model, self.recipe, self.run, self.stream = model, recipe, run, stream
         self.dataset_id, self.ranks, self.hooks = dataset_id, ranks, hooks
-        self.saver, self.spikes = saver, spikes
+        self.saver, self.spikes, self.sharded = saver, spikes, sharded
         if sharded:
             shard_model(model, ranks)
         self.optimizer = make_optimizer(model, recipe)

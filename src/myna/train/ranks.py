@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -175,6 +176,15 @@ def cpu_flags() -> frozenset[str]:
     except OSError:
         pass
     return frozenset()
+
+
+def processor_name() -> str:
+    """The processor as it calls itself; where it can't be asked, what it is."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
 
 
 def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:

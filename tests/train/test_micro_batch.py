@@ -1,0 +1,130 @@
+import json
+import time
+
+import pytest
+import torch
+
+from myna.errors import DeviceError, UsageError
+from myna.files import cache_folder
+from myna.train.micro_batch import choose_micro_batch
+from myna.train.ranks import Ranks
+from myna.train.recipe import Recipe
+
+CPU = Ranks(0, 1, torch.device("cpu"))
+
+
+class Clock:
+    """A machine on which a pass takes a chosen time, without taking any."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.now, self.seconds, self.tried = 0.0, seconds, []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def try_out(self, n):
+        self.tried.append(n)
+        self.now += self.seconds(n)
+
+
+def recipe(sequences, sequence_length=512, **more):
+    return Recipe(sequence_length=sequence_length, batch_tokens=sequences * sequence_length, **more)
+
+
+def test_on_a_cpu_the_fastest_is_taken(monkeypatch):
+    # Every pass costs a second besides its work, and from 8 on the work is dearer: per sequence 4 is the cheapest.
+    clock = Clock(monkeypatch, lambda n: 1 + n * (1 if n < 8 else 2))
+    chosen = choose_micro_batch(recipe(32), CPU, clock.try_out)
+    assert (chosen.sequences, chosen.reason) == (4, "the fastest of 1, 2, 4, 8")
+    assert max(clock.tried) == 8  # and nothing beyond was tried: it might not fit
+
+
+def test_a_gain_too_small_is_not_worth_the_memory(monkeypatch):
+    clock = Clock(monkeypatch, lambda n: n * (1 - 0.001 * n))
+    assert choose_micro_batch(recipe(32), CPU, clock.try_out).sequences == 1
+
+
+def test_only_what_divides_and_is_no_crumb_is_tried(monkeypatch):
+    clock = Clock(monkeypatch, lambda n: 1.0)
+    assert choose_micro_batch(recipe(12, sequence_length=128), CPU, clock.try_out).sequences == 12
+    assert sorted(set(clock.tried)) == [4, 6, 12]
+
+
+def test_what_was_found_is_remembered_for_the_same_run_alone(monkeypatch):
+    clock = Clock(monkeypatch, lambda n: 1.0)
+    first = choose_micro_batch(recipe(4), CPU, clock.try_out, "one processor")
+    clock.tried.clear()
+    again = choose_micro_batch(recipe(4), CPU, clock.try_out, "one processor")
+    assert again.sequences == first.sequences == 4
+    assert again.reason == "the fastest here, as found before"
+    assert clock.tried == []
+    choose_micro_batch(recipe(4), CPU, clock.try_out, "another processor")
+    assert clock.tried != []
+    clock.tried.clear()
+    choose_micro_batch(recipe(4, n_layer=2), CPU, clock.try_out, "one processor")
+    assert clock.tried != []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null"])
+def test_a_memory_that_cannot_be_read_is_made_again(monkeypatch, content):
+    clock = Clock(monkeypatch, lambda n: 1.0)
+    path = cache_folder() / "micro_batch.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert choose_micro_batch(recipe(4), CPU, clock.try_out).sequences == 4
+    assert list(json.loads(path.read_bytes()).values()) == [4]
+
+
+@pytest.mark.parametrize("nonsense", [0, -2, 3, "4"])
+def test_a_remembered_number_that_cannot_be_is_not_taken(monkeypatch, nonsense):
+    clock = Clock(monkeypatch, lambda n: 1.0)
+    choose_micro_batch(recipe(4), CPU, clock.try_out)
+    path = cache_folder() / "micro_batch.json"
+    path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_bytes()), nonsense)))
+    assert choose_micro_batch(recipe(4), CPU, clock.try_out).reason == "the fastest of 1, 2, 4"
+
+
+def test_a_number_asked_for_is_taken_untried(monkeypatch):
+    clock = Clock(monkeypatch, lambda n: 1.0)
+    chosen = choose_micro_batch(recipe(4, micro_batch=2), CPU, clock.try_out)
+    assert (chosen.sequences, chosen.reason, clock.tried) == (2, "asked for", [])
+
+
+class Gpu:
+    """A GPU that holds so many sequences."""
+
+    def __init__(self, monkeypatch, holds):
+        self.holds, self.tried = holds, []
+        self.ranks = Ranks(0, 1, torch.device("cuda"))
+        monkeypatch.setattr(torch, "tensor", lambda value, device: torch.full((1,), value[0]))
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    def try_out(self, n):
+        self.tried.append(n)
+        if n > self.holds:
+            raise torch.OutOfMemoryError
+
+
+def test_on_a_gpu_the_largest_that_fits_is_taken_and_tried_first_next_time(monkeypatch):
+    gpu = Gpu(monkeypatch, holds=5)
+    chosen = choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out)
+    assert (chosen.sequences, chosen.reason, gpu.tried) == (4, "the largest that fits", [16, 8, 4])
+    gpu.tried.clear()
+    assert (
+        choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).reason
+        == "the largest that fits, as found before"
+    )
+    assert gpu.tried == [4]
+    gpu.holds = 3  # someone else is on it now
+    gpu.tried.clear()
+    assert choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).sequences == 2
+    assert gpu.tried == [4, 16, 8, 4, 2]
+
+
+def test_a_gpu_too_small_for_one_sequence_says_so(monkeypatch):
+    gpu = Gpu(monkeypatch, holds=0)
+    with pytest.raises(DeviceError, match="not even one sequence of 512 tokens"):
+        choose_micro_batch(recipe(2), gpu.ranks, gpu.try_out)
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest():
+    with pytest.raises(UsageError, match="--batch-tokens that do are 1,024 and 2,048"):
+        choose_micro_batch(recipe(3), Ranks(0, 2, torch.device("cpu")), lambda n: None)
