@@ -10,7 +10,8 @@ import pytest
 from myna.bench import measure
 from myna.cli import main
 
-TINY = "--recipe shakespeare-char --layers 1 --micro-batch 2 --sequence-length 16 --steps 1 --device cpu".split()
+SHAPE = "--recipe shakespeare-char --layers 1 --micro-batch 2 --sequence-length 16"
+TINY = [*SHAPE.split(), "--steps", "1", "--device", "cpu"]
 
 
 @pytest.fixture
