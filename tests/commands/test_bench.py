@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import pytest
 
 from myna.bench import measure
 from myna.cli import main
+from myna.recipes import named
 
 SHAPE = "--recipe shakespeare-char --layers 1 --micro-batch 2 --sequence-length 16"
 TINY = [*SHAPE.split(), "--steps", "1", "--device", "cpu"]
@@ -61,12 +63,13 @@ def test_the_ladder_is_measured_and_written(tmp_path, capsys):
     assert progress.splitlines()[-1].startswith("TF32: skipped")
     assert (out / "ladder.png").read_bytes().startswith(b"\x89PNG")
     ladder = json.loads((out / "ladder.json").read_text())
+    recipe = named("shakespeare-char")
     assert ladder["model"] == {
         "recipe": "shakespeare-char",
         "n_layer": 1,
-        "n_head": 4,
-        "n_embd": 128,
-        "block_size": 64,
+        "n_head": recipe.n_head,
+        "n_embd": recipe.n_embd,
+        "block_size": recipe.block_size,
         "vocab_size": 257,
     }
     assert (ladder["tokens_per_step"], ladder["timed_steps"]) == (32, 1)
@@ -138,9 +141,13 @@ def found_worker(parent: int, task: str) -> int:
     until = time.monotonic() + 120
     while time.monotonic() < until:
         with open(f"/proc/{parent}/task/{parent}/children") as file:
-            for child in file.read().split():
-                with open(f"/proc/{child}/cmdline") as cmdline:
-                    if f'"task": "{task}"' in cmdline.read():
-                        return int(child)
+            children = file.read().split()
+        for child in children:
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{child}/cmdline") as cmdline,
+            ):  # it may be gone by now
+                if f'"task": "{task}"' in cmdline.read():
+                    return int(child)
         time.sleep(0.1)
     raise AssertionError("no worker was started")
