@@ -15,6 +15,7 @@ Sources:
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -86,6 +87,11 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+def run_block(block: Block, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    """A block as a function of itself: compiled once, it serves all of them, since they differ in weights alone."""
+    return block(x, cache)
+
+
 class GPT(nn.Module):
     """Token ids in, logits for the next token out.
 
@@ -130,9 +136,13 @@ class GPT(nn.Module):
         """Where the weights are."""
         return self.wte.weight.device
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(
+        self, ids: Tensor, cache: KVCache | None = None, through: Callable[..., Tensor] = run_block
+    ) -> Tensor:
         """What the head reads: the residual stream after the last norm.
 
+        Args:
+            through: how x goes through a block; `run_block`, or what a compiler made of it.
         Shapes:
             ids      (B, T)  int64; with a cache, the new tokens, whose positions go on from `cache.length`
             returns  (B, T, C)
@@ -153,9 +163,9 @@ class GPT(nn.Module):
         x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(through, block, x, use_reentrant=False)
             else:
-                x = block(x, None if cache is None else cache.layers[layer])
+                x = through(block, x, None if cache is None else cache.layers[layer])
         if cache is not None:
             cache.length += T
         return self.ln_f(x)
