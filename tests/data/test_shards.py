@@ -13,7 +13,7 @@ from myna.data.convert import convert_shards
 from myna.data.prepare import prepare
 from myna.data.shards import npy_header, open_dataset, verify_shards
 from myna.data.split import Dataset
-from myna.errors import DataError, OutputError
+from myna.errors import DataError, OutputError, UsageError
 from myna.text.tokenizer import Tokenizer
 
 TEXTS = [f"Document {n} has {'many ' * (n % 7)}words.\nAnd lines.\n" for n in range(200)]
@@ -134,6 +134,13 @@ def test_another_tokenizer_is_refused(dataset: Dataset) -> None:
         open_dataset(dataset.path, tokenizer=Tokenizer.gpt2())
 
 
+def test_a_vocabulary_that_was_changed_is_told_from_another_tokenizer(dataset: Dataset) -> None:
+    place = dataset.path / "dataset.json"
+    place.write_text(json.dumps(json.loads(place.read_bytes()) | {"vocab_size": 300}))
+    with pytest.raises(DataError, match=r"dataset\.json states a vocabulary of 300 ids, .* tokenizer has 257"):
+        open_dataset(dataset.path, tokenizer=Tokenizer.bytes())
+
+
 def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no dataset at"):
         open_dataset(tmp_path / "absent")
@@ -204,6 +211,8 @@ def test_an_id_outside_the_vocabulary_is_an_error_not_a_wrap_around(tmp_path: Pa
     small = Tokenizer.bytes()
     with pytest.raises(DataError, match=r"holds id \d+ near position 0, outside the vocabulary of 257"):
         convert_shards(tmp_path / "theirs", tmp_path / "ours", small, 1000)
+    with pytest.raises(UsageError, match="--shard-tokens is 0"):
+        convert_shards(tmp_path / "theirs", tmp_path / "ours", Tokenizer.gpt2(), 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
     (tmp_path / "signed").mkdir()
     np.save(tmp_path / "signed" / "train.npy", np.array([1, 2, -3], dtype=np.int32))

@@ -6,7 +6,7 @@ from typing import Any
 from myna.data.partial import already_done, locked_partial
 from myna.data.shards import FORMAT, id_dtype, open_dataset
 from myna.data.split import Dataset, Split
-from myna.data.writer import ShardWriter
+from myna.data.writer import ShardWriter, require_shard_tokens
 from myna.errors import DataError
 from myna.files import json_bytes, write_synced
 from myna.text.tokenizer import Tokenizer
@@ -23,9 +23,10 @@ def convert_shards(source: Path, out: Path, tokenizer: Tokenizer, shard_tokens: 
         tokenizer: the one it was made with.
         shard_tokens: ids a file.
     Raises:
-        DataError: it can't be read, or holds an id outside the vocabulary.
+        DataError: it can't be read, or holds an id outside the vocabulary. UsageError: no ids a file.
         OutputError: `out` can't be written, or holds something else.
     """
+    require_shard_tokens(shard_tokens)
     dataset = open_dataset(source, verify=True, tokenizer=tokenizer)
     files = [
         {"file": shard.path.name, "bytes": shard.path.stat().st_size}

@@ -31,7 +31,7 @@ from myna.data.progress import Report, progress
 from myna.data.shards import FORMAT, id_dtype, open_dataset
 from myna.data.sources import SourceFile
 from myna.data.split import SPLITS, Dataset
-from myna.data.writer import ShardWriter
+from myna.data.writer import ShardWriter, require_shard_tokens
 from myna.errors import DataError, DownloadError, UsageError
 from myna.files import json_bytes, sha256_bytes, write_synced
 from myna.text.tokenizer import Tokenizer
@@ -76,8 +76,7 @@ def prepare(
         raise UsageError(
             f"a validation fraction of {fraction} is not possible; give 0 or more, and less than 1"
         )
-    if shard_tokens < 1:
-        raise UsageError(f"--shard-tokens is {shard_tokens}; a shard needs at least 1 token")
+    require_shard_tokens(shard_tokens)
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; the work needs at least 1 worker")
     call = {

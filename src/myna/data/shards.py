@@ -65,6 +65,11 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
             f"{path} was made with another tokenizer than {tokenizer.name}; "
             "use the dataset's own (--tokenizer from-data) or prepare it again"
         )
+    if tokenizer is not None and tokenizer.n_vocab != dataset.vocab_size:
+        raise DataError(
+            f"{path / 'dataset.json'} states a vocabulary of {dataset.vocab_size} ids, and the dataset's tokenizer has "
+            f"{tokenizer.n_vocab}: it was changed after it was prepared; prepare the dataset again"
+        )
     shards = [*dataset.train.shards, *dataset.val.shards]
     for shard in shards:
         shard.check_size()

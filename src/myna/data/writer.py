@@ -11,10 +11,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from myna.data.shards import NPY_HEADER_BYTES, npy_header
-from myna.errors import DataError
+from myna.errors import DataError, UsageError
 from myna.files import sha256_file
 
 COPY_BYTES = 4 << 20
+
+
+def require_shard_tokens(shard_tokens: int) -> None:
+    """Raises UsageError for a size that no shard can have."""
+    if shard_tokens < 1:
+        raise UsageError(f"--shard-tokens is {shard_tokens}; a shard needs at least 1 token")
 
 
 class ShardWriter:
