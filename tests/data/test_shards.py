@@ -137,7 +137,9 @@ def test_another_tokenizer_is_refused(dataset: Dataset) -> None:
 def test_a_vocabulary_that_was_changed_is_told_from_another_tokenizer(dataset: Dataset) -> None:
     place = dataset.path / "dataset.json"
     place.write_text(json.dumps(json.loads(place.read_bytes()) | {"vocab_size": 300}))
-    with pytest.raises(DataError, match=r"dataset\.json states a vocabulary of 300 ids, .* tokenizer has 257"):
+    with pytest.raises(
+        DataError, match=r"dataset\.json states a vocabulary of 300 ids, .* tokenizer has 257"
+    ):
         open_dataset(dataset.path, tokenizer=Tokenizer.bytes())
 
 
