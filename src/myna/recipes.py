@@ -64,7 +64,7 @@ def shakespeare() -> Recipe:
 
 
 def shakespeare_char() -> Recipe:
-    """Tiny Shakespeare byte by byte: about seven minutes of two CPU cores.
+    """Tiny Shakespeare byte by byte: seven to nine minutes of two CPU cores.
 
     Every number was found by trial against the clock (docs/log.md, "Tiny Shakespeare against the clock"):
 
