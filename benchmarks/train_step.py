@@ -1,4 +1,4 @@
-"""The lecture's training step and ours, in turn, on one machine: tokens a second and peak memory.
+"""The lecture's training step and ours, in turn, on a CPU: tokens a second and peak memory.
 
     python benchmarks/train_step.py                       # 1 x (2 x 1024) tokens an update
     python benchmarks/train_step.py --accumulate 8        # 8 x (2 x 1024)
@@ -8,7 +8,7 @@
 The lecture's step (`myna.bench.lecture`) is its eager one: plain PyTorch under bf16 autocast, all logits at once,
 AdamW unfused, the C library's allocator as it comes. Ours is what `myna train` runs. Each side runs in a process of
 its own, so that its peak memory is its own. The sides take turns, and the median of each is compared, once two steps
-have passed: until then memory is still being asked for.
+have passed: until then memory is still being asked for. On a GPU, `myna bench` compares them.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from myna.bench.lecture import Batch
 from myna.bench.rungs import Step, lecture_step, our_step
 from myna.model.gpt2 import GPT
 from myna.recipes import gpt2_124m
-from myna.train.ranks import resolve_device
 from myna.train.recipe import Recipe
 
 SIDES = ("lecture", "ours", "ours compiled")
@@ -37,13 +36,13 @@ WARM_UP = 2
 
 def make_batches(accumulate: int) -> list[Batch]:
     """`accumulate` micro-batches of 2 x 1024 random ids."""
-    ids = torch.randint(0, 50257, (accumulate, 2, 1025), device=resolve_device("auto"))
+    ids = torch.randint(0, 50257, (accumulate, 2, 1025))
     return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
 
 
 def make_side(side: str, recipe: Recipe, batches: list[Batch]) -> Step:
     """The step of a side."""
-    gpt = GPT(recipe.model_config(50257)).to(batches[0][0].device)
+    gpt = GPT(recipe.model_config(50257))
     if side == "lecture":
         bf16 = recipe.precision == "bf16"
         on = Switches(bf16=bf16, flash_attention=True, padded_vocabulary=True)
@@ -103,7 +102,7 @@ def main() -> None:
     for _ in range(call.turns):
         for side in SIDES:
             command = [sys.executable, __file__, "--side", side, *sys.argv[1:]]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             results[side].append(json.loads(done.stdout.splitlines()[-1]))
     base = statistics.median(r["seconds"] for r in results["lecture"])
     print(f"{'':14} {'s/step':>8} {'tokens/s':>9} {'ratio':>6} {'peak GB':>8} {'first loss':>10}")

@@ -1,13 +1,14 @@
 """The command line: a name leads to a module in `myna.commands`, whose `main(args)` does the work."""
 
 import difflib
+import errno
 import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
-from myna.errors import MynaError, Stopped
+from myna.errors import MynaError, OutputError, Stopped
 
 COMMANDS = {
     "train": "train a model from a recipe; with no argument, the whole route on text this machine already has",
@@ -37,39 +38,55 @@ def usage() -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command and returns the exit code: 0 done, 2 the call or the input is wrong, 75 stopped and saved."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    name, args = argv[0], argv[1:]
-    if name == "--version":
-        from importlib.metadata import version
-
-        print(f"myna {version('myna')}")
-        return 0
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean `myna {near[0]}`?" if near else "`myna --help` lists the commands"
-        print(f"myna: there is no command {name!r}; {hint}", file=sys.stderr)
-        return 2
+    name = argv[0] if argv else "--help"
     try:
-        importlib.import_module(f"myna.commands.{name}").main(args)
+        code = run(name, argv[1:])
         sys.stdout.flush()
+        return code
     except MynaError as error:
         print(f"myna {name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"myna {name}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as in `myna ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if name == "prepare":
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `myna ... | head`
+            _drop_output()
+            if name != "prepare":
+                return 0
             print(
                 "myna prepare: nobody reads the output any more; the same call goes on from here",
                 file=sys.stderr,
             )
             return Stopped.exit_code
-        return 0
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _drop_output()
+        print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+        return OutputError.exit_code
+
+
+def run(name: str, args: Sequence[str]) -> int:
+    """Does what a name stands for; the exit code."""
+    if name in ("-h", "--help", "help"):
+        print(usage())
+    elif name == "--version":
+        from importlib.metadata import version
+
+        print(f"myna {version('myna')}")
+    elif name in COMMANDS:
+        importlib.import_module(f"myna.commands.{name}").main(args)
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean `myna {near[0]}`?" if near else "`myna --help` lists the commands"
+        print(f"myna: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, or Python would try again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(
@@ -85,5 +102,7 @@ def entry() -> None:
     # training ten times slower; after a short spin they had better sleep. Read by libgomp when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as we live)
     warnings.formatwarning = _one_line
     sys.exit(main(sys.argv[1:]))

@@ -32,6 +32,7 @@ LADDER = {
     "micro_batch": 2,
     "sequence_length": 1024,
     "accumulate": 1,
+    "matrix_flops_before_and_after": [1e12, 0.85e12],
     "rungs": [
         {"name": "fp32", "title": "fp32"} | MEASURED,
         {"name": "tf32", "title": "TF32", "skipped": "a mode of CUDA GPUs, and [this] is none"},
@@ -81,3 +82,8 @@ def test_one_rung_has_no_other_to_differ_from():
 @pytest.mark.parametrize("rungs", [LADDER["rungs"], LADDER["rungs"][:1], LADDER["rungs"][:2] * 8])
 def test_the_picture_is_a_png(rungs):
     assert picture(LADDER | {"rungs": rungs}).startswith(b"\x89PNG")
+
+
+def test_a_machine_that_was_busy_at_one_end_is_named():
+    busy = LADDER | {"matrix_flops_before_and_after": [0.4e12, 1e12]}
+    assert "its matrix limit was 0.40 TFLOP/s before the rungs and 1.00 after" in footnotes(busy)[2]

@@ -48,6 +48,29 @@ def test_a_rung_is_measured():
     assert not value["compiled"]
 
 
+def test_the_clock_runs_until_the_device_is_done_and_not_while_it_warms_up(monkeypatch):
+    """By a step whose update takes a second after its loss is known, and nine more while it warms up."""
+    now, under_way, made = 0.0, 0.0, 0
+
+    class Step:
+        compiled = False
+
+        def __call__(self):
+            nonlocal under_way, made
+            made += 1
+            under_way = 10.0 if made <= 3 else 1.0
+            return 0.0
+
+    def synchronize(device):
+        nonlocal now, under_way
+        now, under_way = now + under_way, 0.0
+
+    monkeypatch.setattr(worker, "prepared", lambda job, recipe: (Step(), ""))
+    monkeypatch.setattr(worker, "synchronize", synchronize)
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: now)
+    assert result(JOB)[0]["step_seconds"] == [1.0, 1.0, 1.0]
+
+
 def test_the_machine_is_looked_at(monkeypatch):
     monkeypatch.setattr(worker, "measured_flops", lambda device, dtype: (1e12, "measured"))
     value, _ = result({"task": "survey", "device": "cpu"})

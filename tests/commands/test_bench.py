@@ -29,7 +29,7 @@ def nothing_runs(monkeypatch):
     [
         (["--rungs", "fp32,bf61"], "there is no rung 'bf61'; did you mean bf16?"),
         (["--rungs", ","], "--rungs names none"),
-        (["--rungs", ""], "empty name"),
+        (["--rungs", ""], "--rungs is empty"),
         (["--recipe", "gpt2-142m"], "did you mean gpt2-124m"),
         (["--steps", "0"], "--steps is 0; give 1 or more"),
         (["--layers", "0"], "--layers is 0"),
@@ -37,6 +37,13 @@ def nothing_runs(monkeypatch):
         (["--micro-batch", "0"], "--micro-batch is 0"),
         (["--sequence-length", "0"], "--sequence-length is 0"),
         (["--sequence-length", "1025"], "give at most 1024, the positions of gpt2-124m"),
+        (["--rungs", "FP23"], "did you mean fp32? There are: fp32"),
+        (["--accumulate", "9" * 20], "tokens are more than 67,108,864 a step; lower --accumulate"),
+        (
+            ["--micro-batch", "9" * 20],
+            "tokens are more than 67,108,864 a step; lower --accumulate or --micro-b",
+        ),
+        (["--out", "."], "ladder.png is a folder, where a file is to be written; give another --out"),
         (["--out", "a-file"], "cannot write to the folder a-file"),
         (["--out", "a-file/bench"], "cannot write to the folder a-file/bench"),
     ],
@@ -46,13 +53,22 @@ def test_a_wrong_call_is_a_line_before_anything_is_measured(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-file").touch()
+    (tmp_path / "ladder.png").mkdir()
     assert main(["bench", *args]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("myna bench: ")
     assert err.count("\n") == 1
     assert words in err
-    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-file", "ladder.png"]
+
+
+def test_a_network_larger_than_the_machine_is_refused_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *TINY, "--rungs", "fp32", "--layers", str(10**11)]) == 2
+    err = capsys.readouterr().err
+    assert "does not fit the memory of cpu: weights, gradients and Adam's moments take" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_ladder_is_measured_and_written(tmp_path, capsys):

@@ -62,9 +62,9 @@ def test_what_cannot_be_read_or_written_is_said_in_a_line(tmp_path, capsys):
     for args, words in (
         ([tmp_path / "c"], "metrics.jsonl is no file"),
         ([tmp_path / "short.txt"], "short.txt is a file, not a run"),
-        ([""], "empty name"),
-        ([tmp_path / "c", "--out", ""], "--out is an empty name"),
-        ([tmp_path / "c", "--out="], "--out is an empty name"),
+        ([""], "is empty; give a name"),
+        ([tmp_path / "c", "--out", ""], "--out is empty"),
+        ([tmp_path / "c", "--out="], "--out is empty"),
     ):
         assert main(["report", *map(str, args)]) == 2
         error = capsys.readouterr().err

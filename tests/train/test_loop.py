@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from myna.model import gpt2
 from myna.model.checkpoint import verify
 from myna.run import Run
 from myna.train import loop, spike, step
+from myna.train.ranks import Ranks
 
 
 def train(args, out, steps, *more):
@@ -110,6 +112,60 @@ def test_a_resume_keeps_the_micro_batch_that_auto_chose(small_run, tmp_path):
     (run.checkpoints / "step_00000002").rename(tmp_path / "away")
     train(small_run, tmp_path / "run", 2, "--micro-batch", "auto", "--checkpoint-every", 1)
     assert run.recipe()["micro_batch"] == 2
+
+
+@pytest.mark.parametrize("nonsense", ["auto", 1.5, None, 0, -2, True])
+def test_a_damaged_micro_batch_of_a_run_is_named(small_run, tmp_path, nonsense):
+    run = train(small_run, tmp_path / "run", 1)
+    stored = json.loads(run.recipe_path.read_text())
+    run.recipe_path.write_text(json.dumps(stored | {"micro_batch": nonsense}))
+    with pytest.raises(DataError, match=r"recipe.json: micro_batch is .*; restore the file"):
+        train(small_run, tmp_path / "run", 2, "--micro-batch", "auto")
+
+
+def test_on_a_gpu_a_micro_batch_is_tried_beside_gradients_and_moments():
+    """Of a later step; or the first that needs them runs out of memory."""
+    weight = torch.nn.Parameter(torch.zeros(37, 41))
+    optimizer = torch.optim.AdamW([weight])
+    seen = []
+
+    def alive(shape):
+        return sum(type(o) is torch.Tensor and o.shape == shape for o in gc.get_objects())
+
+    def backward(batch, scale):
+        seen.append((alive((37, 41)) - others, weight.grad is not None))
+        weight.grad = torch.zeros_like(weight)
+
+    others = alive((37, 41))
+    training = SimpleNamespace(
+        model=SimpleNamespace(parameters=lambda: iter([weight])),
+        optimizer=optimizer,
+        ranks=Ranks(0, 1, torch.device("cuda")),
+        stepper=SimpleNamespace(backward=backward),
+        first_batch=lambda n: None,
+    )
+    loop.Training.try_out(training, 4)
+    assert [gradient for _, gradient in seen] == [False, True]
+    assert seen[0][0] == 2  # the moments; the weight is of another type
+    assert weight.grad is None
+    assert alive((37, 41)) == others
+
+
+def test_memory_that_runs_out_is_not_the_compilers_failure(small_run, tmp_path, monkeypatch):
+    def hidden(ids):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(step.SummedLoss, "compile_step", lambda self: setattr(self, "hidden", hidden))
+    args = [a for a in small_run if a != "--no-compile"]
+    with pytest.raises(DeviceError, match=r"compiling: out of memory; lower --micro-batch \(it is 4"):
+        train(args, tmp_path / "run", 2, "--compile")
+
+
+def test_a_resume_may_need_a_scaler_that_the_run_had_not(small_run, tmp_path):
+    """As where `auto` meant bf16 before, and the machine now has fp16 alone."""
+    run = train(small_run, tmp_path / "run", 1)
+    train(small_run, tmp_path / "run", 2, "--precision", "fp16", "--override")
+    assert [r["step"] for r in run.metrics() if "train_loss" in r] == [1, 2]
 
 
 def test_hellaswag_is_scored_on_the_way_with_a_compiled_step(small_run, tmp_path, shared_data):
@@ -267,7 +323,7 @@ def test_a_spike_stops_before_the_update_and_saves_nothing(small_run, tmp_path, 
 @pytest.mark.parametrize(
     ("micro_batch", "says"),
     [
-        (4, r"step 2: out of memory; lower --micro-batch \(it is 4\)"),
+        (4, r"step 2: out of memory; lower --micro-batch \(it is 4;"),
         (1, r"--shard fsdp, or a lower --sequence"),
     ],
 )
@@ -302,7 +358,7 @@ def test_the_collector_rests_during_steps_and_works_again_after(small_run, tmp_p
     ("more", "error", "says"),
     [
         (["--tokenizer", "gpt2"], DataError, "another tokenizer"),
-        (["--micro-batch", "3"], UsageError, r"nearest --batch-tokens that do are 192 and 288"),
+        (["--micro-batch", "3"], UsageError, r"give --micro-batch 2, or --batch-tokens 192 or 288"),
         (["--block-size", "100000", "--sequence-length", "100000", "--batch-tokens", "100000"], DataError, "window"),
         (["--data", "absent"], DataError, "absent"),
         (["--shard", "fsdp", "--precision", "fp16"], UsageError, "cannot scale fp16"),
@@ -321,7 +377,7 @@ def test_a_run_is_not_mixed_into_a_dataset(small_run, small_dataset):
 
 
 def test_a_model_too_large_for_memory_is_told_its_size(small_run, tmp_path):
-    with pytest.raises(ModelError, match=r"parameters .* does not fit the memory"):
+    with pytest.raises(ModelError, match=r"parameters does not fit the memory of cpu: weights, gradients"):
         train(small_run, tmp_path / "run", 1, "--n-embd", 2**40)
     assert not (tmp_path / "run").exists()
 

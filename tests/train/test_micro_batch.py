@@ -21,8 +21,9 @@ class Clock:
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def try_out(self, n):
+        first = n not in self.tried
         self.tried.append(n)
-        self.now += self.seconds(n)
+        self.now += self.seconds(n) * (1 + 9 * first)  # which has to find its memory
 
 
 def recipe(sequences, sequence_length=512, **more):
@@ -35,6 +36,36 @@ def test_on_a_cpu_the_fastest_is_taken(monkeypatch):
     chosen = choose_micro_batch(recipe(32), CPU, clock.try_out)
     assert (chosen.sequences, chosen.reason) == (4, "the fastest of 1, 2, 4, 8")
     assert max(clock.tried) == 8  # and nothing beyond was tried: it might not fit
+
+
+def test_a_cpu_takes_what_it_has_memory_for(monkeypatch):
+    clock = Clock(monkeypatch, lambda n: n / 2**n)  # the more, the faster
+
+    def try_out(n):
+        if n > 4:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+        clock.try_out(n)
+
+    said = []
+    chosen = choose_micro_batch(recipe(32), CPU, try_out, say=said.append)
+    assert (chosen.sequences, chosen.reason) == (4, "the fastest of 1, 2, 4, 8")
+    assert "--micro-batch" in said[0]
+
+
+def test_a_cpu_too_small_for_the_least_says_so(monkeypatch):
+    def try_out(n):
+        raise MemoryError
+
+    with pytest.raises(DeviceError, match="not even 4 sequences of 128 tokens fits the memory of cpu"):
+        choose_micro_batch(recipe(8, sequence_length=128), CPU, try_out)
+
+
+def test_a_defect_is_not_a_lack_of_memory():
+    def try_out(n):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        choose_micro_batch(recipe(8), CPU, try_out)
 
 
 def test_a_gain_too_small_is_not_worth_the_memory(monkeypatch):
@@ -63,7 +94,7 @@ def test_what_was_found_is_remembered_for_the_same_run_alone(monkeypatch):
     assert clock.tried != []
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "null"])
+@pytest.mark.parametrize("content", ["{", "[]", "null", "[" * 200_000])
 def test_a_memory_that_cannot_be_read_is_made_again(monkeypatch, content):
     clock = Clock(monkeypatch, lambda n: 1.0)
     path = cache_folder() / "micro_batch.json"
@@ -73,7 +104,7 @@ def test_a_memory_that_cannot_be_read_is_made_again(monkeypatch, content):
     assert list(json.loads(path.read_bytes()).values()) == [4]
 
 
-@pytest.mark.parametrize("nonsense", [0, -2, 3, "4"])
+@pytest.mark.parametrize("nonsense", [0, -2, 3, "4", True])
 def test_a_remembered_number_that_cannot_be_is_not_taken(monkeypatch, nonsense):
     clock = Clock(monkeypatch, lambda n: 1.0)
     choose_micro_batch(recipe(4), CPU, clock.try_out)
@@ -112,11 +143,23 @@ def test_on_a_gpu_the_largest_that_fits_is_taken_and_tried_first_next_time(monke
         choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).reason
         == "the largest that fits, as found before"
     )
-    assert gpu.tried == [4]
+    assert gpu.tried == [4, 8]
     gpu.holds = 3  # someone else is on it now
     gpu.tried.clear()
     assert choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).sequences == 2
     assert gpu.tried == [4, 16, 8, 4, 2]
+    gpu.holds = 100  # and gone
+    assert choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).sequences == 16
+
+
+def test_libraries_below_torch_say_it_in_their_own_words(monkeypatch):
+    gpu = Gpu(monkeypatch, holds=16)
+
+    def try_out(n):
+        if n > 4:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    assert choose_micro_batch(recipe(16), gpu.ranks, try_out).sequences == 4
 
 
 def test_a_gpu_too_small_for_one_sequence_says_so(monkeypatch):

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+UNSTEADY = 0.8  # of the better of two measurements of one thing
 PIPED_WIDTH = 200  # columns, so that nothing is folded where there is no window
 
 
@@ -75,6 +76,12 @@ def footnotes(ladder: dict[str, Any]) -> list[str]:
             notes.append(f"skipped: {record['title']}: {record['skipped']}")
         elif record["compiler_failure"]:
             notes.append(f"{record['title']}: not compiled: {record['compiler_failure']}")
+    before, after = ladder["matrix_flops_before_and_after"]
+    if min(before, after) < UNSTEADY * max(before, after):
+        notes.append(
+            f"the machine was not steady: its matrix limit was {before / 1e12:.2f} TFLOP/s before the rungs and "
+            f"{after / 1e12:.2f} after; measure again while nothing else runs"
+        )
     first, last = ([record[key] for record in measured] for key in ("first_loss", "last_loss"))
     if len(measured) > 1:
         notes.append(

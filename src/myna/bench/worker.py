@@ -28,12 +28,12 @@ from myna.bench.lecture import Batch
 from myna.bench.rungs import Step, make_step
 from myna.model.gpt2 import GPT
 from myna.train.flops import flops_per_token, measured_flops, synchronize
-from myna.train.memory import is_out_of_memory
+from myna.train.memory import is_out_of_memory, require_room
 from myna.train.pauses import collected_at_pauses
 from myna.train.ranks import cpu_flags, processor_name, resolve_device, resolve_precision
 from myna.train.recipe import Recipe
 
-CPU_TOKENS = 2048  # computed at once there, as `--micro-batch auto`: two of the lecture's sequences
+CPU_TOKENS = 2048  # computed at once there: two of the lecture's sequences
 LIMIT_ROUNDS = 5  # the limit is the best of so many: whatever else the machine does must not lower it
 
 Send = Callable[[dict[str, Any]], None]
@@ -96,7 +96,9 @@ def prepared(job: dict[str, Any], recipe: Recipe) -> tuple[Step, str]:
     """The step of the job's rung, with weights and batches that depend on the recipe's seed alone."""
     torch.manual_seed(recipe.seed)
     device = resolve_device(job["device"])
-    gpt = GPT(recipe.model_config(job["vocab_size"])).to(device)
+    config = recipe.model_config(job["vocab_size"])
+    require_room(config, device)
+    gpt = GPT(config).to(device)
     return make_step(job["rung"], gpt, recipe, batches_of(job, recipe, device), job["without"])
 
 

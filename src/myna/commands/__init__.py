@@ -40,6 +40,4 @@ def refuse_empty(args: Sequence[str]) -> None:
     for before, arg in zip(["", *args], args, strict=False):
         if arg == "" or (arg.startswith("--") and arg.endswith("=")):
             flag = arg.rstrip("=") or (before if before.startswith("--") else "")
-            raise UsageError(
-                f"{flag or 'an argument'} is an empty name; name a file or folder, or leave it out"
-            )
+            raise UsageError(f"{flag or 'an argument'} is empty; give a name, or leave it out")

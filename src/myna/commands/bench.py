@@ -10,10 +10,12 @@ from typing import Literal
 from myna.bench.ladder import chosen
 from myna.commands import parse, refuse_empty
 from myna.commands.prepare import interrupted_by_sigterm
-from myna.errors import UsageError
+from myna.errors import OutputError, UsageError
 from myna.recipes import named
 from myna.train.recipe import Recipe
 
+FILES = ("ladder.json", "ladder.png")
+MOST_TOKENS = 1 << 26  # a step: 128 times GPT-2's batch
 VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes name; train:N has N
 
 
@@ -42,7 +44,7 @@ class Bench:
     """Names of the rungs to measure, with commas between: fp32, tf32, bf16, compile, flash-attention,
     padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it."""
     out: Path = Path("bench")
-    """Folder for ladder.json and ladder.png."""
+    """Folder for ladder.json and ladder.png. Those that are there are replaced."""
     json: bool = False
     """Print the JSON in place of the table."""
 
@@ -63,8 +65,8 @@ def main(args: Sequence[str]) -> None:
     from myna.bench.picture import picture
     from myna.bench.table import print_table
 
-    write_atomic(call.out / "ladder.json", json_bytes(ladder))
-    write_atomic(call.out / "ladder.png", picture(ladder))
+    for name, content in zip(FILES, (json_bytes(ladder), picture(ladder)), strict=True):
+        write_atomic(call.out / name, content)
     if call.json:
         sys.stdout.buffer.write(json_bytes(ladder))
     else:
@@ -82,6 +84,9 @@ def folder_of_results(path: Path) -> Iterator[None]:
 
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
     ensure_writable_directory(path)
+    for name in FILES:
+        if (path / name).is_dir():
+            raise OutputError(f"{path / name} is a folder, where a file is to be written; give another --out")
     try:
         yield
     except BaseException:
@@ -106,6 +111,12 @@ def measured_recipe(call: Bench) -> Recipe:
     if length > recipe.block_size:
         raise UsageError(
             f"--sequence-length is {length}; give at most {recipe.block_size}, the positions of {recipe.name}"
+        )
+    at_once = 1 if call.micro_batch == "auto" else call.micro_batch
+    if call.accumulate * at_once * length > MOST_TOKENS:
+        raise UsageError(
+            f"{call.accumulate:,} micro-batches of {at_once:,} x {length} tokens are more than {MOST_TOKENS:,} a step; "
+            "lower --accumulate or --micro-batch"
         )
     # As many tokens a step as the recipe has, but whole sequences: how many are measured at once is the call's to say.
     batch_tokens = max(1, recipe.batch_tokens // length) * length

@@ -1,7 +1,6 @@
 """`myna train`: composes the whole route, from a recipe's corpus to a report."""
 
 import contextlib
-import math
 import os
 import platform
 import subprocess
@@ -64,6 +63,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     from myna.data.batches import TrainStream
     from myna.train.allocator import keep_freed_memory
     from myna.train.loop import Training, compile_or_say_why
+    from myna.train.memory import explained_memory
     from myna.train.ranks import apply_precision, resolve_precision
     from myna.train.saver import Retention, Saver
     from myna.train.spike import SpikeRule
@@ -86,7 +86,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     dataset, tokenizer = open_data(call, recipe, ranks, say)
     stream = TrainStream(dataset.train, recipe.sequence_length, recipe.seed)
     retention = Retention(call.keep_last, call.keep_every)
-    model = new_model(recipe, tokenizer.n_vocab, ranks.device)
+    model = new_model(recipe, tokenizer.n_vocab, ranks.device, sharded=call.shard == "fsdp")
     model.recompute = call.activation_checkpointing
     saver = Saver(run.checkpoints, tokenizer, retention, say)
     training = Training(
@@ -102,7 +102,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
         spikes=SpikeRule(call.on_spike, say),
         sharded=call.shard == "fsdp",
     )
-    recipe, why = settle_micro_batch(training, stored)
+    recipe, why = settle_micro_batch(training, stored, say)
     with contextlib.ExitStack() as ending:
         ranks.main_does(lambda: take_folder(run, ending))
         watch.last_work = saver.wait
@@ -124,7 +124,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
             training.tracker = open_tracker(call.track, run, recipe.to_dict(), training.finished_steps)
             ending.callback(training.tracker.close)
         if recipe.compile:
-            compile_or_say_why(training.stepper, training.first_batch(training.micro_batch), say)
+            with explained_memory("compiling", training.micro_batch):
+                compile_or_say_why(training.stepper, training.first_batch(training.micro_batch), say)
         training.train()
         if ranks.is_main:
             finish(run, dataset, tokenizer, say)
@@ -179,26 +180,28 @@ def describe(recipe: Recipe, why: str, dataset: "Dataset", training: "Training",
         )
 
 
-def new_model(recipe: Recipe, vocab_size: int, device: "torch.device") -> "GPT":
+def new_model(recipe: Recipe, vocab_size: int, device: "torch.device", sharded: bool) -> "GPT":
     """Fresh weights: drawn on the CPU, so that a seed gives the same ones on every device."""
     import torch
 
-    from myna.model.config import parameter_shapes
     from myna.model.gpt2 import GPT
+    from myna.train.memory import is_out_of_memory, require_room
 
-    torch.manual_seed(recipe.seed)
     config = recipe.model_config(vocab_size)
+    require_room(config, device, sharded=sharded)
+    torch.manual_seed(recipe.seed)
     try:
         return GPT(config).to(device)
-    except (RuntimeError, MemoryError, OverflowError) as error:  # all of them are how torch says "too large"
-        n_parameters = sum(math.prod(shape) for shape in parameter_shapes(config).values())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise ModelError(
-            f"a model of {n_parameters:,} parameters ({4 * n_parameters / 1e9:,.1f} GB in fp32) does not fit the "
-            f"memory of {device}; lower --n-embd, --n-layer or --block-size"
+            f"a model of {config.n_parameters:,} parameters ({4 * config.n_parameters / 1e9:,.1f} GB in fp32) does not "
+            f"fit the memory that {device} has left; free some, or take fewer layers"
         ) from error
 
 
-def settle_micro_batch(training: "Training", stored: dict[str, Any] | None) -> tuple[Recipe, str]:
+def settle_micro_batch(training: "Training", stored: dict[str, Any] | None, say: Say) -> tuple[Recipe, str]:
     """The training's recipe with a number where it says auto, and why that one.
 
     A resumed run keeps its own where the ranks divide it.
@@ -210,15 +213,16 @@ def settle_micro_batch(training: "Training", stored: dict[str, Any] | None) -> t
     if recipe.micro_batch == "auto" and stored and recipe.batch_samples % world_size == 0:
         # On more ranks than before it may not divide their share: the nearest below that does.
         share = recipe.batch_samples // world_size
-        chosen = MicroBatch(
-            next(n for n in range(stored["micro_batch"], 0, -1) if share % n == 0), "as before"
-        )
+        before = stored["micro_batch"]
+        fitting = next(n for n in range(before, 0, -1) if share % n == 0)
+        chosen = MicroBatch(fitting, "as before" if fitting == before else f"{before} before")
     else:
         setting = (
             f"{processor_name()}, {device_name(training.ranks.device)}, {training.stepper.precision.name}"
-            f"{', recomputing' if training.model.recompute else ''}{', sharded' if training.sharded else ''}"
+            f"{', recomputing' if training.model.recompute else ''}{', sharded' if training.sharded else ''}, "
+            f"{training.model.config.vocab_size} ids"
         )
-        chosen = choose_micro_batch(recipe, training.ranks, training.try_out, setting)
+        chosen = choose_micro_batch(recipe, training.ranks, training.try_out, setting, say)
     recipe = replace(recipe, micro_batch=chosen.sequences)
     training.settle(recipe)
     return recipe, chosen.reason
@@ -347,7 +351,10 @@ def finish(run: Run, dataset: "Dataset", tokenizer: "Tokenizer", say: Say) -> No
         say(f"bits per byte of the validation text ({yardstick[1]:,} bytes):")
         say(f"  this model  {reached[-1]:.3f}\n  bz2 -9      {yardstick[0]:.3f}\n")
     say(f"checkpoint  {list_checkpoints(run.checkpoints)[0]}")
-    say(f"metrics     {run.metrics_path}\nsamples     {run.samples_path}\nreport      {run.report_path}\n")
+    say(f"metrics     {run.metrics_path}")
+    if run.samples_path.exists():
+        say(f"samples     {run.samples_path}")
+    say(f"report      {run.report_path}\n")
     say("what to try next:")
     say(f'  myna sample {run.path} --prompt "The "')
     if dataset.val.n_tokens > 1:

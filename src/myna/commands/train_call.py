@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from myna.errors import OutputError, UsageError
+from myna.errors import DataError, OutputError, UsageError
 from myna.recipes import RECIPES
 from myna.run import Run
 from myna.train.recipe import SHAPE, Recipe, changed_fields
@@ -69,12 +69,18 @@ def stored_recipe(run: Run, call: TrainCall, say: Callable[[str], None]) -> dict
     Raises:
         OutputError: `--resume never`, and the folder holds a run.
         UsageError: another recipe than the run's, without `--override`, or another network.
+        DataError: what is stored is damaged.
     """
     if not run.exists():
         return None
     if call.resume == "never":
         raise OutputError(f"{run.path} holds a run already, and --resume is never; give another --out")
     stored = run.recipe()
+    if type(stored.get("micro_batch")) is not int or stored["micro_batch"] < 1:
+        raise DataError(
+            f"{run.recipe_path}: micro_batch is {stored.get('micro_batch')!r}, no number of sequences; restore the "
+            "file, or give another --out"
+        )
     asked = call.settings
     if asked.micro_batch == "auto":
         asked = replace(asked, micro_batch=stored["micro_batch"])

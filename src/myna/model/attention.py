@@ -74,7 +74,7 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 def _rows(qkv: Tensor, n_head: int) -> list[Tensor]:
-    """Queries, keys and values, each (B * H, T, D) and contiguous."""
+    """Queries, keys and values, each (B * H, T, D)."""
     return [part.flatten(0, 1) for part in split_heads(qkv, n_head)]
 
 

@@ -46,6 +46,19 @@ class GPTConfig:
         """Rows of the embedding as computed with; those from `vocab_size` on stand for no token."""
         return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in all weights, the rows that pad the vocabulary included.
+
+        >>> import math
+        >>> config = GPTConfig()
+        >>> config.n_parameters == sum(math.prod(shape) for shape in parameter_shapes(config).values())
+        True
+        """
+        C = self.n_embd
+        block = 12 * C * C + 13 * C  # four matrices with biases, two norms
+        return (self.padded_vocab_size + self.block_size) * C + self.n_layer * block + 2 * C
+
 
 def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """Every parameter of the network by name, in our layout: matrices are (out, in), as nn.Linear has them.

@@ -1,5 +1,6 @@
 """How much arithmetic a token costs, and how much a device can do: model FLOPs utilisation (MFU)."""
 
+import re
 import time
 
 import torch
@@ -7,14 +8,18 @@ import torch
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 
-# Dense bf16 peaks in FLOP/s, from the makers' data sheets, without sparsity. The first name that is part of the
-# device's own counts.
+# Dense bf16 peaks in FLOP/s, from the makers' data sheets, without sparsity. The first of these words that stand in
+# the device's own name counts.
 PEAK_BF16 = (
+    ("GH200", 989e12),
+    ("H200 NVL", 835e12),
     ("H200", 989e12),
     ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
     ("H100", 989e12),
     ("A100", 312e12),
     ("L40S", 362e12),
+    ("L40", 181e12),
     ("L4", 121e12),
     ("RTX 4090", 165e12),
     ("RTX 3090", 71e12),
@@ -43,9 +48,10 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
     """What the device could do at best, in FLOP/s, and where the figure is from: its data sheet, or measured."""
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         name = torch.cuda.get_device_name(device)
-        for part, peak in PEAK_BF16:
-            if part in name:
-                return peak, f"data sheet, {part}"
+        for words, peak in PEAK_BF16:
+            # A laptop's GPU bears the name of a larger one.
+            if re.search(rf"\b{words}\b", name) and "Laptop" not in name:
+                return peak, f"data sheet, {words}"
     return measured_flops(device, dtype)
 
 

@@ -14,8 +14,8 @@ from myna.model.checkpoint import checkpoint_step
 from myna.model.gpt2 import GPT
 from myna.run import Run
 from myna.train.flops import flops_per_token, peak_flops
-from myna.train.memory import explained_memory
-from myna.train.optim import make_optimizer, optimizer_tensors
+from myna.train.memory import explained_memory, is_out_of_memory
+from myna.train.optim import MOMENTS, make_optimizer, optimizer_tensors
 from myna.train.pauses import EVERY_STEPS, collect, collected_at_pauses
 from myna.train.progress import TrainingProgress
 from myna.train.ranks import Precision, Ranks
@@ -107,10 +107,19 @@ class Training:
         return inputs.to(self.ranks.device), targets.to(self.ranks.device)
 
     def try_out(self, n: int) -> None:
-        """Runs a micro-batch of n sequences forward and backward, and forgets it."""
+        """Runs a micro-batch of n sequences forward and backward, and forgets it.
+
+        On a GPU, where the question is whether it fits, beside what a later micro-batch of a later step finds there:
+        gradients, and Adam's moments.
+        """
+        batch, on_gpu = self.first_batch(n), self.ranks.device.type == "cuda"
+        kinds = len(MOMENTS) if on_gpu and not self.optimizer.state else 0
+        moments = [torch.empty_like(p) for p in self.model.parameters() for _ in range(kinds)]
         try:
-            self.stepper.backward(self.first_batch(n), scale=1.0)
+            for _ in range(2 if on_gpu else 1):
+                self.stepper.backward(batch, scale=1.0)
         finally:
+            moments.clear()
             self.optimizer.zero_grad(set_to_none=True)
 
     def resume(self, say: Callable[[str], None], override: bool = False) -> Path | None:
@@ -135,7 +144,8 @@ class Training:
             say(f"going on with other data: {changed}")
         self.finished_steps, self.samples = checkpoint_step(path), state["samples"]
         self.tokens = state["tokens"]
-        self.stepper.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where it was off; then one that is on now begins as in a new run
+            self.stepper.scaler.load_state_dict(state["scaler"])
         self.spikes.load(state["spikes"])
         say(f"resuming after step {self.finished_steps} from {path}")
         if state["world_size"] != self.ranks.world_size:
@@ -308,10 +318,15 @@ def accumulation(recipe: Recipe, world_size: int) -> int:
     unit = world_size * recipe.micro_batch
     if recipe.batch_samples % unit:
         low = recipe.batch_samples // unit * unit
-        near = " and ".join(f"{n * recipe.sequence_length:,}" for n in (low, low + unit) if n)
+        near = " or ".join(f"{n * recipe.sequence_length:,}" for n in (low, low + unit) if n)
+        share, rest = divmod(recipe.batch_samples, world_size)
+        smaller = min(recipe.micro_batch, share)
+        while not rest and share % smaller:
+            smaller -= 1
+        same = "" if rest else f"--micro-batch {smaller}, or "
         raise UsageError(
             f"a batch of {recipe.batch_samples} sequences does not divide among {world_size} ranks with micro-batches "
-            f"of {recipe.micro_batch}; the nearest --batch-tokens that do are {near}"
+            f"of {recipe.micro_batch}; give {same}--batch-tokens {near}"
         )
     return recipe.batch_samples // unit
 
@@ -322,18 +337,25 @@ def compile_or_say_why(
     """Compiles the step by running it once on a batch; where that fails, goes back to eager and says why.
 
     The weights, the optimizer and the data are left as they were.
+
+    Raises:
+        OutOfMemoryError: memory ran out on some rank, which running it eagerly would not mend.
     """
     stepper.loss.compile_step()
+    failure, no_memory = "", False
     try:
         stepper.gpt.train()
         stepper.backward(batch, scale=1.0)
-        failure = ""
     except Exception as error:  # the compiler's backends raise whatever their tools raise
+        no_memory = is_out_of_memory(error)
         failure = next(
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
     stepper.optimizer.zero_grad(set_to_none=True)
-    failed = torch.tensor([float(bool(failure))], device=stepper.ranks.device)
-    if float(stepper.ranks.sum_(failed)):  # all ranks or none, so that they stay in step
+    flags = torch.tensor([float(bool(failure)), float(no_memory)], device=stepper.ranks.device)
+    failed, lacking = stepper.ranks.sum_(flags).tolist()  # all ranks or none, so that they stay in step
+    if lacking:
+        raise torch.OutOfMemoryError(failure or "on another rank")
+    if failed:
         stepper.loss.use_eager()
         say(f"torch.compile failed, training without it: {failure or 'on another rank'}")

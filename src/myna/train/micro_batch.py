@@ -12,11 +12,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from myna.errors import DeviceError, OutputError, UsageError
 from myna.files import cache_folder, json_bytes, write_atomic
+from myna.train.memory import is_out_of_memory
 from myna.train.ranks import Ranks
 from myna.train.recipe import Recipe
 
@@ -38,19 +41,25 @@ def divisors(n: int) -> list[int]:
     >>> divisors(12)
     [12, 6, 4, 3, 2, 1]
     """
-    return [d for d in range(n, 0, -1) if n % d == 0]
+    low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return sorted({*low, *(n // d for d in low)}, reverse=True)
 
 
 def choose_micro_batch(
-    recipe: Recipe, ranks: Ranks, try_out: Callable[[int], None], setting: str = ""
+    recipe: Recipe,
+    ranks: Ranks,
+    try_out: Callable[[int], None],
+    setting: str = "",
+    say: Callable[[str], None] = lambda text: None,
 ) -> MicroBatch:
     """The micro-batch of a recipe: the one it names, or the best of those that divide the rank's share.
 
     Args:
         try_out: runs a forward and backward pass of so many sequences, and forgets it.
-        setting: what else the choice hangs on, beside recipe and ranks: device, precision, what is recomputed.
+        setting: what else the choice hangs on, beside recipe and ranks: device, precision, vocabulary and the like.
+        say: told before something is measured that takes a while.
     Raises:
-        UsageError: the batch doesn't divide among the ranks. DeviceError: not even one sequence fits.
+        UsageError: the batch doesn't divide among the ranks. DeviceError: not even the smallest fits.
     """
     if recipe.micro_batch != "auto":
         return MicroBatch(recipe.micro_batch, "asked for")
@@ -66,17 +75,33 @@ def choose_micro_batch(
     key = _key(recipe, ranks, setting)
     remembered = int(ranks.from_main(str(_recall(key))))
     on_gpu = ranks.device.type == "cuda"
-    if remembered and share % remembered == 0 and (not on_gpu or _fits_all(remembered, ranks, try_out)):
-        kind = "the largest that fits" if on_gpu else "the fastest here"
-        return MicroBatch(remembered, f"{kind}, as found before")
+    if remembered and share % remembered == 0:
+        if not on_gpu:
+            return MicroBatch(remembered, "the fastest here, as found before")
+        if _is_largest(remembered, share, ranks, try_out):
+            return MicroBatch(remembered, "the largest that fits, as found before")
     if on_gpu:
         chosen = _largest(divisors(share), recipe, ranks, try_out)
     else:
         least = min(share, math.ceil(LEAST_TOKENS / recipe.sequence_length))
-        chosen = _fastest([n for n in reversed(divisors(share)) if n >= least], ranks, try_out)
+        candidates = [n for n in reversed(divisors(share)) if n >= least]
+        if len(candidates) > 1:
+            say(
+                f"measuring which micro-batch is the fastest, from {candidates[0]} sequences up; a --micro-batch "
+                "of your own spares that"
+            )
+        chosen = _fastest(candidates, recipe, ranks, try_out)
     if ranks.is_main:
         _remember(key, chosen.sequences)
     return chosen
+
+
+def _too_small(sequences: int, recipe: Recipe, ranks: Ranks) -> DeviceError:
+    what = "one sequence" if sequences == 1 else f"{sequences} sequences"
+    return DeviceError(
+        f"not even {what} of {recipe.sequence_length} tokens fits the memory of {ranks.device}; "
+        "lower --sequence-length, or choose a smaller model"
+    )
 
 
 def _largest(
@@ -86,10 +111,13 @@ def _largest(
     for candidate in candidates:
         if _fits_all(candidate, ranks, try_out):
             return MicroBatch(candidate, "the largest that fits")
-    raise DeviceError(
-        f"not even one sequence of {recipe.sequence_length} tokens fits the memory of {ranks.device}; "
-        "lower --sequence-length, or choose a smaller model"
-    )
+    raise _too_small(1, recipe, ranks)
+
+
+def _is_largest(remembered: int, share: int, ranks: Ranks, try_out: Callable[[int], None]) -> bool:
+    """Whether what was found before still fits, and the next larger still doesn't: others may come and go on a GPU."""
+    larger = [n for n in divisors(share) if n > remembered]
+    return _fits_all(remembered, ranks, try_out) and not (larger and _fits_all(larger[-1], ranks, try_out))
 
 
 def _fits_all(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> bool:
@@ -100,32 +128,47 @@ def _fits_all(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> b
 def _fits(candidate: int, try_out: Callable[[int], None]) -> bool:
     try:
         try_out(candidate)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         torch.cuda.empty_cache()
     return True
 
 
-def _fastest(candidates: Sequence[int], ranks: Ranks, try_out: Callable[[int], None]) -> MicroBatch:
+def _fastest(
+    candidates: Sequence[int], recipe: Recipe, ranks: Ranks, try_out: Callable[[int], None]
+) -> MicroBatch:
     """Goes up from the smallest until a larger one is no faster: so memory grows no further than it pays."""
-    best, best_rate, tried = candidates[0], 0.0, []
+    best, best_rate = candidates[0], 0.0
+    tried: list[int] = []
     for candidate in candidates if len(candidates) > 1 else []:
+        seconds = _seconds(candidate, ranks, try_out)
+        if seconds == math.inf and not tried:
+            raise _too_small(candidate, recipe, ranks)
         tried.append(candidate)
-        rate = candidate / _seconds(candidate, ranks, try_out)
-        if rate < best_rate * (1 + GAIN):
+        if candidate / seconds < best_rate * (1 + GAIN):
             break
-        best, best_rate = candidate, rate
+        best, best_rate = candidate, candidate / seconds
     return MicroBatch(best, f"the fastest of {', '.join(map(str, tried))}" if tried else "the whole batch")
 
 
 def _seconds(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> float:
-    """Of a pass, the better of two after one that finds its memory; with several ranks, on their average."""
+    """Of a pass, the better of two after one that finds its memory; with several ranks, on their average.
+
+    Infinitely many where memory runs out on some rank.
+    """
     times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        try_out(candidate)
-        times.append(time.perf_counter() - began)
+    try:
+        for _ in range(3):
+            began = time.perf_counter()
+            try_out(candidate)
+            times.append(time.perf_counter() - began)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        times = [math.inf] * 3
     best = torch.tensor([min(times[1:])], dtype=torch.float64)
     return float(ranks.sum_(best)) / ranks.world_size
 
@@ -140,18 +183,22 @@ def _key(recipe: Recipe, ranks: Ranks, setting: str) -> str:
 
 def _recall(key: str) -> int:
     """What was found for that key; 0 for nothing."""
-    with contextlib.suppress(OSError, ValueError):
-        known = json.loads((cache_folder() / "micro_batch.json").read_bytes())
-        found = known.get(key) if isinstance(known, dict) else None
-        return found if isinstance(found, int) and found > 0 else 0
-    return 0
+    found = _known().get(key)
+    return found if type(found) is int and found > 0 else 0  # True is an int
+
+
+def _known() -> dict[str, Any]:
+    """All that was found, by key; nothing where the file is not there or damaged."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        known = json.loads(_path().read_bytes())
+        return known if isinstance(known, dict) else {}
+    return {}
+
+
+def _path() -> Path:
+    return cache_folder() / "micro_batch.json"
 
 
 def _remember(key: str, sequences: int) -> None:
-    path = cache_folder() / "micro_batch.json"
-    known: dict[str, int] = {}
-    with contextlib.suppress(OSError, ValueError):
-        loaded = json.loads(path.read_bytes())
-        known = loaded if isinstance(loaded, dict) else {}
     with contextlib.suppress(OutputError):  # a cache that can't be written costs time, not correctness
-        write_atomic(path, json_bytes(known | {key: sequences}))
+        write_atomic(_path(), json_bytes(_known() | {key: sequences}))

@@ -196,6 +196,6 @@ def unknown_name(kind: str, name: str, known: list[str]) -> UsageError:
     >>> str(unknown_name("recipe", "gpt2-142m", ["pydoc", "gpt2-124m"]))
     "there is no recipe 'gpt2-142m'; did you mean gpt2-124m? There are: pydoc, gpt2-124m"
     """
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return UsageError(f"there is no {kind} {name!r}; {hint}There are: {', '.join(known)}")
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {near[0]}? There" if near else "there"
+    return UsageError(f"there is no {kind} {name!r}; {hint} are: {', '.join(known)}")
