@@ -65,7 +65,7 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALL_RUN = """
     shakespeare-char --n-layer 2 --n-head 2 --n-embd 32 --block-size 32 --sequence-length 32 --batch-tokens 256
     --micro-batch 4 --dropout 0.2 --learning-rate 0.001 --warmup-steps 4 --precision fp32 --device cpu
-    --no-compile --eval-every 0 --sample-every 0
+    --average-decay 0 --no-compile --eval-every 0 --sample-every 0
 """
 
 

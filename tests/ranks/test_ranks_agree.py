@@ -13,9 +13,9 @@ from myna.run import Run
 
 @pytest.fixture
 def args(small_run):
-    """Micro-batches that 1, 2 and 4 ranks divide; no dropout, which differs by rank."""
-    more = "--dropout 0 --micro-batch 2 --checkpoint-every 10 --eval-every 10 --steps 20 --timeout-s 60"
-    return [*small_run, *more.split()]
+    """Micro-batches that 1, 2 and 4 ranks divide; no dropout, which differs by rank; averaged weights."""
+    more = "--dropout 0 --average-decay 0.9 --micro-batch 2 --checkpoint-every 10 --eval-every 10 --steps 20"
+    return [*small_run, *more.split(), "--timeout-s", "60"]
 
 
 @pytest.fixture

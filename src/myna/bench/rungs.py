@@ -9,6 +9,7 @@ from myna.bench.ladder import OURS, Switches, switches
 from myna.bench.lecture import Batch, LectureGPT, LectureStep
 from myna.model.gpt2 import GPT
 from myna.train.allocator import keep_freed_memory
+from myna.train.average import make_average
 from myna.train.loop import compile_or_say_why
 from myna.train.optim import make_optimizer
 from myna.train.ranks import Ranks, apply_precision, resolve_precision
@@ -105,6 +106,7 @@ def our_step(gpt: GPT, recipe: Recipe, batches: Sequence[Batch]) -> tuple[OurSte
         precision=precision,
         clip_norm=recipe.clip_norm,
         seed=recipe.seed,
+        average=make_average(gpt, recipe),
     )
     failures: list[str] = []
     if recipe.compile:

@@ -171,7 +171,9 @@ def describe(recipe: Recipe, why: str, dataset: "Dataset", training: "Training",
     )
     every = recipe.checkpoint_every or recipe.steps
     steps = sorted({*range(every, recipe.steps + 1, every), recipe.steps})
-    needed = len(training.saver.retention.kept(steps)) * checkpoint_bytes(n_parameters)
+    needed = len(training.saver.retention.kept(steps)) * checkpoint_bytes(
+        n_parameters, training.average is not None
+    )
     free = training.run.free_bytes()
     if training.ranks.is_main and needed > free:
         say(

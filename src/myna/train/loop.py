@@ -1,5 +1,6 @@
 """The loop: step, record, what is due, checkpoint. Everything it needs is handed to it."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from myna.errors import Stopped, UsageError
 from myna.model.checkpoint import checkpoint_step
 from myna.model.gpt2 import GPT
 from myna.run import Run
+from myna.train.average import make_average
 from myna.train.flops import flops_per_token, peak_flops
 from myna.train.memory import explained_memory, is_out_of_memory
 from myna.train.optim import MOMENTS, make_optimizer, optimizer_tensors
@@ -20,7 +22,7 @@ from myna.train.pauses import EVERY_STEPS, collect, collected_at_pauses
 from myna.train.progress import TrainingProgress
 from myna.train.ranks import Precision, Ranks
 from myna.train.recipe import Recipe
-from myna.train.resume import load_checkpoint, newest_on_main
+from myna.train.resume import WEIGHTS, load_checkpoint, newest_on_main
 from myna.train.saver import Saver, Snapshot
 from myna.train.schedule import learning_rate
 from myna.train.shard import shard_model, unsharded, whole
@@ -79,6 +81,7 @@ class Training:
         if sharded:
             shard_model(model, ranks)
         self.optimizer = make_optimizer(model, recipe)
+        self.average = make_average(model, recipe)
         self.stepper = Stepper(
             model,
             self.optimizer,
@@ -86,6 +89,7 @@ class Training:
             precision=precision,
             clip_norm=recipe.clip_norm,
             seed=recipe.seed,
+            average=self.average,
         )
         self.finished_steps = 0
         self.samples = 0  # consumed so far: the whole state of the data
@@ -133,7 +137,7 @@ class Training:
         path = newest_on_main(self.run, self.ranks, say)
         if path is None:
             return None
-        state = load_checkpoint(path, self.model, self.optimizer)
+        state = load_checkpoint(path, self.model, self.optimizer, self.average)
         if state["dataset"] != self.dataset_id:
             changed = f"dataset {state['dataset'][:12]}, now {self.dataset_id[:12]}"
             if not override:
@@ -167,10 +171,14 @@ class Training:
             tensor = whole(tensor)
             return self.saver.buffers.take(key, tensor) if self.ranks.is_main else tensor
 
-        weights = {name: take(name, tensor) for name, tensor in self.model.state_dict().items()}
+        kinds = optimizer_tensors(self.optimizer, self.model)
+        saved = self.model.state_dict()
+        if self.average is not None:  # it is the model then, and the weights are what training goes on from
+            saved, kinds = self.average.values, kinds | {WEIGHTS: saved}
+        weights = {name: take(name, tensor) for name, tensor in saved.items()}
         moments = {
             kind: {name: take(f"{kind} {name}", tensor) for name, tensor in tensors.items()}
-            for kind, tensors in optimizer_tensors(self.optimizer, self.model).items()
+            for kind, tensors in kinds.items()
         }
         steps_made = {int(state["step"]) for state in self.optimizer.state.values()}
         state = {
@@ -293,15 +301,21 @@ class Training:
 
     def _run_hooks(self, progress: TrainingProgress) -> None:
         due = [hook for hook in self.hooks if hook.due(self.finished_steps, self.recipe.steps)]
-        model = unsharded(self.model) if due else self.model
-        for hook in due:
-            values = hook.function(model, self.finished_steps)
-            if values and self.ranks.is_main:
-                self._record(values)
-                shown = " · ".join(
-                    f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()
-                )
-                progress.say(f"step {self.finished_steps}: {shown}")
+        if not due:
+            return
+        with self.average.in_place() if self.average is not None else contextlib.nullcontext():
+            model = unsharded(self.model)
+            for hook in due:
+                self._run_hook(hook, model, progress)
+
+    def _run_hook(self, hook: Hook, model: GPT, progress: TrainingProgress) -> None:
+        values = hook.function(model, self.finished_steps)
+        if values and self.ranks.is_main:
+            self._record(values)
+            shown = " · ".join(
+                f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()
+            )
+            progress.say(f"step {self.finished_steps}: {shown}")
 
     def _record(self, values: dict[str, float]) -> None:
         self.run.append_metrics({"step": self.finished_steps, "tokens": self.tokens} | values)

@@ -69,6 +69,9 @@ class Recipe:
     """AdamW's epsilon [2]."""
     clip_norm: float = 1.0
     """The gradient's norm over all parameters is scaled down to this [2]."""
+    average_decay: float = 0.0
+    """Decay of a moving average of the weights over the steps; 0 for none. The average is what is validated, sampled
+    from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
     seed: int = 1337
     """Seeds the initial weights, the order of the samples, and dropout."""
 
@@ -105,7 +108,7 @@ class Recipe:
             self._require(getattr(self, name) >= 0, name, "give 0 or more")
         for name in ("eval_every", "sample_every", "hellaswag_every", "checkpoint_every"):
             self._require(getattr(self, name) >= 0, name, "give a number of steps, or 0 for never")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "average_decay"):
             self._require(
                 0 <= getattr(self, name) < 1, name, "give a fraction from 0 up to, not including, 1"
             )

@@ -78,13 +78,13 @@ class Retention:
         return every | set(sorted(steps)[-self.keep_last :])
 
 
-def checkpoint_bytes(n_parameters: int) -> int:
-    """About what a checkpoint takes on the disk: weights and two moments in fp32; the rest is small.
+def checkpoint_bytes(n_parameters: int, averaged: bool = False) -> int:
+    """About what a checkpoint takes on the disk: weights, their average, two moments, in fp32; the rest is small.
 
     >>> checkpoint_bytes(124_439_808)
     1493277696
     """
-    return 3 * 4 * n_parameters
+    return (4 if averaged else 3) * 4 * n_parameters
 
 
 class Saver:

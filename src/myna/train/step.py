@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from myna.errors import DivergedError
 from myna.model.gpt2 import GPT, run_block
 from myna.model.loss import head_nats
+from myna.train.average import WeightAverage
 from myna.train.ranks import Precision, Ranks
 from myna.train.shard import add_up_gradients, is_sharded, whole
 
@@ -84,7 +85,7 @@ class Stepper:
 
     Args:
         gpt: fp32 weights on the rank's device.
-        step_tokens: tokens of the global batch, by which the summed loss is divided.
+        average: takes the weights in after each update.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class Stepper:
         precision: Precision,
         clip_norm: float,
         seed: int,
+        average: WeightAverage | None = None,
     ):
         self.gpt = gpt
+        self.average = average
         self.optimizer = optimizer
         self.ranks = ranks
         self.precision = precision
@@ -143,6 +146,7 @@ class Stepper:
 
         Args:
             step: updates made before this one.
+            step_tokens: tokens of the global batch, by which the summed loss is divided.
             stop_asked: asked at the end: was this rank told to stop? The result says whether any was.
             before_update: told the loss, the same on every rank; may raise, and nothing is updated.
         Raises:
@@ -175,7 +179,10 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(loss, grad_norm, stops > 0, updated=self.scaler.get_scale() >= before)
+        updated = self.scaler.get_scale() >= before
+        if self.average is not None and updated:
+            self.average.update(step + 1)
+        return StepResult(loss, grad_norm, stops > 0, updated)
 
     def _no_sync(self, quiet: bool) -> contextlib.AbstractContextManager[None]:
         if isinstance(self.module, DistributedDataParallel):

@@ -1,0 +1,63 @@
+"""The mean of the weights over the last steps: what training has learned, with less of each batch's noise.
+
+While the learning rate is high the weights swing around the path they are on. Their mean lies near it, as if the
+learning rate had come down already; the steps themselves are not changed.
+
+Source:
+    Polyak and Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging"; as an exponential moving
+    average, Kingma and Ba 2015, arXiv:1412.6980, section 7.2.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from myna.model.gpt2 import GPT
+from myna.train.recipe import Recipe
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights, sharded as they are.
+
+    Args:
+        decay: the share that a step leaves of the average, from 0 up to, not including, 1.
+    """
+
+    def __init__(self, model: GPT, decay: float):
+        self.model, self.decay = model, decay
+        self.values: dict[str, Tensor] = {
+            name: parameter.detach().clone() for name, parameter in model.named_parameters()
+        }
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Takes the weights in.
+
+        Args:
+            step: updates made so far. Early on the average reaches back over a tenth of them, not to the beginning.
+        """
+        decay = min(self.decay, step / (step + 9))
+        torch._foreach_lerp_(list(self.values.values()), list(self.model.parameters()), 1 - decay)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block the model has the average for its weights."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            weight = parameter.clone()
+            parameter.copy_(self.values[name])
+            self.values[name].copy_(weight)
+
+
+def make_average(model: GPT, recipe: Recipe) -> WeightAverage | None:
+    """The one that a recipe asks for."""
+    return WeightAverage(model, recipe.average_decay) if recipe.average_decay else None
