@@ -98,7 +98,7 @@ def main() -> None:
         print(json.dumps(measure(call)))
         return
     results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    environment = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000")}
+    environment = os.environ | {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "5000")}
     for _ in range(call.turns):
         for side in SIDES:
             command = [sys.executable, __file__, "--side", side, *sys.argv[1:]]

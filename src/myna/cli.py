@@ -101,7 +101,7 @@ def entry() -> None:
     # torch's threads on Linux spin while they wait for each other. Where another program wants a core too, that made
     # training ten times slower; after a short spin they had better sleep. Read by libgomp when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if sys.stdout is None:  # closed by whoever started us
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as we live)
     warnings.formatwarning = _one_line

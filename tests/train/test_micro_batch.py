@@ -1,3 +1,4 @@
+import itertools
 import json
 import time
 
@@ -36,6 +37,14 @@ def test_on_a_cpu_the_fastest_is_taken(monkeypatch):
     chosen = choose_micro_batch(recipe(32), CPU, clock.try_out)
     assert (chosen.sequences, chosen.reason) == (4, "the fastest of 1, 2, 4, 8")
     assert max(clock.tried) == 8  # and nothing beyond was tried: it might not fit
+
+
+def test_short_passes_are_repeated_until_a_busy_machine_matters_no_more(monkeypatch):
+    passes = itertools.count()
+    # Four of five passes are slow by what else runs; undisturbed, all at once is the fastest.
+    clock = Clock(monkeypatch, lambda n: 1e-3 * (1 + n) * (1 if next(passes) % 5 == 4 else 7))
+    assert choose_micro_batch(recipe(8), CPU, clock.try_out).sequences == 8
+    assert len(clock.tried) <= 4 * 30
 
 
 def test_a_cpu_takes_what_it_has_memory_for(monkeypatch):

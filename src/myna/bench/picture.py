@@ -82,7 +82,7 @@ def _frame(axes: Axes, titles: list[str], right: float) -> None:
     axes.set_yticks(range(len(titles)), titles)
     axes.set_ylim(len(titles) - 0.4, -0.8)
     axes.set_xlim(0, right)
-    what = "tokens a second  ·  beside each bar: how many times the first, and peak memory"
+    what = "tokens a second  ·  beside each bar: how many times as fast as the top one, and peak memory"
     axes.set_xlabel(what, fontsize=9, color=MUTED)
     axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
     axes.tick_params(length=0, labelsize=9, labelcolor=MUTED)

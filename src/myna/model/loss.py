@@ -37,25 +37,26 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view(targets.shape)
 
 
-def _block_nats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row's loss and its gradient by the logits.
+def _block_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Each row's loss; the logits become its gradient by them, in place.
 
     Shapes:
         logits   (N, V)  without padding
         targets  (N,)    int64, or IGNORE
-        returns  nats (N,) float32; gradient (N, V) float32
+        returns  (N,)    float32 nats
     """
-    scored = targets != IGNORE
-    column = torch.where(scored, targets, 0)[:, None]
+    scored = (targets != IGNORE)[:, None]
+    column = torch.where(scored, targets[:, None], 0)
     log_p = F.log_softmax(logits.float(), dim=1)
-    nats = torch.where(scored, -log_p.gather(1, column).squeeze(1), 0.0)
-    # The gradient is p, less 1 at the target. A row that is not scored gets p = exp(-inf), and less 0.
-    p = torch.exp(torch.where(scored[:, None], log_p, float("-inf")))
-    return nats, p.scatter_add(1, column, -scored[:, None].float())
+    at_target = log_p.gather(1, column)
+    # The gradient is p, less 1 at the target, where it is rounded to the logits' precision only after that.
+    logits.copy_(log_p.exp_()).mul_(scored)
+    logits.scatter_(1, column, torch.where(scored, at_target.exp() - 1, 0.0).to(logits.dtype))
+    return torch.where(scored, -at_target, 0.0).squeeze(1)
 
 
 @functools.cache
-def _compiled_block_nats() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _compiled_block_nats() -> Callable[[Tensor, Tensor], Tensor]:
     return torch.compile(_block_nats, dynamic=False)
 
 
@@ -86,9 +87,7 @@ class _HeadNats(torch.autograd.Function):
             torch.mm(hidden[rows], low.t(), out=logits)
             logits[:, vocab_size:] = 0
             for block, wanted in zip(logits.split(block_rows), targets[rows].split(block_rows), strict=True):
-                nats, gradient = block_nats(block[:, :vocab_size], wanted)
-                total += nats.sum()
-                block[:, :vocab_size] = gradient
+                total += block_nats(block[:, :vocab_size], wanted).sum()
             torch.mm(logits, low, out=grad_hidden[rows])
             for columns, gradient in zip(
                 logits.split(block_columns, dim=1), grad_weight.split(block_columns), strict=True
@@ -161,6 +160,9 @@ def head_token_nats(
 
 
 def _chunk_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        # Each chunk reads and writes the weight's whole gradient once: on a large GPU fewer of them cost less.
+        return max(CHUNK_BYTES, torch.cuda.get_device_properties(device).total_memory // 64)
     return CPU_CHUNK_BYTES if device.type == "cpu" else CHUNK_BYTES
 
 

@@ -24,6 +24,7 @@ from myna.train.ranks import Ranks
 from myna.train.recipe import Recipe
 
 LEAST_TOKENS = 512  # with fewer at once, what a step costs besides its arithmetic weighs more
+TRIAL_SECONDS, MOST_PASSES = 0.3, 30  # a candidate gets; the first pass of each does not count
 GAIN = 0.02  # a larger micro-batch has to be faster by this to be preferred, for it takes more memory
 
 
@@ -155,13 +156,14 @@ def _fastest(
 
 
 def _seconds(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> float:
-    """Of a pass, the better of two after one that finds its memory; with several ranks, on their average.
+    """Of a pass, the best after one that finds its memory; with several ranks, on their average.
 
     Infinitely many where memory runs out on some rank.
     """
-    times = []
+    times: list[float] = []
     try:
-        for _ in range(3):
+        # Two more, or where they are short as many as tell it from what else the machine does.
+        while len(times) < 3 or (sum(times[1:]) < TRIAL_SECONDS and len(times) < MOST_PASSES):
             began = time.perf_counter()
             try_out(candidate)
             times.append(time.perf_counter() - began)
