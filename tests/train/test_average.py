@@ -47,7 +47,7 @@ def test_the_model_is_the_average_and_training_goes_on_from_the_weights(small_ru
         if mean is None:  # the first step's average began with the weights before it
             mean = model_of(averaged, 1)
             continue
-        decay = min(0.3, step / (step + 9))
+        decay = min(0.3, step / (step + 15))
         mean = {name: decay * mean[name] + (1 - decay) * weights[name] for name in mean}
         torch.testing.assert_close(model_of(averaged, step), mean)
         state = read_safetensors(checkpoint(averaged, step) / "train_state.safetensors")
@@ -106,5 +106,5 @@ def test_the_weights_come_back_whatever_happens():
         raise KeyboardInterrupt
     assert all(torch.equal(p, b + 1) for p, b in zip(model.parameters(), before, strict=True))
     assert all(torch.equal(v, b) for v, b in zip(average.values.values(), before, strict=True))
-    average.update(step=1)  # a tenth of the old stays
-    torch.testing.assert_close(next(iter(average.values.values())), before[0] + 0.9)
+    average.update(step=1)  # a sixteenth of the old stays
+    torch.testing.assert_close(next(iter(average.values.values())), before[0] + 15 / 16)

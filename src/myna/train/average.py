@@ -36,9 +36,9 @@ class WeightAverage:
         """Takes the weights in.
 
         Args:
-            step: updates made so far. Early on the average reaches back over a tenth of them, not to the beginning.
+            step: updates made so far. Early on the average reaches back over a sixteenth of them, not to the beginning.
         """
-        decay = min(self.decay, step / (step + 9))
+        decay = min(self.decay, step / (step + 15))
         torch._foreach_lerp_(list(self.values.values()), list(self.model.parameters()), 1 - decay)
 
     @contextlib.contextmanager

@@ -27,6 +27,8 @@ PEAK_BF16 = (
     ("T4", 65e12),  # fp16: it has no bf16
 )
 
+LONG_SECONDS = 0.05  # for one product, where the next larger takes eight times as long
+
 
 def flops_per_token(config: GPTConfig, sequence_length: int) -> float:
     """Floating-point operations of one trained token, forward and backward.
@@ -56,17 +58,24 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
 
 
 def measured_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
-    """The best of a few large matrix products in `dtype`, about a second's work: FLOP/s, and what was measured."""
-    size = 8192 if device.type == "cuda" else 1536
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(6):
-        synchronize(device)
-        began = time.perf_counter()
-        a @ a
-        synchronize(device)
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best, f"measured, {size}x{size} matrix product"
+    """The best of a few large matrix products in `dtype`: FLOP/s, and what was measured.
+
+    Of three sizes the largest that does not take long; a CPU without instructions for a dtype is very slow in it.
+    """
+    for size in (2048, 4096, 8192) if device.type == "cuda" else (384, 768, 1536):
+        a = torch.randn(size, size, device=device, dtype=dtype)
+        seconds = min(_product_seconds(a) for _ in range(2 if size < 1536 else 6))
+        if seconds > LONG_SECONDS:
+            break
+    return 2 * size**3 / seconds, f"measured, {size}x{size} matrix product"
+
+
+def _product_seconds(a: torch.Tensor) -> float:
+    synchronize(a.device)
+    began = time.perf_counter()
+    a @ a
+    synchronize(a.device)
+    return time.perf_counter() - began
 
 
 def synchronize(device: torch.device) -> None:
