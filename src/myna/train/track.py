@@ -72,6 +72,8 @@ class WeightsAndBiases:
                 resume="allow",
                 dir=str(run.path),
                 config=dict(recipe),
+                # It would keep the command line, passwords in URLs included; environment.json has what may be kept.
+                settings=wandb.Settings(x_disable_meta=True),
             )
         except wandb.errors.Error as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
