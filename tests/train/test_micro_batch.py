@@ -44,7 +44,19 @@ def test_short_passes_are_repeated_until_a_busy_machine_matters_no_more(monkeypa
     # Four of five passes are slow by what else runs; undisturbed, all at once is the fastest.
     clock = Clock(monkeypatch, lambda n: 1e-3 * (1 + n) * (1 if next(passes) % 5 == 4 else 7))
     assert choose_micro_batch(recipe(8), CPU, clock.try_out).sequences == 8
-    assert len(clock.tried) <= 4 * 30
+    assert len(clock.tried) <= 4 * (3 + 30)
+
+
+def test_ranks_of_different_speed_make_the_same_number_of_passes(monkeypatch):
+    """A sharded model's passes are made together: a rank that makes one more waits for the others for ever."""
+    numbers = []
+    monkeypatch.setattr(Ranks, "from_main", lambda self, value: value)
+    for own, of_the_other in ((0.001, 0.1), (0.1, 0.001)):
+        clock = Clock(monkeypatch, lambda n, own=own: own)
+        monkeypatch.setattr(Ranks, "sum_", lambda self, tensor, more=of_the_other: tensor + more)
+        choose_micro_batch(recipe(8), Ranks(0, 2, torch.device("cpu")), clock.try_out, f"a rank of {own} s")
+        numbers.append(len(clock.tried))
+    assert numbers[0] == numbers[1]
 
 
 def test_a_cpu_takes_what_it_has_memory_for(monkeypatch):

@@ -28,6 +28,7 @@ from myna.bench.lecture import Batch
 from myna.bench.rungs import Step, make_step
 from myna.model.gpt2 import GPT
 from myna.train.flops import flops_per_token, measured_flops, synchronize
+from myna.train.loop import first_line
 from myna.train.memory import is_out_of_memory, require_room
 from myna.train.pauses import collected_at_pauses
 from myna.train.ranks import cpu_flags, processor_name, resolve_device, resolve_precision
@@ -179,11 +180,6 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.mps.driver_allocated_memory()  # never given back, so the last is the most
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def answer(job: dict[str, Any], send: Send) -> dict[str, Any]:

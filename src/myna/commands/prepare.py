@@ -56,7 +56,7 @@ def main(args: Sequence[str]) -> None:
     from myna.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.open(call.tokenizer)
-    with interrupted_by_sigterm():
+    with interrupted_by_signals():
         dataset = _run(call, tokenizer)
     _print_result(dataset)
 
@@ -97,7 +97,7 @@ def _print_result(dataset: "Dataset") -> None:
 
 
 @contextlib.contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
+def interrupted_by_signals() -> Iterator[None]:
     """Makes SIGTERM, and the terminal's going away, what Ctrl-C is, while the block runs."""
 
     def interrupt(number: int, frame: Any) -> None:

@@ -362,9 +362,7 @@ def compile_or_say_why(
         stepper.backward(batch, scale=1.0)
     except Exception as error:  # the compiler's backends raise whatever their tools raise
         no_memory = is_out_of_memory(error)
-        failure = next(
-            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
+        failure = first_line(error)
     stepper.optimizer.zero_grad(set_to_none=True)
     flags = torch.tensor([float(bool(failure)), float(no_memory)], device=stepper.ranks.device)
     failed, lacking = stepper.ranks.sum_(flags).tolist()  # all ranks or none, so that they stay in step
@@ -373,3 +371,8 @@ def compile_or_say_why(
     if failed:
         stepper.loss.use_eager()
         say(f"torch.compile failed, training without it: {failure or 'on another rank'}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -24,7 +24,7 @@ from myna.train.ranks import Ranks
 from myna.train.recipe import Recipe
 
 LEAST_TOKENS = 512  # with fewer at once, what a step costs besides its arithmetic weighs more
-TRIAL_SECONDS, MOST_PASSES = 0.3, 30  # a candidate gets; the first pass of each does not count
+TRIAL_SECONDS, MOST_PASSES = 0.3, 30  # a candidate gets, where its passes are short
 GAIN = 0.02  # a larger micro-batch has to be faster by this to be preferred, for it takes more memory
 
 
@@ -156,22 +156,29 @@ def _fastest(
 
 
 def _seconds(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> float:
-    """Of a pass, the best after one that finds its memory; with several ranks, on their average.
+    """Of a pass, the best after one that finds its memory; infinitely many where memory runs out on some rank."""
+    if _best_of(1, candidate, ranks, try_out) == math.inf:
+        return math.inf
+    seconds = _best_of(2, candidate, ranks, try_out)
+    # Where a pass is short, as many as tell it from what else the machine does. All ranks know the same seconds, and
+    # so make the same number: a sharded model's passes are made together.
+    more = min(MOST_PASSES, int(TRIAL_SECONDS / seconds))
+    return min(seconds, _best_of(more, candidate, ranks, try_out)) if more > 2 else seconds
 
-    Infinitely many where memory runs out on some rank.
-    """
-    times: list[float] = []
+
+def _best_of(passes: int, candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> float:
+    """Seconds of the fastest pass, with several ranks on their average."""
+    times = []
     try:
-        # Two more, or where they are short as many as tell it from what else the machine does.
-        while len(times) < 3 or (sum(times[1:]) < TRIAL_SECONDS and len(times) < MOST_PASSES):
+        for _ in range(passes):
             began = time.perf_counter()
             try_out(candidate)
             times.append(time.perf_counter() - began)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        times = [math.inf] * 3
-    best = torch.tensor([min(times[1:])], dtype=torch.float64)
+        times = [math.inf]
+    best = torch.tensor([min(times)], dtype=torch.float64)
     return float(ranks.sum_(best)) / ranks.world_size
 
 
