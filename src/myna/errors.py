@@ -18,7 +18,13 @@ is a defect of ours: it keeps its traceback and exits 1.
     ├── DivergedError      training met a NaN or an infinity
     ├── ChildError         exit 1: a process that was started for a part of the work failed in it
     └── Stopped            exit 75: a signal ended the work, and what was done is saved
+
+Between processes an error travels as a small JSON object: see `to_record` and `from_record`.
 """
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
 
 
 class MynaError(Exception):
@@ -81,3 +87,41 @@ class Stopped(MynaError):  # noqa: N818 (not a fault)
     """A signal ended the work; what was done is saved, so the same call goes on from there."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something; its kind where none does.
+
+    >>> first_line(ValueError("\\n  no such file  \\ndetails")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def to_record(error: Exception) -> dict[str, Any]:
+    """An error as a JSON object, for another process: ours by its kind, the system's by its number, else a defect."""
+    if isinstance(error, MynaError):
+        return {"kind": type(error).__name__, "message": str(error)}
+    if isinstance(error, OSError):
+        return {"kind": "OSError", "errno": error.errno, "message": error.strerror, "file": error.filename}
+    told = "".join(traceback.format_exception(error))
+    return {"kind": "defect", "message": f"{type(error).__name__}: {first_line(error)}", "traceback": told}
+
+
+def from_record(record: Mapping[str, Any], where: str) -> Exception:
+    """The error that `to_record` described, to be raised here.
+
+    Args:
+        where: names the other process, for a defect of ours.
+
+    >>> from_record(to_record(DataError("no text in a.jsonl")), "a worker")
+    DataError('no text in a.jsonl')
+    >>> from_record({"kind": "defect", "message": "KeyError: x"}, "a worker")
+    ChildError('a worker: KeyError: x')
+    """
+    if record["kind"] == "OSError":
+        return OSError(record["errno"], record["message"], record["file"])
+    kind = globals().get(record["kind"])
+    if isinstance(kind, type) and issubclass(kind, MynaError):
+        return kind(record["message"])
+    return ChildError(f"{where}: {record['message']}")

@@ -6,10 +6,13 @@ synced, and its errors seen.
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -186,6 +189,40 @@ def ensure_writable_directory(path: Path) -> None:
         raise OutputError(
             f"cannot write to the folder {path}: {error.strerror}; choose another place"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, busy: str) -> Iterator[int]:
+    """Holds an exclusive lock on a file within the block. The system releases it when the process ends, however.
+
+    Args:
+        path: the lock's file; made where it is missing, and never removed here.
+        busy: the message where another process holds it; "{holder}" in it becomes that process.
+    Yields:
+        the open descriptor.
+    Raises:
+        OutputError: another process holds it, it can't be written, or the file system has no locks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+                raise OutputError(busy.replace("{holder}", holder or "another process")) from error
+            raise OutputError(
+                f"{path} cannot be locked ({error.strerror}), and two processes in one folder would destroy each "
+                "other's work; give an --out on a file system with locks"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def download(

@@ -10,18 +10,15 @@ report.png          the curves
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from myna.errors import DataError, OutputError
-from myna.files import json_bytes, write_atomic
+from myna.files import json_bytes, locked, write_atomic
 
 
 class Run:
@@ -44,37 +41,14 @@ class Run:
         """Whether a run was begun here."""
         return self.recipe_path.exists()
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Within the block no other process can train here. The system lets go of it when the process ends, however.
+    def locked(self) -> contextlib.AbstractContextManager[int]:
+        """Within the block no other process can train here.
 
         Raises:
-            OutputError: another process holds it; says which. Or the file system has no locks.
+            OutputError: another process does; says which. Or the place can't be locked.
         """
-        path = self.path / ".lock"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
-                    raise OutputError(
-                        f"{self.path} is being trained in by {holder or 'another process'}; "
-                        "wait for it, stop it, or give another --out"
-                    ) from error
-                raise OutputError(
-                    f"{path} cannot be locked ({error.strerror}), and two runs in one folder would destroy each "
-                    "other; give an --out on a file system with locks"
-                ) from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-            yield
-        finally:
-            os.close(descriptor)
+        busy = f"{self.path} is being trained in by {{holder}}; wait for it, stop it, or give another --out"
+        return locked(self.path / ".lock", busy=busy)
 
     def free_bytes(self) -> int:
         """What the disk of the folder has left."""

@@ -1,0 +1,156 @@
+"""Where to compute, and in what precision: one place for every room.
+
+The names of devices and precisions are flags of the commands, and `myna train --help` must not wait for torch. So
+each function imports torch by itself.
+"""
+
+import contextlib
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from myna.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+
+BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
+
+
+def resolve_device(name: DeviceName, local_rank: int = 0) -> "torch.device":
+    """The device of that name; auto takes CUDA, then MPS, then the CPU.
+
+    Args:
+        local_rank: the number of this process among those of this machine; it gets the GPU of that number.
+    Raises:
+        DeviceError: this machine does not have it.
+    """
+    import torch
+
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise DeviceError(
+                f"local rank {local_rank} has no GPU of its own: this machine has {torch.cuda.device_count()}; "
+                "start as many processes as there are GPUs (--nproc-per-node)"
+            )
+        return torch.device("cuda", local_rank)
+    if name in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if name in ("auto", "cpu"):
+        return torch.device("cpu")
+    reason = (
+        "this build of torch has no CUDA"
+        if name == "cuda" and not torch.version.cuda
+        else "no such device answers"
+    )
+    raise DeviceError(f"--device {name}: {reason} on this machine; use --device auto")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What matrix products are computed in. Weights and optimizer state are fp32 in every case."""
+
+    name: Literal["fp32", "tf32", "bf16", "fp16"]
+    reason: str  # for people: why this one
+
+    @property
+    def dtype(self) -> "torch.dtype | None":
+        """What autocast casts to; None for no autocast."""
+        import torch
+
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
+
+    def autocast(self, device: "torch.device") -> "torch.autocast":
+        """The context in which a network runs."""
+        return autocast(device, self.dtype)
+
+
+def autocast(device: "torch.device", dtype: "torch.dtype | None") -> "torch.autocast":
+    """Mixed precision in `dtype`. None computes in the dtype of the weights, inside another autocast too."""
+    import torch
+
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def resolve_precision(name: PrecisionName, device: "torch.device") -> Precision:
+    """Settles `auto`, and refuses what the device can't do.
+
+    Raises:
+        DeviceError: TF32 without CUDA, or bf16 on a GPU without it.
+    """
+    import torch
+
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        label = f"{torch.cuda.get_device_name(device)}, compute capability {capability[0]}.{capability[1]}"
+        if name == "auto":
+            return Precision("bf16" if capability >= (8, 0) else "fp16", label)
+        if name in ("bf16", "tf32") and capability < (8, 0):
+            raise DeviceError(f"--precision {name} needs compute capability 8.0 ({label}); use fp16 or fp32")
+        return Precision(name, "asked for")
+    if name == "tf32":
+        raise DeviceError(
+            f"--precision tf32 is a mode of CUDA GPUs, and the device is {device.type}; use fp32 or bf16"
+        )
+    if name != "auto":
+        return Precision(name, "asked for")
+    if device.type == "cpu":
+        fast = sorted(cpu_flags() & BF16_INSTRUCTIONS)
+        if fast:
+            return Precision("bf16", f"the processor has {' and '.join(fast)}")
+        return Precision("fp32", "the processor has no instructions for bf16")
+    return Precision("fp32", f"the default on {device.type}")
+
+
+def apply_precision(precision: Precision) -> None:
+    """Allows TF32 for products that stay fp32 on CUDA, unless full fp32 was asked for."""
+    import torch
+
+    tf32 = precision.name != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def device_name(device: "torch.device") -> str:
+    """The device for people."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return device.type
+
+
+def synchronize(device: "torch.device") -> None:
+    """Waits until the device has finished its work; call it before reading the clock."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's instruction sets, in Linux's names; empty where they can't be read."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("flags"):
+                    return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def processor_name() -> str:
+    """The processor's own name; its architecture where the name can't be read."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
