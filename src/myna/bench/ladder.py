@@ -4,9 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from myna.errors import UsageError
+from myna.errors import UsageError, unknown_name
 from myna.model.config import GPTConfig
-from myna.train.recipe import unknown_name
 
 
 @dataclass(frozen=True)

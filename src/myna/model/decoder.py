@@ -18,7 +18,7 @@ from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig
 from myna.model.layout import OwnLayout
 from myna.model.loss import head_nats, head_token_nats
-from myna.model.network import Layout
+from myna.model.network import Layout, Network
 from myna.model.open import find_model
 from myna.model.weights import load_network, save_network
 from myna.text.tokenizer import Tokenizer
@@ -188,14 +188,16 @@ class Decoder(nn.Module):
 
     def unpadded(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor shaped like the parameter of that name, without the rows that pad the vocabulary."""
-        if name in self.vocabulary_rows and len(tensor) == self.config.padded_vocab_size:
+        if name in self.vocabulary_rows and tensor.shape[:1] == (self.config.padded_vocab_size,):
             return tensor[: self.config.vocab_size]
         return tensor
 
     def padded(self, name: str, tensor: Tensor) -> Tensor:
         """The inverse of `unpadded`: with rows of zeros."""
-        missing = self.config.padded_vocab_size - len(tensor) if name in self.vocabulary_rows else 0
-        return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing > 0 else tensor
+        if name not in self.vocabulary_rows or tensor.shape[:1] != (self.config.vocab_size,):
+            return tensor
+        missing = self.config.padded_vocab_size - self.config.vocab_size
+        return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
@@ -223,7 +225,7 @@ class Decoder(nn.Module):
         save_network(Path(directory), self, tokenizer)
 
 
-def check_network(network: Decoder) -> None:
+def check_network(network: Network) -> None:
     """Runs a few ids through a network, and refuses one whose results don't have the shapes that training needs.
 
     Raises:

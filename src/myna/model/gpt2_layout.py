@@ -108,9 +108,9 @@ class HuggingFaceGPT2:
         return state
 
     def check(self, network: Network) -> None:
-        """Compares a tiny network of this class with the formula below, and the real one's parts with those of a new one.
+        """Compares a tiny network of this class with the formula below, and the network's parts with a new one's.
 
-        So it finds a changed class (another activation, another norm) and a changed instance (a block that was replaced).
+        So it finds a changed class (another activation, another norm), and a changed instance (another block).
         """
         kind: Any = type(network)
         tiny = dataclasses.replace(network.config, n_layer=2, n_head=2, n_embd=8, block_size=8, vocab_size=11)
