@@ -10,9 +10,9 @@ from typing import Literal
 from myna.bench.ladder import chosen
 from myna.commands import parse, refuse_empty
 from myna.commands.prepare import interrupted_by_signals
-from myna.device import DeviceName
 from myna.errors import OutputError, UsageError
 from myna.recipes import named
+from myna.settings import DeviceName
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")

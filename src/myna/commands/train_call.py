@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from myna.device import DeviceName
 from myna.errors import DataError, OutputError, UsageError
 from myna.model.network import NETWORKS, network_kind
 from myna.recipes import RECIPES
 from myna.run import Run
-from myna.settings import flag
+from myna.settings import DeviceName, flag
 from myna.train.optimizers import OPTIMIZERS, optimizer_kind
 from myna.train.recipe import SOURCES, Recipe, changed_fields
 

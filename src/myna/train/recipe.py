@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from myna.device import PrecisionName
 from myna.errors import UsageError
 from myna.model.config import NetworkConfig
 from myna.model.network import network_kind
@@ -25,6 +24,7 @@ from myna.settings import (
     UP_TO_1,
     Check,
     Options,
+    PrecisionName,
     ResumeRule,
     check_settings,
     flag,

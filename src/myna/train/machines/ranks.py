@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from myna.device import DeviceName, resolve_device
+from myna.device import resolve_device
 from myna.errors import DeviceError, MynaError, RankError, first_line, from_record, to_record
+from myna.settings import DeviceName
 from myna.train.machines.links import Links, meet
 
 
