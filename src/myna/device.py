@@ -3,13 +3,12 @@
 import contextlib
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import torch
 
 from myna.errors import DeviceError
-
-if TYPE_CHECKING:
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+from myna.settings import DeviceName, PrecisionName
 
 BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 
@@ -51,7 +50,7 @@ class Precision:
     @property
     def dtype(self) -> torch.dtype | None:
         """What autocast casts to; None for no autocast."""
-            return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which a network runs."""
