@@ -4,7 +4,7 @@ A network is a subclass: it says how ids go in, which blocks the hidden states p
 else follows from that and from the shapes of its own parameters: losses, logits, the cache, counts, files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,7 +18,7 @@ from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig
 from myna.model.layout import OwnLayout
 from myna.model.loss import head_nats, head_token_nats
-from myna.model.network import Layout, Network
+from myna.model.network import Layout, Network, evaluation_mode
 from myna.model.open import find_model
 from myna.model.weights import load_network, save_network
 from myna.text.tokenizer import Tokenizer
@@ -225,6 +225,7 @@ class Decoder(nn.Module):
         save_network(Path(directory), self, tokenizer)
 
 
+@torch.no_grad()
 def check_network(network: Network) -> None:
     """Runs a few ids through a network, and refuses one whose results don't have the shapes that training needs.
 
@@ -233,21 +234,18 @@ def check_network(network: Network) -> None:
     """
     config, T = network.config, min(3, network.config.block_size)
     ids = torch.zeros(2, T, dtype=torch.int64, device=network.device)
-    mode = network.training
-    network.eval()
-    with torch.no_grad():
-        hidden = network.hidden(ids)
-        results: Sequence[tuple[str, Tensor, tuple[int, ...]]] = (
-            ("hidden", hidden, (2, T, config.n_embd)),
-            ("logits", network.logits(hidden), (2, T, config.vocab_size)),
-            ("nats", network.nats(hidden, ids), ()),
-            ("token_nats", network.token_nats(hidden, ids), (2, T)),
-            ("hidden with a cache", network.hidden(ids, network.new_cache(2)), (2, T, config.n_embd)),
-        )
-    network.train(mode)
-    for name, result, shape in results:
-        if tuple(result.shape) != shape:
+
+    def require(method: str, result: Tensor, *shape: int) -> Tensor:
+        if result.shape != shape:
             raise ModelError(
-                f"{type(network).__name__}.{name} gives shape {tuple(result.shape)} for 2 x {T} ids, where {shape} is "
-                "needed; mend the network"
+                f"{type(network).__name__}.{method} gives shape {tuple(result.shape)} for 2 x {T} ids, where {shape} "
+                "is needed; mend the network"
             )
+        return result
+
+    with evaluation_mode(network):
+        hidden = require("hidden", network.hidden(ids), 2, T, config.n_embd)
+        require("logits", network.logits(hidden), 2, T, config.vocab_size)
+        require("nats", network.nats(hidden, ids))
+        require("token_nats", network.token_nats(hidden, ids), 2, T)
+        require("hidden with a cache", network.hidden(ids, network.new_cache(2)), 2, T, config.n_embd)
