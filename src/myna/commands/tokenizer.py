@@ -50,8 +50,8 @@ class Train:
 class Show:
     """Print a text's tokens in colour, with ids, places and bytes.
 
-    In a pipe or a file: a line for each token, with its id, a tab, and its text as a JSON string. A token whose bytes are
-    not UTF-8 by themselves is in hexadecimal. The counts then go to standard error.
+    In a pipe or a file: a line for each token, with its id, a tab, and its text as a JSON string. A token whose bytes
+    are not UTF-8 by themselves is in hexadecimal. The counts then go to standard error.
     """
 
     text: Annotated[str, tyro.conf.Positional]
