@@ -16,7 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from myna.errors import CheckpointError, DownloadError, ModelError
+from myna.errors import CheckpointError, DownloadError, ModelError, first_line
 from myna.model.config import GPTConfig, parameter_shapes
 
 PREFIX = "transformer."
@@ -215,10 +215,8 @@ def pretrained_directory(source: str | Path) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=wanted))
     except Exception as error:  # the hub's client raises its HTTP library's errors as well as its own
-        reason = str(error).strip().splitlines()
         raise DownloadError(
-            f"there is no folder {source}, and the hub did not give a model of that name: "
-            f"{reason[0] if reason else type(error).__name__}"
+            f"there is no folder {source}, and the hub did not give a model of that name: {first_line(error)}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from myna import errors
-from myna.errors import DeviceError, MynaError, RankError
+from myna.errors import DeviceError, MynaError, RankError, first_line
 from myna.train.links import Links, meet
 from myna.train.recipe import PrecisionName
 
@@ -134,9 +134,8 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
             device_id=where if where.type == "cuda" else None,
         )
     except (RuntimeError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
         raise DeviceError(
-            f"rank {rank} of {world_size} could not join the others within {timeout_s:.0f} s: {first_line}; "
+            f"rank {rank} of {world_size} could not join the others within {timeout_s:.0f} s: {first_line(error)}; "
             "start it with torchrun, and see that MASTER_ADDR and MASTER_PORT can be reached"
         ) from error
     try:
