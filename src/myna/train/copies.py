@@ -136,7 +136,7 @@ class Copier:
             missing.append(folder)
             folder = self.store._parent(folder)
         if not folder:
-            raise FileNotFoundError(f"there is no {missing[-1]}")
+            raise FileNotFoundError(f"there is no {missing[-1] if missing else self.root}")
         return missing
 
     def _remove_folders(self, folders: list[str]) -> None:
