@@ -19,7 +19,7 @@ from typing import Self
 
 import torch.distributed as dist
 
-from myna.errors import RankError, Stopped
+from myna.errors import RankError, Stopped, first_line
 from myna.train.machines.ranks import Ranks
 
 BEAT_S = 1.0
@@ -69,8 +69,7 @@ class Watch:
         if error is None or isinstance(error, (Stopped, SystemExit)):
             self._send(b"=\n")
         elif lost is None:
-            first_line = (str(error).splitlines() or [""])[0]
-            self._send(f"!{self._name(self.ranks.rank)} ended: {first_line}\n".encode())
+            self._send(f"!{self._name(self.ranks.rank)} ended: {first_line(error)}\n".encode())
         for link in self.links.values():
             link.close()
         if lost is not None:
@@ -83,9 +82,10 @@ class Watch:
         self._known.wait(5 * self.beat_s)
         now = time.monotonic()
         silent = [rank for rank, heard in self._heard.items() if now - heard > 3 * self.beat_s]
-        first_line = str(error).splitlines()[0]
         verdict = self.verdict or (
-            f"{self._name(silent[0])} has fallen silent" if silent else f"a rank was lost: {first_line}"
+            f"{self._name(silent[0])} has fallen silent"
+            if silent
+            else f"a rank was lost: {first_line(error)}"
         )
         return RankError(self._sentence(verdict))
 
