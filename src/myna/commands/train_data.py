@@ -57,9 +57,9 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
     Raises:
         UsageError: this recipe's corpus is large: prints the command that prepares it.
     """
-    from myna.data.documents import documents
     from myna.data.prepare import prepare
     from myna.data.shards import open_dataset
+    from myna.data.sources.documents import documents
     from myna.text.tokenizer import Tokenizer
 
     if not set(recipe.corpus) <= SELF_PREPARING:
@@ -102,7 +102,7 @@ def trained_size(spec: str) -> int:
 
 
 def dataset_identity(dataset: "Dataset") -> str:
-    """What identifies a dataset: its tokenizer and the hash (or, in a foreign format, the size) of each shard."""
+    """What identifies a dataset: its tokenizer and the hash (or, in other projects' files, the size) of each shard."""
     shards = [
         [shard.sha256 or shard.tokens for shard in split.shards] for split in (dataset.train, dataset.val)
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from myna.data.foreign import open_foreign
+from myna.data.other_projects import open_other_project
 from myna.data.split import SPLITS, Dataset, Shard, Split
 from myna.data.verify import hash_files
 from myna.errors import DataError
@@ -58,7 +58,7 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
     """
     path = Path(path)
     if not (path / "dataset.json").is_file():
-        return open_foreign(path, tokenizer)
+        return open_other_project(path, tokenizer)
     dataset = _read_ours(path)
     if tokenizer is not None and tokenizer.sha256 != dataset.tokenizer_sha256:
         raise DataError(
