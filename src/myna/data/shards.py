@@ -52,7 +52,7 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
     Args:
         verify: hash every file and compare, in parallel. What was verified before and did not change since
             (size, times, inode) is not read again.
-        tokenizer: what the dataset must have been made with. A foreign format cannot say, so it is needed there.
+        tokenizer: what the dataset must have been made with. Other projects' files don't say, so it is needed there.
     Raises:
         DataError: no dataset, a damaged one, or one made with another tokenizer.
     """
@@ -67,8 +67,9 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
         )
     if tokenizer is not None and tokenizer.n_vocab != dataset.vocab_size:
         raise DataError(
-            f"{path / 'dataset.json'} states a vocabulary of {dataset.vocab_size} ids, and the dataset's tokenizer has "
-            f"{tokenizer.n_vocab}: it was changed after it was prepared; prepare the dataset again"
+            f"{path / 'dataset.json'} says vocab_size {dataset.vocab_size}, but the tokenizer that made the dataset "
+            f"has {tokenizer.n_vocab} ids; dataset.json was changed by hand: put {tokenizer.n_vocab} back, or prepare "
+            "the dataset again"
         )
     shards = [*dataset.train.shards, *dataset.val.shards]
     for shard in shards:
