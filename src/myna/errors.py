@@ -113,7 +113,9 @@ def first_line(error: BaseException) -> str:
 def to_record(error: Exception) -> dict[str, Any]:
     """An error as a JSON object, for another process: ours by its kind, the system's by its number, else a defect."""
     if isinstance(error, MynaError):
-        return {"kind": type(error).__name__, "message": str(error)}
+        # a room's own kind travels as the kind above it, which every process knows
+        kind = next(kind for kind in type(error).__mro__ if globals().get(kind.__name__) is kind)
+        return {"kind": kind.__name__, "message": str(error)}
     if isinstance(error, OSError):
         return {"kind": "OSError", "errno": error.errno, "message": error.strerror, "file": error.filename}
     told = "".join(traceback.format_exception(error))
@@ -128,6 +130,9 @@ def from_record(record: Mapping[str, Any], where: str) -> Exception:
 
     >>> from_record(to_record(DataError("no text in a.jsonl")), "a worker")
     DataError('no text in a.jsonl')
+    >>> class BadLineError(DataError): pass
+    >>> from_record(to_record(BadLineError("line 3 is bad")), "a worker")
+    DataError('line 3 is bad')
     >>> from_record({"kind": "defect", "message": "KeyError: x"}, "a worker")
     ChildError('a worker: KeyError: x')
     """

@@ -218,8 +218,11 @@ def locked(path: Path, *, busy: str) -> Iterator[int]:
                 f"{path} cannot be locked ({error.strerror}), and two processes in one folder would destroy each "
                 "other's work; give an --out on a file system with locks"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with contextlib.suppress(
+            OSError
+        ):  # on a full disk the lock holds all the same, and the holder has no name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)

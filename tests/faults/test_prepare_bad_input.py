@@ -1,6 +1,7 @@
 """Whatever is wrong with the input: one line that says what and where, exit code 2, and nothing left behind."""
 
 import contextlib
+import dataclasses
 import gzip
 import http.server
 import json
@@ -15,8 +16,8 @@ import pytest
 import zstandard
 
 from myna.cli import main
-from myna.data import corpora, fetch, pieces
 from myna.data.shards import open_dataset
+from myna.data.sources import corpora, cut, fetch
 
 GOOD = "".join(json.dumps({"text": f"Some text, number {n}.\n"}) + "\n" for n in range(50))
 
@@ -39,9 +40,11 @@ def test_corpora_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "there is no corpus, file, folder or glob" in fails(capsys, out, str(tmp_path / "absent.txt"))
     assert "there is no corpus" in fails(capsys, out, str(tmp_path / "*.parquet"))
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "x.pdf").write_text("%PDF")
-    assert "holds no file that ends in one of .txt" in fails(capsys, out, str(tmp_path / "folder"))
-    assert "its name must end in one of" in fails(capsys, out, str(tmp_path / "folder" / "x.pdf"))
+    assert "holds no text (it is empty)" in fails(capsys, out, str(tmp_path / "folder"))
+    (tmp_path / "folder" / "x.pdf").write_bytes(b"%PDF\0")
+    message = fails(capsys, out, str(tmp_path / "folder"))
+    assert "holds no text (left out: 1 .pdf (binary)); name text, .jsonl or .parquet files" in message
+    assert "x.pdf is no text (binary)" in fails(capsys, out, str(tmp_path / "folder" / "x.pdf"))
     assert "name a corpus" in fails(capsys, out)
 
 
@@ -84,17 +87,17 @@ BAD_LINES = {
 }
 
 
-@pytest.mark.parametrize("small_pieces", [False, True])
+@pytest.mark.parametrize("small_parts", [False, True])
 @pytest.mark.parametrize("line", BAD_LINES)
 def test_a_bad_line_is_named_or_counted(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     line: bytes,
-    small_pieces: bool,
+    small_parts: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if small_pieces:
-        monkeypatch.setattr(pieces, "PIECE_BYTES", 300)
+    if small_parts:
+        monkeypatch.setattr(cut, "PART_BYTES", 300)
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD.encode() + line + b"\n" + GOOD.encode())
     message = fails(capsys, tmp_path / "data", str(path))
@@ -120,7 +123,7 @@ def test_text_that_is_not_utf8(
     arguments = ["prepare", str(tmp_path / "in"), "--out", str(tmp_path / "data"), "--tokenizer", "bytes"]
     assert main([*arguments, "--skip-bad", "--val-fraction", "0"]) == 0
     assert open_dataset(tmp_path / "data").train.n_documents == 1
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 20)
+    monkeypatch.setattr(cut, "PART_BYTES", 20)
     message = fails(capsys, tmp_path / "other", str(path), "--skip-bad")
     assert "is not UTF-8 at byte" in message
     assert "used whole" in message
@@ -230,7 +233,10 @@ def test_downloads_that_come_wrong(
             message = fails(capsys, out, f"{address}/{name}")
             assert expected in message
             assert name in message
-        monkeypatch.setattr(corpora, "SHAKESPEARE_URL", f"{address}/input.txt")
+        published = corpora.CORPORA["shakespeare"]
+        assert isinstance(published, corpora.PublishedFile)
+        elsewhere = dataclasses.replace(published, url=f"{address}/input.txt")
+        monkeypatch.setitem(corpora.CORPORA, "shakespeare", elsewhere)
         assert "not the published file" in fails(capsys, out, "shakespeare")
         arguments = [f"{address}/good.parquet", f"{address}/good.jsonl", "--tokenizer", "bytes"]
         assert main(["prepare", *arguments, "--out", str(out)]) == 0

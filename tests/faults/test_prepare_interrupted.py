@@ -17,14 +17,14 @@ import pytest
 
 from myna.data.shards import open_dataset
 
-PROGRAM = Path(__file__).parent / "prepare_in_small_pieces.py"
-PIECE_BYTES = 100_000
+PROGRAM = Path(__file__).parent / "prepare_in_small_parts.py"
+PART_BYTES = 100_000
 OPTIONS = ("--shard-tokens", "200003", "--workers", "2")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some 6 MB of JSONL: 60 pieces."""
+    """Some 6 MB of JSONL: 60 parts."""
     rng = random.Random(0)
     words = [f"{rng.choice('bcdfghklmnprst')}{rng.choice('aeiou')}{n}" for n in range(500)]
     path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
@@ -34,9 +34,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(corpus: Path, out: Path, *options: str, piece_bytes: int = PIECE_BYTES) -> "subprocess.Popen[str]":
+def start(corpus: Path, out: Path, *options: str, part_bytes: int = PART_BYTES) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(piece_bytes), str(corpus), "--out", str(out), *OPTIONS, *options],
+        [sys.executable, str(PROGRAM), str(part_bytes), str(corpus), "--out", str(out), *OPTIONS, *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,7 +105,7 @@ def test_one_prepare_is_killed_thirty_times(
     kills = 0
     while kills < 30:
         before = written()
-        process = start(corpus, out, piece_bytes=2500)
+        process = start(corpus, out, part_bytes=2500)
         if kills % 2:
             time.sleep(rng.uniform(0, 1))
         else:
@@ -120,7 +120,7 @@ def test_one_prepare_is_killed_thirty_times(
         else:
             assert process.returncode == -signal.SIGKILL, errors
             kills += 1
-    process = start(corpus, out, piece_bytes=2500)
+    process = start(corpus, out, part_bytes=2500)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert digest(out) == undisturbed[0]

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 CALL = """
-from myna.data import pieces, prepare
+from myna.data.prepare import prepare
+from myna.data.sources import cut
 from myna import Tokenizer
-pieces.PIECE_BYTES = prepare.PIECE_BYTES = 50_000
-dataset = prepare.prepare([{source!r}], {out!r}, Tokenizer.bytes(), workers=2)
+cut.PART_BYTES = 50_000
+dataset = prepare([{source!r}], {out!r}, Tokenizer.bytes(), workers=2)
 print("made", dataset.train.n_tokens)
 """
 IN_A_CHILD = """

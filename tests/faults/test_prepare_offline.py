@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from myna.cli import main
-from myna.data import fetch
 from myna.data.shards import open_dataset
+from myna.data.sources import fetch
 
 TEXTS = "".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(100)).encode()
 

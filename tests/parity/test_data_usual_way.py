@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import tiktoken
 
-from myna.data import pieces
-from myna.data import prepare as prepare_module
-from myna.data.documents import documents
 from myna.data.prepare import prepare
+from myna.data.sources import cut
+from myna.data.sources.documents import documents
 from myna.data.split import Shard, Split
 from myna.text.tokenizer import Tokenizer
 
@@ -37,8 +36,7 @@ def usual_ids(encoding: tiktoken.Encoding, texts: list[str]) -> np.ndarray:
 def test_the_stream_is_the_usual_one(
     tmp_path: Path, encoding: tiktoken.Encoding, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 200_000)
-    monkeypatch.setattr(prepare_module, "PIECE_BYTES", 200_000)
+    monkeypatch.setattr(cut, "PART_BYTES", 200_000)
     texts = list(documents(["pydoc"]))[::5]
     texts += ["日本語 naïve 🙂 <|endoftext|>", " " * 5000 + "x", "\r\n\t\n x \n", "'s're", "١٢٣४५६"]
     path = tmp_path / f"texts.{kind}"
@@ -57,7 +55,7 @@ def test_one_large_text_cut_in_pieces_has_the_ids_of_the_whole(
     text = "".join(documents(["pydoc"]))[:300_000]
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     for size in (997, 65_536):
-        monkeypatch.setattr(pieces, "PIECE_BYTES", size)
+        monkeypatch.setattr(cut, "PART_BYTES", size)
         made = prepare([str(tmp_path / "a.txt")], tmp_path / str(size), Tokenizer.gpt2(), val_fraction=0)
         assert np.array_equal(made.train.read(0, made.train.n_tokens), usual_ids(encoding, [text]))
 

@@ -45,6 +45,7 @@ def main(args: Sequence[str]) -> None:
     named = Tokenizer.open(call.tokenizer) if call.tokenizer else None
     dataset = open_dataset(call.dir, verify=False, tokenizer=named)
     tokenizer = named or Tokenizer.load(dataset.path)
+    dataset = open_dataset(call.dir, verify=False, tokenizer=tokenizer)
     console = Console(highlight=False, markup=False)
     _print_summary(console, dataset)
     if call.verify:

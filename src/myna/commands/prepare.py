@@ -23,7 +23,8 @@ class Prepare:
 
     corpus: Annotated[tuple[str, ...], tyro.conf.Positional] = field(default=())
     """pydoc, shakespeare, fineweb-edu, fineweb, openwebtext, slimpajama, wikipedia, hf:OWNER/NAME[:CONFIG], an https or
-    s3 address, or local files, folders and globs (.txt .md .jsonl .parquet, also .gz .zst)."""
+    s3 address, or local files, folders and globs: .txt .md .jsonl .parquet, text of any other name, all also with .gz
+    or .zst. Binary and hidden files are left out of folders."""
     out: Path | None = None
     """The folder to make."""
     tokenizer: str = "gpt2"
@@ -64,7 +65,7 @@ def main(args: Sequence[str]) -> None:
 def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
     assert call.out is not None
     if call.from_shards is not None:
-        from myna.data.convert import convert_shards
+        from myna.data.prepare.from_shards import convert_shards
 
         return convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens)
     from myna.data.prepare import prepare

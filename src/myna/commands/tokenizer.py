@@ -103,8 +103,8 @@ def main(args: Sequence[str]) -> None:
 
 def train(call: Train) -> None:
     """Streams the corpus, learns, and writes the tokenizer whole or not at all."""
-    from myna.data.corpora import find_corpus
-    from myna.data.documents import documents
+    from myna.data.sources.corpora import find_files
+    from myna.data.sources.documents import documents
     from myna.text import patterns
     from myna.text.engines import RankModel
     from myna.text.tokenizer import Tokenizer
@@ -117,7 +117,7 @@ def train(call: Train) -> None:
     check_vocab_size(call.vocab_size)
     pattern = patterns.named(call.pattern)
     check_place(call.out)
-    files = find_corpus(call.files).files
+    files = find_files(call.files)
     sizes = [file.n_bytes for file in files if not file.compression and file.kind == "text"]
     total = sum(size or 0 for size in sizes) if len(sizes) == len(files) else None
     workers = call.workers or os.cpu_count() or 1

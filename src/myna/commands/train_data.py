@@ -53,9 +53,9 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
     Raises:
         UsageError: this recipe's corpus is large: prints the command that prepares it.
     """
-    from myna.data.documents import documents
     from myna.data.prepare import prepare
     from myna.data.shards import open_dataset
+    from myna.data.sources.documents import documents
     from myna.text.tokenizer import Tokenizer
 
     if not set(recipe.corpus) <= SELF_PREPARING:

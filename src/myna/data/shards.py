@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from myna.data.foreign import open_foreign
+from myna.data.other_projects import open_other_project
 from myna.data.split import SPLITS, Dataset, Shard, Split
 from myna.data.verify import hash_files
 from myna.errors import DataError
@@ -52,13 +52,13 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
     Args:
         verify: hash every file and compare, in parallel. What was verified before and did not change since
             (size, times, inode) is not read again.
-        tokenizer: what the dataset must have been made with. A foreign format cannot say, so it is needed there.
+        tokenizer: what the dataset must have been made with. Other projects' files don't say, so it is needed there.
     Raises:
         DataError: no dataset, a damaged one, or one made with another tokenizer.
     """
     path = Path(path)
     if not (path / "dataset.json").is_file():
-        return open_foreign(path, tokenizer)
+        return open_other_project(path, tokenizer)
     dataset = _read_ours(path)
     if tokenizer is not None and tokenizer.sha256 != dataset.tokenizer_sha256:
         raise DataError(
@@ -67,8 +67,9 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
         )
     if tokenizer is not None and tokenizer.n_vocab != dataset.vocab_size:
         raise DataError(
-            f"{path / 'dataset.json'} states a vocabulary of {dataset.vocab_size} ids, and the dataset's tokenizer has "
-            f"{tokenizer.n_vocab}: it was changed after it was prepared; prepare the dataset again"
+            f"{path / 'dataset.json'} says vocab_size {dataset.vocab_size}, but the tokenizer that made the dataset "
+            f"has {tokenizer.n_vocab} ids; dataset.json was changed by hand: put {tokenizer.n_vocab} back, or prepare "
+            "the dataset again"
         )
     shards = [*dataset.train.shards, *dataset.val.shards]
     for shard in shards:

@@ -53,7 +53,7 @@ class Split:
     Args:
         place: what messages call it.
         documents, n_bytes: as dataset.json states them; counted when asked for if None.
-        eot, id_bytes: what a foreign split needs for counting, see `n_documents` and `n_bytes`.
+        eot, id_bytes: what a split of another project's files needs for counting, see `n_documents` and `n_bytes`.
     """
 
     def __init__(
@@ -71,20 +71,25 @@ class Split:
         self.vocab_size = vocab_size
         self.n_tokens = sum(shard.tokens for shard in shards)
         self._documents, self._bytes, self._eot, self._id_bytes = documents, n_bytes, eot, id_bytes
+        self._who_says = (
+            "name the tokenizer it was made with"
+            if id_bytes is not None
+            else "dataset.json says so in vocab_size: put the right number back, or prepare the dataset again"
+        )
         self._ends = np.cumsum([shard.tokens for shard in shards], dtype=np.int64)
         self._descriptors: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
 
     @cached_property
     def n_documents(self) -> int:
-        """How many documents there are; for a foreign split, how many end-of-text ids (one pass)."""
+        """How many documents there are; in other projects' files, how many end-of-text ids (one pass)."""
         if self._documents is not None:
             return self._documents
         return sum(int((ids == self._eot).sum()) for ids in self.scan())
 
     @cached_property
     def n_bytes(self) -> int:
-        """UTF-8 bytes of the text; for a foreign split, of the text that its ids stand for (one pass)."""
+        """UTF-8 bytes of the text; in other projects' files, of the text that its ids stand for (one pass)."""
         if self._bytes is not None:
             return self._bytes
         assert self._id_bytes is not None
@@ -122,7 +127,7 @@ class Split:
             wrong = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
             raise DataError(
                 f"{self.place} holds id {wrong} near position {start:,}, outside the vocabulary of "
-                f"{self.vocab_size:,}; name the tokenizer it was made with"
+                f"{self.vocab_size:,}; {self._who_says}"
             )
         return ids
 
@@ -169,9 +174,9 @@ class Dataset:
 
     Attributes:
         path: its folder.
-        info: dataset.json, or for a foreign format what could be told in its shape.
+        info: dataset.json, or what other projects' files tell, in its shape.
         tokenizer_sha256: of its tokenizer.json.
-        tokenizer_path: the folder's tokenizer.json; None in a foreign format.
+        tokenizer_path: the folder's tokenizer.json; None for other projects' files.
     """
 
     path: Path

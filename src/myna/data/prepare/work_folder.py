@@ -1,14 +1,13 @@
 """Work in progress: DIR.partial, its lock, and the journal that says what in it is whole.
 
-DIR.partial/journal.json    the call, the next piece, the state of the shard writers; replaced atomically
-DIR.partial/pieces/         encoded pieces that are not in a shard yet
+DIR.partial/journal.json    the call, and the assembler's state: the next chunk, the shards; replaced atomically
+DIR.partial/chunks/         encoded chunks that are not in a shard yet
 DIR.partial/fetched/        remote files on their way
-DIR.partial/.lock           held while a process works here; the kernel lets go of it when the process dies
+DIR.partial/.lock           held while a process works here; the system releases it when the process dies
 """
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -19,25 +18,25 @@ from typing import Any
 
 from myna.data.shards import open_dataset
 from myna.errors import DownloadError, OutputError, Stopped
-from myna.files import json_bytes, sync_directory, write_atomic
+from myna.files import json_bytes, locked, sync_directory, write_atomic
 
 LOCK = ".lock"
 OURS = re.compile(
-    r"\.lock|journal\.json|dataset\.json|tokenizer\.json|pieces|fetched|(train|val)_\d+\.npy|\..*\.tmp"
+    r"\.lock|journal\.json|dataset\.json|tokenizer\.json|chunks|fetched|(train|val)_\d+\.npy|\..*\.tmp"
 )
 
 
-class Partial:
-    """An unfinished dataset, locked by this process. See `locked_partial`.
+class WorkFolder:
+    """An unfinished dataset, locked by this process. See `locked_work_folder`.
 
     Attributes:
-        path: the folder. pieces, fetched: folders in it.
-        journal: as last saved; {} when the work is new.
+        path: the folder. chunks, fetched: folders in it.
+        journal: as last saved: the call and what was given to `save`; {} when the work is new.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.pieces = path / "pieces"
+        self.chunks = path / "chunks"
         self.fetched = path / "fetched"
         self.journal: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError):
@@ -46,34 +45,36 @@ class Partial:
             except ValueError as error:
                 raise OutputError(f"{path}/journal.json is damaged; remove {path} to begin again") from error
 
-    def begin(self, call: dict[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:
-        """The journal to go on from: an earlier one of the same call, else `fresh`.
+    def begin(self, call: dict[str, Any]) -> dict[str, Any]:
+        """The state to go on from: what an earlier run of the same call saved, else {}.
 
         Raises:
             OutputError: another call began here.
         """
         if self.journal and self.journal["call"] != call:
-            wrong = ", ".join(key for key in call if self.journal["call"].get(key) != call[key])
+            before = self.journal["call"]
+            wrong = ", ".join(key for key in call | before if before.get(key) != call.get(key))
             raise OutputError(
                 f"{self.path} holds an unfinished prepare by another call (different: {wrong}); "
                 "finish that one, or remove it"
             )
+        # Chunks that no shard has yet are encoded again: that takes seconds, and nobody knows whether they are whole.
+        shutil.rmtree(self.chunks, ignore_errors=True)
+        self.chunks.mkdir()
         if not self.journal:
-            self.save({"call": call, **fresh})
+            self.journal = {"call": call}
+            self.save({})
         return self.journal
 
-    def save(self, journal: dict[str, Any]) -> None:
-        """Replaces the journal."""
+    def save(self, state: dict[str, Any]) -> None:
+        """Replaces the journal by the call and this state."""
+        journal = {"call": self.journal["call"], **state}
         write_atomic(self.path / "journal.json", json_bytes(journal))
         self.journal = journal
 
-    def remove(self) -> None:
-        """Removes the work: it was of no use."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
     def publish(self, out: Path) -> None:
         """Gives the finished folder its name."""
-        shutil.rmtree(self.pieces, ignore_errors=True)
+        shutil.rmtree(self.chunks, ignore_errors=True)
         shutil.rmtree(self.fetched, ignore_errors=True)
         (self.path / "journal.json").unlink()
         sync_directory(self.path)
@@ -83,7 +84,7 @@ class Partial:
 
 
 @contextlib.contextmanager
-def locked_partial(out: Path) -> Iterator[Partial]:
+def locked_work_folder(out: Path) -> Iterator[WorkFolder]:
     """Makes or finds OUT.partial and holds its lock.
 
     When the block fails, work that is of no use is removed, and the error says what was kept.
@@ -96,28 +97,20 @@ def locked_partial(out: Path) -> Iterator[Partial]:
     try:
         path.mkdir(parents=True, exist_ok=True)
         check_ours(path)
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise OutputError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"another process is preparing {out}; wait for it, or choose another --out"
-            ) from error
+    busy = f"another process is preparing {out}; wait for it, or choose another --out"
+    with locked(path / LOCK, busy=busy) as descriptor:
         if not _is_same_file(descriptor, path / LOCK):  # it finished between our open and our lock
             raise OutputError(f"another process was preparing {out}; run the same command again")
         if (out / "dataset.json").exists():
             shutil.rmtree(path)
             raise OutputError(f"another process has just prepared {out}; run the same command again")
-        partial = Partial(path)
+        work = WorkFolder(path)
         try:
-            yield partial
+            yield work
         except BaseException as error:
-            raise _left_behind(partial, out, error) from error
-    finally:
-        os.close(descriptor)
+            raise _left_behind(work, out, error) from error
 
 
 def check_ours(path: Path) -> None:
@@ -166,17 +159,17 @@ def already_done(out: Path, call: dict[str, Any]) -> bool:
     return True
 
 
-def _left_behind(partial: Partial, out: Path, error: BaseException) -> BaseException:
+def _left_behind(work: WorkFolder, out: Path, error: BaseException) -> BaseException:
     """What to raise for an error, after removing work that is of no use.
 
     Bad input before the first whole shard leaves nothing. A full disk, a lost connection or Ctrl-C leave what is whole.
     """
-    journal = partial.journal
+    journal = work.journal
     states = [journal.get("train", {}), journal.get("val", {})]
-    begun = journal.get("position", [0, 0]) != [0, 0] or any(partial.pieces.glob("*.json"))
+    begun = "position" in journal or any(work.fetched.glob("[0-9]*"))
     resumable = isinstance(error, OSError | OutputError | DownloadError | KeyboardInterrupt)
     if not any(state.get("shards") for state in states) and not (begun and resumable):
-        partial.remove()
+        shutil.rmtree(work.path, ignore_errors=True)
     tokens = sum(shard["tokens"] for state in states for shard in state.get("shards", []))
     tokens += sum(state.get("open_tokens", 0) for state in states)
     kept = f"run the same command again ({tokens:,} tokens are done)"

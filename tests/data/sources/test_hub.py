@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from myna.data.documents import documents
-from myna.data.hub import choose_files
 from myna.data.shards import open_dataset
+from myna.data.sources.documents import documents
+from myna.data.sources.hub import choose_files
 
 pytest.importorskip("huggingface_hub")
 SHA = "0123456789abcdef0123456789abcdef01234567"

@@ -26,7 +26,7 @@ LLMC_DTYPES: dict[tuple[int, int], np.dtype] = {
 }
 
 
-def open_foreign(path: Path, tokenizer: "Tokenizer | None") -> Dataset:
+def open_other_project(path: Path, tokenizer: "Tokenizer | None") -> Dataset:
     """Opens a folder in one of the formats above; the file names say `train` and `val`.
 
     Raises:

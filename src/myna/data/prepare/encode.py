@@ -1,25 +1,23 @@
-"""Documents to ids: what a worker does with one piece.
+"""Documents to ids: what a worker does with one chunk.
 
-A document falls to validation by the hash of its text, so the same text is always on the same side. The ids of a piece
-go to two plain files, and last a small record of them; where the record lies, the piece is whole.
+The ids of a chunk go to two plain files, one a split. Their record (counts and a checksum) goes back to the parent,
+which appends the files to the shards.
 """
 
 import contextlib
-import hashlib
-import json
-import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from myna.data.pieces import Piece, can_cut_texts, validation_cut
-from myna.data.reading import BadDocumentError, Segment, hash_is_below, read_segment
+from myna.data.prepare.chunks import Chunk
 from myna.data.shards import id_dtype
+from myna.data.sources.documents import split_documents
+from myna.data.sources.formats import BadDocumentError
+from myna.data.sources.source import ReadOptions
 from myna.data.split import SPLITS
-from myna.errors import DataError
+from myna.errors import DataError, TokenizerError
 from myna.text import patterns
 from myna.text.patterns import blocks
 from myna.text.tokenizer import Tokenizer
@@ -29,29 +27,15 @@ BLOCK_CHARACTERS = 4 << 20
 STRETCH_CHARACTERS = 1 << 18
 
 
-def documents_of(segment: Segment, val_fraction: float, on_bad: Any) -> Iterator[tuple[str, str, int, bool]]:
-    """A segment's documents and the split each falls to.
-
-    Yields:
-        (text, "train" or "val", UTF-8 bytes, whether it begins a document). Empty documents are ("", "", 0, True).
-    """
-    for text in read_segment(segment, on_bad):
-        if not text:
-            yield "", "", 0, True
-            continue
-        data = text.encode("utf-8")
-        if segment.split is not None:
-            yield text, segment.split, len(data), segment.begins
-        elif segment.single:
-            cut = validation_cut(data, val_fraction)
-            for split, part in (("train", data[:cut]), ("val", data[cut:])):
-                if part:
-                    yield part.decode("utf-8"), split, len(part), True
-        elif val_fraction == 0:
-            yield text, "train", len(data), True
-        else:
-            digest = hashlib.blake2b(data, digest_size=8).digest()
-            yield text, "val" if hash_is_below(digest, val_fraction) else "train", len(data), True
+def can_cut_texts(tokenizer: Tokenizer) -> bool:
+    """Whether parts of a text, cut at `cut.SAFE_CUT`, have the ids of the whole: bytes, and two patterns, do."""
+    try:
+        vocabulary = tokenizer.vocabulary
+    except TokenizerError:  # run by its own library, which may do anything
+        return False
+    return vocabulary.pattern.name in ("gpt2", "gpt4") or all(
+        len(token or b"") == 1 for token in vocabulary.tokens
+    )
 
 
 class SplitEncoder:
@@ -112,57 +96,45 @@ class SplitEncoder:
         return {"documents": self.documents, "bytes": self.n_bytes, "tokens": self.tokens, "crc": self.crc}
 
 
-def encode_piece(
-    piece: Piece, tokenizer: Tokenizer, val_fraction: float, skip_bad: bool, folder: Path
-) -> dict[str, Any]:
-    """Encodes one piece into `folder` and returns its record.
+def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folder: Path) -> dict[str, Any]:
+    """Encodes one chunk into `folder` and returns its record.
 
     Returns:
-        for "train" and "val": documents, bytes, tokens, crc; and `empty`, `bad` (counts) and `first_bad` (a message).
+        for "train" and "val": documents, bytes, tokens, crc; `empty` and `bad` (counts) and `first_bad` (a message);
+        `largest_val`: the bytes of the largest document in validation, and the name of its file.
     Raises:
         DataError: its input can't be used.
         OSError: the folder can't be written.
     """
     skipped: dict[str, Any] = {"empty": 0, "bad": 0, "first_bad": None}
+    largest_val = (0, "")
 
     def on_bad(error: BadDocumentError) -> None:
-        if not skip_bad:
+        if not options.skip_bad:
             raise error
         skipped["bad"] += 1
         skipped["first_bad"] = skipped["first_bad"] or str(error)
 
     with contextlib.ExitStack() as stack:
-        encoders = {name: SplitEncoder(piece_file(folder, piece.name, name), tokenizer) for name in SPLITS}
+        encoders = {name: SplitEncoder(encoded_file(folder, chunk, name), tokenizer) for name in SPLITS}
         for encoder in encoders.values():
             stack.callback(encoder.close)
-        for segment in piece.segments:
-            for text, split, n_bytes, begins in documents_of(segment, val_fraction, on_bad):
+        for part in chunk.parts:
+            for text, split, n_bytes, begins in split_documents(part, options, on_bad):
                 if text:
                     encoders[split].add(text, n_bytes, begins)
                 else:
                     skipped["empty"] += 1
+                if split == "val":
+                    # a part with a known split belongs to a document that is as large as its file
+                    whole = n_bytes if part.split is None else part.n_bytes or 0
+                    largest_val = max(largest_val, (whole, part.name))
         for encoder in encoders.values():
             encoder.flush()
-    record = {name: encoder.record() for name, encoder in encoders.items()} | skipped
-    temporary = piece_file(folder, piece.name, "tmp")
-    temporary.write_text(json.dumps(record), encoding="utf-8")
-    os.replace(temporary, piece_file(folder, piece.name, "json"))
-    return record
+    records = {name: encoder.record() for name, encoder in encoders.items()}
+    return {**records, **skipped, "largest_val": largest_val}
 
 
-def piece_file(folder: Path, piece_name: str, part: str) -> Path:
-    """Where one file of an encoded piece lies: part is "train", "val" or "json"."""
-    return folder / f"{piece_name}.{part}"
-
-
-def finished_piece(folder: Path, piece_name: str) -> dict[str, Any] | None:
-    """The record of a piece that an earlier, interrupted call finished; None if there is none."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(piece_file(folder, piece_name, "json").read_bytes())
-    return None
-
-
-def remove_piece(folder: Path, piece_name: str) -> None:
-    """Removes an encoded piece; its record first, so that it is never taken for a whole one."""
-    for part in ("json", *SPLITS):
-        piece_file(folder, piece_name, part).unlink(missing_ok=True)
+def encoded_file(folder: Path, chunk: Chunk, split: str) -> Path:
+    """Where the ids of one split of a chunk are."""
+    return folder / f"{chunk.name}.{split}"

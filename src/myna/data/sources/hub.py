@@ -9,15 +9,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from myna.data.sources import SourceFile, kind_of
-from myna.errors import DataError, DownloadError
+from myna.data.sources.source import Source, kind_of
+from myna.errors import DataError, DownloadError, first_line
 
 PARQUET_REVISION = "refs/convert/parquet"
-# Parts of the FineWeb datasets by the names their cards use; "full" is everything.
-FULL = {"HuggingFaceFW/fineweb-edu", "HuggingFaceFW/fineweb"}
 
 
-def list_files(repository: str, part: str) -> list[SourceFile]:
+def list_files(repository: str, part: str) -> list[Source]:
     """The training files of one dataset, by name.
 
     Args:
@@ -27,8 +25,6 @@ def list_files(repository: str, part: str) -> list[SourceFile]:
         DownloadError: the hub can't be asked.
         DataError: it holds no such dataset, or nothing that can be read.
     """
-    if repository in FULL and part == "full":
-        part = "data"
     files = _list(repository, part, None) or _list(repository, part, PARQUET_REVISION)
     if not files:
         raise DataError(f"hf:{repository}{':' * bool(part)}{part} has no parquet or JSONL files for training")
@@ -43,7 +39,7 @@ def _api() -> Any:
     return HfApi()
 
 
-def _list(repository: str, part: str, revision: str | None) -> list[SourceFile]:
+def _list(repository: str, part: str, revision: str | None) -> list[Source]:
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -54,7 +50,7 @@ def _list(repository: str, part: str, revision: str | None) -> list[SourceFile]:
         raise DataError(f"hf:{repository}: no such dataset on the hub, or it needs a login") from error
     except Exception as error:  # its errors come from several libraries
         raise DownloadError(
-            f"cannot ask the hub for {repository}: {_line(error)}; check the network"
+            f"cannot ask the hub for {repository}: {first_line(error)}; check the network"
         ) from error
     sizes = {file.rfilename: file for file in info.siblings or []}
     chosen = choose_files(list(sizes), part, _configurations(info.card_data))
@@ -63,7 +59,7 @@ def _list(repository: str, part: str, revision: str | None) -> list[SourceFile]:
         kind, compression = kind_of(name) or ("", "")
         lfs = sizes[name].lfs
         files.append(
-            SourceFile(
+            Source(
                 name=f"hf:{repository}/{name}",
                 place=name,
                 kind=kind,
@@ -75,10 +71,6 @@ def _list(repository: str, part: str, revision: str | None) -> list[SourceFile]:
             )
         )
     return files
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _configurations(card: Any) -> dict[str, list[str]]:
@@ -123,7 +115,7 @@ def choose_files(names: list[str], part: str, configurations: dict[str, list[str
     return train or [name for name in inside if not any(word in name for word in others)]
 
 
-def fetch_from_hub(file: SourceFile, path: Path) -> None:
+def fetch_from_hub(file: Source, path: Path) -> None:
     """Downloads one file of a dataset to `path`.
 
     Raises:
@@ -140,5 +132,5 @@ def fetch_from_hub(file: SourceFile, path: Path) -> None:
         )
         Path(got).replace(path)
     except Exception as error:  # its errors come from several libraries
-        raise DownloadError(f"cannot download {file.name}: {_line(error)}; check the network") from error
+        raise DownloadError(f"cannot download {file.name}: {first_line(error)}; check the network") from error
     shutil.rmtree(folder, ignore_errors=True)

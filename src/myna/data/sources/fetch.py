@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from myna.data.hub import fetch_from_hub
-from myna.data.sources import SourceFile
-from myna.errors import DownloadError
+from myna.data.sources.hub import fetch_from_hub
+from myna.data.sources.source import Source
+from myna.errors import DownloadError, first_line
 from myna.files import download, sha256_file
 
 FILES_AHEAD = 4
@@ -34,7 +34,7 @@ class Fetcher:
         ahead: how many are fetched or kept at once.
     """
 
-    def __init__(self, files: Sequence[SourceFile], folder: Path, ahead: int = FILES_AHEAD) -> None:
+    def __init__(self, files: Sequence[Source], folder: Path, ahead: int = FILES_AHEAD) -> None:
         self._files = files
         self._folder = folder
         self._ahead = ahead
@@ -42,8 +42,8 @@ class Fetcher:
         self._threads: dict[int, threading.Thread] = {}
         self._stopped = threading.Event()
 
-    def get(self, number: int) -> Path:
-        """Where file `number` lies on this machine; waits for it, and starts the ones after it.
+    def get(self, number: int) -> Source:
+        """File `number`, on this machine; waits for it, and starts the ones after it.
 
         Raises:
             DownloadError: it could not be fetched whole; see `attempts_for`.
@@ -57,7 +57,8 @@ class Fetcher:
                     target=self._run, args=arguments, name="fetch", daemon=True
                 )
                 self._threads[n].start()
-        return self._coming[number].result() if number in self._coming else Path(self._files[number].place)
+        file = self._files[number]
+        return file.fetched(self._coming[number].result()) if number in self._coming else file
 
     def _run(self, number: int, future: "Future[Path]") -> None:
         try:
@@ -66,7 +67,7 @@ class Fetcher:
             future.set_exception(error)
 
     def release_before(self, number: int) -> None:
-        """Removes the fetched files before file `number`, also an earlier call's."""
+        """Removes the fetched files before file `number`; an earlier call's too."""
         for path in self._folder.glob("[0-9]*"):
             if int(path.name.partition(".")[0]) < number:
                 path.unlink()
@@ -124,7 +125,7 @@ def attempts_for(error: DownloadError) -> int:
     return 5
 
 
-def fetch_file(file: SourceFile, path: Path, on_bytes: Callable[[int, int | None], None]) -> None:
+def fetch_file(file: Source, path: Path, on_bytes: Callable[[int, int | None], None]) -> None:
     """Fetches one file to `path`, checked, or leaves nothing there.
 
     Args:
@@ -158,14 +159,12 @@ def _fetch_object(place: str, path: Path) -> None:
     except ImportError as error:
         raise DownloadError(f"cannot read {place}: {error}; install it and run again") from error
     except Exception as error:  # each store has its own errors
-        raise DownloadError(
-            f"cannot download {place}: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
+        raise DownloadError(f"cannot download {place}: {first_line(error)}; check the address") from error
     if expected is not None and path.stat().st_size != expected:
         raise DownloadError(f"{place}: {path.stat().st_size} of {expected} bytes came; try again")
 
 
-def _check(file: SourceFile, path: Path) -> None:
+def _check(file: Source, path: Path) -> None:
     size = path.stat().st_size
     if file.n_bytes is not None and size != file.n_bytes:
         raise DownloadError(f"{file.name}: {size:,} of {file.n_bytes:,} bytes came; try again")

@@ -12,13 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from myna.data import encode, pieces, worker
-from myna.data import prepare as prepare_module
-from myna.data.documents import documents
-from myna.data.fetch import Fetcher
-from myna.data.prepare import prepare
+from myna.data.prepare import dataset, encode, prepare
+from myna.data.prepare.chunks import Chunk
+from myna.data.prepare.worker_pool import WorkerPool
+from myna.data.sources import cut
+from myna.data.sources.documents import documents
+from myna.data.sources.fetch import Fetcher
+from myna.data.sources.source import ReadOptions, Source
 from myna.data.split import Dataset, Split
-from myna.errors import DataError, DownloadError, OutputError, UsageError
+from myna.errors import ChildError, DataError, DownloadError, OutputError, UsageError
 from myna.text.tokenizer import Tokenizer
 
 WORDS = ["the", "of", "and", "to", "in", "is", "it", "you", "that", "he", "was", "for", "on", "as", "be"]
@@ -62,19 +64,18 @@ def write_corpus(folder: Path) -> list[str]:
         pa.table({"url": ["x"] * 298, "text": texts[301:599]}), folder / "f.parquet", row_group_size=37
     )
     (folder / "g.txt.gz").write_bytes(gzip.compress(texts[599].encode()))
-    (folder / "ignored.pdf").write_bytes(b"%PDF")
+    (folder / "ignored.pdf").write_bytes(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
     return texts
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces and blocks so small that a small corpus has many."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 9000)
-    monkeypatch.setattr(prepare_module, "PIECE_BYTES", 9000)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts and blocks so small that a small corpus has many."""
+    monkeypatch.setattr(cut, "PART_BYTES", 9000)
     monkeypatch.setattr(encode, "BLOCK_CHARACTERS", 2000)
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("name", ["gpt2", "bytes"])
 def test_every_document_of_every_kind_of_file_in_order(tmp_path: Path, name: str) -> None:
     texts = write_corpus(tmp_path / "corpus")
@@ -93,7 +94,7 @@ def test_every_document_of_every_kind_of_file_in_order(tmp_path: Path, name: str
     assert list(documents([str(tmp_path / "corpus")], split="val")) == val
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_parts")
 def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus")
     results = []
@@ -111,9 +112,9 @@ def test_ids_and_splits_do_not_depend_on_how_the_corpus_is_cut(
     write_corpus(tmp_path / "corpus")
     whole = prepare([str(tmp_path / "corpus")], tmp_path / "whole", Tokenizer.gpt2())
     for size in (300, 5000):
-        monkeypatch.setattr(pieces, "PIECE_BYTES", size)
-        cut = prepare([str(tmp_path / "corpus")], tmp_path / f"cut{size}", Tokenizer.gpt2())
-        assert digest(cut.path) == digest(whole.path)
+        monkeypatch.setattr(cut, "PART_BYTES", size)
+        parts = prepare([str(tmp_path / "corpus")], tmp_path / f"cut{size}", Tokenizer.gpt2())
+        assert digest(parts.path) == digest(whole.path)
 
 
 def test_a_document_stays_in_its_split_when_others_come(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def one_document(folder: Path, kind: str, text: str) -> Path:
 def test_one_document_gives_its_last_lines_to_validation(
     tmp_path: Path, kind: str, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 700 if small else 1 << 20)
+    monkeypatch.setattr(cut, "PART_BYTES", 700 if small else 1 << 20)
     text = "".join(f"Line {n} of naïve 日本語 text,  spaced.\n\n" for n in range(300))
     path = one_document(tmp_path, kind, text)
     tokenizer = Tokenizer.gpt2()
@@ -161,7 +162,7 @@ def test_one_document_gives_its_last_lines_to_validation(
 def test_a_large_text_file_among_others_is_one_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 500)
+    monkeypatch.setattr(cut, "PART_BYTES", 500)
     folder = tmp_path / "corpus"
     folder.mkdir()
     texts = [f"{n}: " + " ".join(some_texts(3, seed=n)) for n in range(12)]
@@ -276,32 +277,32 @@ def test_files_in_an_object_store(tmp_path: Path) -> None:
 def test_fetched_files_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
-    monkeypatch.setattr(prepare_module, "JOURNAL_EVERY_S", 0.0)
+    monkeypatch.setattr(dataset, "JOURNAL_EVERY_S", 0.0)
     store = fsspec.filesystem("memory")
     for n in range(20):
         store.pipe(f"/bucket/{n:02d}.jsonl", json.dumps({"text": f"text {n}"}).encode())
     most = 0
     folder = tmp_path / "data.partial" / "fetched"
 
-    def watch(self: Fetcher, number: int) -> Path:
+    def watch(self: Fetcher, number: int) -> Source:
         nonlocal most
-        path = real(self, number)
+        file = real(self, number)
         most = max(most, len(list(folder.iterdir())))
-        return path
+        return file
 
     real = Fetcher.get
     monkeypatch.setattr(Fetcher, "get", watch)
     specs = [f"memory://bucket/{n:02d}.jsonl" for n in range(20)]
     made = prepare(specs, tmp_path / "data", Tokenizer.bytes(), val_fraction=0, workers=1)
     assert texts_of(made.train, Tokenizer.bytes()) == [f"text {n}" for n in range(20)]
-    assert 0 < most <= 9  # four ahead, and those whose pieces are in work
+    assert 0 < most <= 9  # four ahead, and those whose chunks are in work
 
 
 def test_a_tokenizer_that_cutting_would_change_gets_large_texts_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pattern of the user's own may take a word and the space after it together."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 500)
+    monkeypatch.setattr(cut, "PART_BYTES", 500)
     monkeypatch.setattr(encode, "STRETCH_CHARACTERS", 100)
     text = "".join(f"one two three {n}\n" for n in range(300))
     tokenizer = Tokenizer.train([text], 300, pattern=r"\S+\s*|\s+")
@@ -313,10 +314,21 @@ def test_a_tokenizer_that_cutting_would_change_gets_large_texts_whole(
         assert made.train.read(0, made.train.n_tokens).tolist() == [other.eot, *other.encode(text)]
 
 
-def test_a_defect_in_a_worker_keeps_its_traceback() -> None:
-    answer = worker.run({"no": "piece"}, Tokenizer.bytes())
-    assert answer["error"] == "defect"
-    assert "KeyError: 'piece'" in answer["message"]
+def test_errors_in_a_worker_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A defect of ours shows its traceback and exits 1; bad input is what it is in this process."""
+    (tmp_path / "bad.jsonl").write_text("{")
+    defect = Chunk(0, 0, (Source("odd.file", "odd.file", "no such kind"),), 1)
+    bad = Chunk(1, 0, (Source("bad.jsonl", str(tmp_path / "bad.jsonl"), "jsonl"),), 1)
+    with WorkerPool(1, Tokenizer.bytes(), ReadOptions(), tmp_path) as pool:
+        with pytest.raises(ChildError, match=r"a worker process that encoded odd.file: KeyError") as raised:
+            pool.submit(defect).result()
+        assert raised.value.exit_code == 1
+        told = capfd.readouterr().err
+        assert told.startswith("Traceback")
+        assert "in read_texts" in told
+        with pytest.raises(DataError, match="line 1: not JSON"):
+            pool.submit(bad).result()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["notes.md", "tokenizer.json", "journal.json"])

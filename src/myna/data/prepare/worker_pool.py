@@ -1,4 +1,4 @@
-"""The parent's side of the worker processes: submit a piece, get a future for its record."""
+"""The parent's side of the worker processes: submit a chunk, get a future for its record."""
 
 import json
 import os
@@ -11,65 +11,52 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import myna.errors as errors
-from myna.data.encode import encode_piece
-from myna.data.pieces import Piece
-from myna.data.worker import piece_to_json
-from myna.errors import DataError, OutputError
+from myna.data.prepare.chunks import Chunk
+from myna.data.prepare.encode import encode_chunk
+from myna.data.sources.source import ReadOptions
+from myna.errors import OutputError, from_record
 from myna.text.tokenizer import Tokenizer
 
 
-class Workers:
-    """Encodes pieces in `count` processes, or in this one if count is 0.
+class WorkerPool:
+    """Encodes chunks in `count` processes, or in this one if count is 0.
 
-    Each process has a thread here that hands it one piece at a time and waits for the answer.
+    Each process has a thread here that hands it one chunk at a time and waits for the answer.
 
     Args:
         tokenizer: each process gets a copy.
-        folder: where the encoded pieces go.
+        folder: where the encoded chunks go.
     """
 
-    def __init__(
-        self,
-        count: int,
-        tokenizer: Tokenizer,
-        val_fraction: float,
-        skip_bad: bool,
-        folder: Path,
-    ) -> None:
+    def __init__(self, count: int, tokenizer: Tokenizer, options: ReadOptions, folder: Path) -> None:
         self.count = count
-        self._tokenizer = tokenizer
-        self._call: dict[str, Any] = {
-            "val_fraction": val_fraction,
-            "skip_bad": skip_bad,
-            "folder": str(folder),
-        }
+        self._job = tokenizer, options, folder
         self._threads = ThreadPoolExecutor(max(count, 1), thread_name_prefix="prepare")
         self._processes = [start_worker() for _ in range(count)]
-        # A process and what it must be told before its next piece: at first the tokenizer, in the thread that hands it
-        # its piece, since a process reads only when it has started.
+        # A process and what it must be told before its next chunk: at first the tokenizer, in the thread that hands it
+        # its chunk, since a process reads only when it has started.
         self._idle: queue.SimpleQueue[tuple[subprocess.Popen[bytes], bytes]] = queue.SimpleQueue()
-        pickled = pickle.dumps(tokenizer) if count else b""
+        greeting = pickle.dumps(self._job) if count else b""
         for process in self._processes:
-            self._idle.put((process, pickled))
+            self._idle.put((process, greeting))
 
-    def submit(self, piece: Piece) -> "Future[dict[str, Any]]":
-        """A future for the piece's record. It raises what `encode_piece` does, and OutputError if the process died."""
-        return self._threads.submit(self._remote if self.count else self._local, piece)
+    def submit(self, chunk: Chunk) -> "Future[dict[str, Any]]":
+        """A future for the chunk's record.
 
-    def _local(self, piece: Piece) -> dict[str, Any]:
-        call = self._call
-        return encode_piece(
-            piece, self._tokenizer, call["val_fraction"], call["skip_bad"], Path(call["folder"])
-        )
+        It raises what `encode_chunk` does, OutputError if the process died, and ChildError for a defect in it, whose
+        traceback goes to stderr.
+        """
+        return self._threads.submit(self._remote if self.count else self._local, chunk)
 
-    def _remote(self, piece: Piece) -> dict[str, Any]:
+    def _local(self, chunk: Chunk) -> dict[str, Any]:
+        return encode_chunk(chunk, *self._job)
+
+    def _remote(self, chunk: Chunk) -> dict[str, Any]:
         process, greeting = self._idle.get()
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(greeting)
-            process.stdin.write(json.dumps(self._call | {"piece": piece_to_json(piece)}).encode() + b"\n")
+            process.stdin.write(greeting + pickle.dumps(chunk))
             process.stdin.flush()
             answer = process.stdout.readline()
         except (BrokenPipeError, ValueError):
@@ -78,18 +65,14 @@ class Workers:
             self._idle.put((process, b""))
         if not answer:
             raise OutputError(
-                f"a worker process ended (code {process.wait()}) while it encoded {piece.segments[0].name}; if memory "
+                f"a worker process ended (code {process.wait()}) while it encoded {chunk.parts[0].name}; if memory "
                 "ran out, run the same command again with fewer --workers"
             )
         record = json.loads(answer)
-        if "error" not in record:
-            return record
-        if record["error"] == "OSError":
-            raise OSError(record["errno"], record["message"], record["file"])
-        if record["error"] == "defect":
-            raise RuntimeError(f"in a worker process:\n{record['message']}")
-        kind = getattr(errors, record["error"], DataError)
-        raise kind(record["message"])
+        if "error" in record:
+            sys.stderr.write(record["error"].get("traceback", ""))
+            raise from_record(record["error"], f"a worker process that encoded {chunk.parts[0].name}")
+        return record
 
     def close(self) -> None:
         """Ends the processes, whatever they are doing."""
@@ -116,14 +99,14 @@ class Workers:
 
 def start_worker() -> "subprocess.Popen[bytes]":
     """Starts a worker process, which waits for its tokenizer. It ends when its stdin is closed: when this one dies."""
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "RAYON_NUM_THREADS": "1",  # one process a core already
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "myna.data.worker"],
+        [sys.executable, "-P", "-m", "myna.data.prepare.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

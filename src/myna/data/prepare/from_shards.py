@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from myna.data.partial import already_done, locked_partial
+from myna.data.prepare.shard_writer import ShardWriter, require_shard_tokens
+from myna.data.prepare.work_folder import already_done, locked_work_folder
 from myna.data.shards import FORMAT, id_dtype, open_dataset
 from myna.data.split import Dataset, Split
-from myna.data.writer import ShardWriter, require_shard_tokens
 from myna.errors import DataError
 from myna.files import json_bytes, write_synced
 from myna.text.tokenizer import Tokenizer
@@ -43,11 +43,11 @@ def convert_shards(source: Path, out: Path, tokenizer: Tokenizer, shard_tokens: 
         return open_dataset(out, verify=False, tokenizer=tokenizer)
     if dataset.train.n_tokens == 0:
         raise DataError(f"{source} has no training ids; nothing was converted")
-    with locked_partial(out) as partial:
-        partial.begin(call, {})
-        write_synced(partial.path / "tokenizer.json", tokenizer.to_json())
+    with locked_work_folder(out) as work:
+        work.begin(call)
+        write_synced(work.path / "tokenizer.json", tokenizer.to_json())
         records = {
-            name: _copy(partial.path, name, split, tokenizer, shard_tokens)
+            name: _copy(work.path, name, split, tokenizer, shard_tokens)
             for name, split in (("train", dataset.train), ("val", dataset.val))
         }
         info = {
@@ -58,8 +58,8 @@ def convert_shards(source: Path, out: Path, tokenizer: Tokenizer, shard_tokens: 
             "source": {key: value for key, value in call.items() if key != "tokenizer"},
             **records,
         }
-        write_synced(partial.path / "dataset.json", json_bytes(info))
-        partial.publish(out)
+        write_synced(work.path / "dataset.json", json_bytes(info))
+        work.publish(out)
     return open_dataset(out, verify=False, tokenizer=tokenizer)
 
 

@@ -1,20 +1,19 @@
-"""Files to documents: a segment of a file is read as a stream of texts.
+"""Files to texts: the formats that can be read, in the table `READERS`.
 
 A text file is one document, a JSONL line one, a parquet row one. What cannot be read is a `BadDocumentError`, which
 names file and line: raised, or, with --skip-bad, counted. Memory: one document, or one batch of rows.
 """
 
 import contextlib
-import dataclasses
 import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from myna.data.pydoc import pydoc_documents
-from myna.errors import DataError
+from myna.data.sources.pydoc import pydoc_documents
+from myna.data.sources.source import Source
+from myna.errors import DataError, first_line
 
 BATCH_ROWS = 512
 COLUMNS = ("text", "content")
@@ -29,108 +28,80 @@ class BadDocumentError(DataError):
 OnBad = Callable[[BadDocumentError], None]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of one file.
-
-    Attributes:
-        name: what messages call the file. path: where it lies.
-        kind, compression: as in `SourceFile`.
-        start, end: bytes (text, jsonl) or row groups (parquet); None for the rest of the file.
-        column: the text column or field; None to find it.
-        single: the one document of the corpus, whose last part is validation.
-        split: "train" or "val" where that is known; None to ask each document's hash.
-        begins: False for a later stretch of a document that began in another segment.
-    """
-
-    name: str
-    path: str
-    kind: str
-    compression: str = ""
-    start: int = 0
-    end: int | None = None
-    column: str | None = None
-    single: bool = False
-    split: str | None = None
-    begins: bool = True
-
-    def part(self, start: int, end: int, split: str | None = None, begins: bool = True) -> "Segment":
-        """A stretch of this segment's file."""
-        return dataclasses.replace(self, start=start, end=end, split=split, begins=begins)
-
-
-def hash_is_below(digest: bytes, fraction: float) -> bool:
-    """Whether a document with this 8-byte hash falls to validation."""
-    return int.from_bytes(digest, "big") < int(fraction * 2**64)
-
-
-def read_segment(segment: Segment, on_bad: OnBad) -> Iterator[str]:
-    """The segment's documents, in order, empty ones too.
+def read_texts(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+    """The documents of a file on this machine, or of a part of it, in order, empty ones too.
 
     Args:
+        column: the text column of parquet, or field of JSONL; None to find it.
         on_bad: told of each document that can't be used; it may raise.
     Raises:
         DataError: the file is missing, or not what its name says.
     """
-    readers = {"text": _read_text, "jsonl": _read_jsonl, "parquet": _read_parquet, "pydoc": _read_pydoc}
-    try:
-        yield from readers[segment.kind](segment, on_bad)
-    except (OSError, EOFError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"cannot read {segment.name}: {error.strerror}") from error
-        raise DataError(f"{segment.name} is cut short or damaged ({error}); fetch it again") from error
-
-
-def _read_pydoc(segment: Segment, on_bad: OnBad) -> Iterator[str]:
-    yield from pydoc_documents()
+    with reading(source):
+        yield from READERS[source.kind](source, column, on_bad)
 
 
 @contextlib.contextmanager
-def _open(segment: Segment) -> Iterator[IO[bytes]]:
+def reading(source: Source) -> Iterator[None]:
+    """Turns what goes wrong while a file is read or decompressed into a DataError that names the file."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"cannot read {source.name}: {error.strerror}") from error
+        raise DataError(f"{source.name} is cut short or damaged ({error}); fetch it again") from error
+
+
+@contextlib.contextmanager
+def open_bytes(source: Source) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed."""
-    with open(segment.path, "rb") as file:
-        if segment.compression == "gz":
+    with open(source.place, "rb") as file:
+        if source.compression == "gz":
             with gzip.open(file) as inner:
                 yield cast(IO[bytes], inner)
-        elif segment.compression == "zst":
-            from myna.data.zstd import zstd_reader
+        elif source.compression == "zst":
+            from myna.data.sources.zstd import zstd_reader
 
             yield zstd_reader(file)
         else:
             yield file
 
 
-def _read_text(segment: Segment, on_bad: OnBad) -> Iterator[str]:
-    with _open(segment) as file:
-        if segment.start:
-            file.seek(segment.start)
-        data = file.read() if segment.end is None else file.read(segment.end - segment.start)
+def _read_pydoc(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+    yield from pydoc_documents()
+
+
+def _read_text(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+    with open_bytes(source) as file:
+        if source.start:
+            file.seek(source.start)
+        data = file.read() if source.end is None else file.read(source.end - source.start)
     try:
         yield data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        at = f"byte {segment.start + error.start:,}" + ("" if segment.start else f" (line {line:,})")
-        if segment.split is not None:
+        at = f"byte {source.start + error.start:,}" + ("" if source.start else f" (line {line:,})")
+        if source.split is not None:
             raise DataError(
-                f"{segment.name} is not UTF-8 at {at}; a document this large is used whole, so convert it"
+                f"{source.name} is not UTF-8 at {at}; a document this large is used whole, so convert it"
             ) from error
         on_bad(
             BadDocumentError(
-                f"{segment.name} is not UTF-8 at {at}; convert it, or leave it out with --skip-bad"
+                f"{source.name} is not UTF-8 at {at}; convert it, or leave it out with --skip-bad"
             )
         )
 
 
-def _read_jsonl(segment: Segment, on_bad: OnBad) -> Iterator[str]:
-    with _open(segment) as file:
-        column = segment.column or _jsonl_field(segment)
+def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+    with open_bytes(source) as file:
+        column = column or _jsonl_field(source)
         number: int | None = 0
-        if segment.start:
-            file.seek(segment.start - 1)
-            file.readline()  # the line that holds the byte before us belongs to the segment before us
+        if source.start:
+            file.seek(source.start - 1)
+            file.readline()  # the line that holds the byte before us belongs to the part before us
             number = None
-        at = file.tell() if segment.end is not None else 0
-        while segment.end is None or at < segment.end:
+        at = file.tell() if source.end is not None else 0
+        while source.end is None or at < source.end:
             line = file.readline()
             if not line:
                 return
@@ -138,10 +109,10 @@ def _read_jsonl(segment: Segment, on_bad: OnBad) -> Iterator[str]:
             if line.strip():
                 text, why = _text_of_line(line, column)
                 if text is None:
-                    where = number if number is not None else _line_number(segment, at)
+                    where = number if number is not None else _line_number(source, at)
                     on_bad(
                         BadDocumentError(
-                            f"{segment.name}, line {where:,}: {why}; mend it, or leave it out with --skip-bad"
+                            f"{source.name}, line {where:,}: {why}; mend it, or leave it out with --skip-bad"
                         )
                     )
                 else:
@@ -167,19 +138,19 @@ def _text_of_line(line: bytes, column: str) -> tuple[str | None, str]:
     return text, ""
 
 
-def _line_number(segment: Segment, at: int) -> int:
+def _line_number(source: Source, at: int) -> int:
     """Counts the lines before a byte; asked only when there is an error to report."""
     count = 1
-    with open(segment.path, "rb") as file:
+    with open(source.place, "rb") as file:
         while at > 0 and (block := file.read(min(at, 1 << 20))):
             count += block.count(b"\n")
             at -= len(block)
     return count
 
 
-def _jsonl_field(segment: Segment) -> str:
+def _jsonl_field(source: Source) -> str:
     """The field that holds the text: `text`, `content`, or the only string in the first line that is an object."""
-    with _open(segment) as file:
+    with open_bytes(source) as file:
         for line in file:
             try:
                 value = json.loads(line)
@@ -187,7 +158,7 @@ def _jsonl_field(segment: Segment) -> str:
                 continue
             if isinstance(value, dict):
                 return _choose(
-                    segment.name, [key for key in value if isinstance(value[key], str)], list(value)
+                    source.name, [key for key in value if isinstance(value[key], str)], list(value)
                 )
     return COLUMNS[0]
 
@@ -209,7 +180,7 @@ def _choose(name: str, strings: list[str], all_names: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def open_parquet(segment: Segment) -> Iterator[Any]:
+def open_parquet(source: Source) -> Iterator[Any]:
     """A pyarrow ParquetFile.
 
     Raises:
@@ -219,21 +190,22 @@ def open_parquet(segment: Segment) -> Iterator[Any]:
     import pyarrow.parquet
 
     try:
-        with open(segment.path, "rb") as file:
+        with open(source.place, "rb") as file:
             head = file.read(64)
         if not head.startswith(PARQUET_MAGIC):
             shown = head[:40].decode("utf-8", errors="replace").split("\n")[0]
-            raise DataError(f"{segment.name} is no parquet file (it begins with {shown!r}); fetch it again")
-        with pyarrow.parquet.ParquetFile(segment.path, pre_buffer=False) as parquet:
+            raise DataError(f"{source.name} is no parquet file (it begins with {shown!r}); fetch it again")
+        with pyarrow.parquet.ParquetFile(source.place, pre_buffer=False) as parquet:
             yield parquet
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"cannot read {segment.name}: {error.strerror}") from error
-        detail = " ".join(str(error).split())
-        raise DataError(f"{segment.name} is cut short or damaged ({detail}); fetch it again") from error
+            raise DataError(f"cannot read {source.name}: {error.strerror}") from error
+        raise DataError(
+            f"{source.name} is cut short or damaged ({first_line(error)}); fetch it again"
+        ) from error
 
 
-def text_column(segment: Segment, schema: Any) -> str:
+def text_column(source: Source, schema: Any, column: str | None) -> str:
     """The name of a parquet file's text column.
 
     Raises:
@@ -246,22 +218,22 @@ def text_column(segment: Segment, schema: Any) -> str:
         return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))
 
     strings = [field.name for field in schema if is_text(field.type)]
-    if segment.column is None:
-        return _choose(segment.name, strings, list(schema.names))
-    if segment.column not in strings:
+    if column is None:
+        return _choose(source.name, strings, list(schema.names))
+    if column not in strings:
         raise DataError(
-            f"{segment.name} has no text column {segment.column!r}; it has {', '.join(schema.names)}: "
+            f"{source.name} has no text column {column!r}; it has {', '.join(schema.names)}: "
             "name one with --column"
         )
-    return segment.column
+    return column
 
 
-def _read_parquet(segment: Segment, on_bad: OnBad) -> Iterator[str]:
-    with open_parquet(segment) as file:
-        column = text_column(segment, file.schema_arrow)
-        end = file.metadata.num_row_groups if segment.end is None else segment.end
-        row = sum(file.metadata.row_group(group).num_rows for group in range(segment.start))
-        groups = list(range(segment.start, end))
+def _read_parquet(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+    with open_parquet(source) as file:
+        column = text_column(source, file.schema_arrow, column)
+        end = file.metadata.num_row_groups if source.end is None else source.end
+        row = sum(file.metadata.row_group(group).num_rows for group in range(source.start))
+        groups = list(range(source.start, end))
         for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=[column], use_threads=False):
             values = batch.column(0)
             try:
@@ -270,7 +242,7 @@ def _read_parquet(segment: Segment, on_bad: OnBad) -> Iterator[str]:
                 texts = [_row_text(value) for value in values]
             for number, text in enumerate(texts, row):
                 if text is BAD:
-                    where = f"{segment.name}, row {number:,}"
+                    where = f"{source.name}, row {number:,}"
                     on_bad(BadDocumentError(f"{where}: not UTF-8; mend it, or leave it out with --skip-bad"))
                 else:
                     yield text or ""
@@ -283,3 +255,13 @@ def _row_text(value: Any) -> Any:
         return value.as_py()
     except UnicodeDecodeError:
         return BAD
+
+
+Reader = Callable[[Source, str | None, OnBad], Iterator[str]]
+# A format is a function here and a suffix in `source.KINDS`.
+READERS: dict[str, Reader] = {
+    "text": _read_text,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "pydoc": _read_pydoc,
+}

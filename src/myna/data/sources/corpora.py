@@ -1,0 +1,159 @@
+"""Names lead to files: the table of named corpora, the hub, addresses, and paths on this machine.
+
+    NAME[:PART]                   a line of the table `CORPORA`; PART is a part of a hub dataset
+    hf:OWNER/NAME[:CONFIG]        any dataset of parquet or JSONL files on the hub
+    https://..., s3://...         one file
+    FILE, FOLDER, GLOB            .txt .md .jsonl .parquet, also with .gz or .zst; text of any other name
+
+A corpus is a list of files in a fixed order: `find_files` makes it.
+"""
+
+import difflib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from myna.data.sources.hub import list_files
+from myna.data.sources.local import LeftOut, local_files
+from myna.data.sources.source import SUFFIXES, Source, is_address, kind_of
+from myna.errors import DataError
+from myna.files import cache_folder, download, sha256_file
+
+LOCAL_VAL_FRACTION = 0.1
+WEB_VAL_FRACTION = 0.01
+
+
+class NamedCorpus(Protocol):
+    """What a line of the table is."""
+
+    def files(self, part: str) -> list[Source]:
+        """Its files in order. `part` is what follows the colon, "" for the default."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pydoc:
+    """The documentation inside this Python. No network."""
+
+    def files(self, part: str) -> list[Source]:
+        """One file that stands for all of it."""
+        return [Source(f"pydoc of Python {platform.python_version()}", "pydoc", "pydoc")]
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file with a known hash, fetched once into the user's cache. Its suffix says what it holds."""
+
+    name: str
+    url: str
+    n_bytes: int
+    sha256: str
+
+    def files(self, part: str) -> list[Source]:
+        """The file, verified.
+
+        Raises:
+            DownloadError: it can't be fetched, or is not the published file.
+        """
+        path = cache_folder() / "corpora" / self.name
+        if not path.is_file() or path.stat().st_size != self.n_bytes or sha256_file(path) != self.sha256:
+            download(self.url, path, sha256=self.sha256)
+        kind = kind_of(self.name) or ("text", "")
+        return [Source(self.name, str(path), *kind, n_bytes=self.n_bytes)]
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset on the hub.
+
+    Attributes:
+        repository: OWNER/NAME.
+        part: the configuration or folder to read when none is named; "" for the dataset's own default.
+        aliases: our names for some parts.
+    """
+
+    repository: str
+    part: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def files(self, part: str) -> list[Source]:
+        """The training files. Raises DataError or DownloadError: see `list_files`."""
+        return list_files(self.repository, self.aliases.get(part, part) or self.part)
+
+
+# To add a corpus, add a line here, and its name to the help text in commands/prepare.py and the table in docs/data.md.
+CORPORA: dict[str, NamedCorpus] = {
+    "pydoc": Pydoc(),
+    "shakespeare": PublishedFile(
+        "tinyshakespeare.txt",
+        url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        n_bytes=1_115_394,
+        sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    "fineweb-edu": HubDataset("HuggingFaceFW/fineweb-edu", "sample-10BT", {"full": "data"}),
+    "fineweb": HubDataset("HuggingFaceFW/fineweb", "sample-10BT", {"full": "data"}),
+    "openwebtext": HubDataset("Skylion007/openwebtext"),
+    "slimpajama": HubDataset("cerebras/SlimPajama-627B"),
+    "wikipedia": HubDataset("wikimedia/wikipedia", "20231101.en"),
+}
+
+
+def find_files(specs: Sequence[str], say: Callable[[str], None] | None = None) -> list[Source]:
+    """Lists the files that CORPUS arguments name, in order.
+
+    Args:
+        say: told in a line what was left out of folders and globs.
+    Raises:
+        DataError: an argument names nothing that can be read.
+        DownloadError: a list of files or a small corpus could not be fetched.
+    """
+    if not specs:
+        raise DataError(f"no corpus named; give one of {', '.join(CORPORA)}, or local files and folders")
+    files: list[Source] = []
+    left_out = LeftOut()
+    for spec in specs:
+        if not spec:
+            raise DataError("a corpus is named by nothing (''); name files, folders or a corpus")
+        files += _files_of(spec, left_out)
+    if say is not None and left_out:
+        say(f"left out: {left_out}")
+    return files
+
+
+def is_web(spec: str) -> bool:
+    """Whether a spec names a corpus on the hub."""
+    return isinstance(_named(spec)[0], HubDataset)
+
+
+def default_val_fraction(specs: Sequence[str]) -> float:
+    """The share of documents for validation: 0.01 if all of it is web corpora, else 0.1."""
+    return WEB_VAL_FRACTION if all(map(is_web, specs)) else LOCAL_VAL_FRACTION
+
+
+def _named(spec: str) -> tuple[NamedCorpus | None, str]:
+    """The corpus that a spec names, and the part of it; None for an address or a path."""
+    if spec.startswith("hf:"):
+        repository, _, part = spec.removeprefix("hf:").partition(":")
+        return HubDataset(repository), part
+    name, _, part = spec.partition(":")
+    corpus = CORPORA.get(name)
+    # only datasets on the hub have parts
+    return (corpus if isinstance(corpus, HubDataset) or not part else None), part
+
+
+def _files_of(spec: str, left_out: LeftOut) -> list[Source]:
+    corpus, part = _named(spec)
+    if corpus is not None:
+        return corpus.files(part)
+    if is_address(spec):
+        kind = kind_of(spec.partition("?")[0])
+        if kind is None:
+            raise DataError(f"{spec}: the address must end in one of {SUFFIXES}")
+        return [Source(spec, spec, *kind)]
+    files = local_files(spec, left_out)
+    if files is None:
+        near = difflib.get_close_matches(spec, CORPORA, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the named ones are {', '.join(CORPORA)}"
+        raise DataError(f"there is no corpus, file, folder or glob {spec!r}; {hint}")
+    return files

@@ -1,0 +1,83 @@
+"""A large file in parts of about 16 MB, each of which can be read by itself: by another worker, or after a kill.
+
+A parquet file is cut between row groups, JSONL at line ends, a text where no token can span the cut. Where the cuts
+are depends on the file alone, never on the number of workers; and the ids do not depend on the cuts.
+"""
+
+import mmap
+import re
+from collections.abc import Iterator
+
+from myna.data.sources.formats import open_parquet, text_column
+from myna.data.sources.source import ReadOptions, Source
+from myna.data.sources.validation import document_hash, split_of, validation_cut
+from myna.errors import DataError
+
+PART_BYTES = 16 << 20
+# Where GPT-2's and GPT-4's patterns always end a pre-token: between a letter or digit and the space after it.
+SAFE_CUT = re.compile(rb"[0-9A-Za-z](?=[ \n])")
+
+
+def cut_file(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int]]:
+    """The parts of a file on this machine, in order. A small file is one part.
+
+    Yields:
+        a part, and how many bytes of the file it stands for.
+    Raises:
+        DataError: the file is not what its name says, or has no such column.
+    """
+    size = source.n_bytes or 0
+    is_large = size > PART_BYTES and not source.compression
+    try:
+        if source.kind == "parquet" and not options.is_single:
+            yield from _cut_parquet(source, options.column)
+        elif source.kind == "jsonl" and is_large and not options.is_single:
+            for start in range(0, size, PART_BYTES):
+                end = min(start + PART_BYTES, size)
+                yield source.part(start, end), end - start
+        elif source.kind == "text" and is_large and options.cut_texts:
+            yield from _cut_text(source, options)
+        else:
+            yield source, size
+    except OSError as error:
+        raise DataError(f"cannot read {source.name}: {error.strerror}") from error
+
+
+def _cut_parquet(source: Source, column: str | None) -> Iterator[tuple[Source, int]]:
+    """Runs of row groups with about `PART_BYTES` of text between them."""
+    size = source.n_bytes or 0
+    with open_parquet(source) as file:
+        metadata = file.metadata
+        if metadata.num_row_groups == 0:
+            yield source.part(0, 0), size
+            return
+        name = text_column(source, file.schema_arrow, column)
+        paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        texts = [group.column(paths.index(name)).total_uncompressed_size for group in groups]
+    start = 0
+    for end in range(1, len(texts) + 1):
+        if end == len(texts) or sum(texts[start : end + 1]) > PART_BYTES:
+            yield source.part(start, end), size * end // len(texts) - size * start // len(texts)
+            start = end
+
+
+def _cut_text(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int]]:
+    """One large document: cut where no pre-token is cut, so that its ids are those of the whole."""
+    with open(source.place, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        size = len(data)
+        if options.is_single:
+            border = validation_cut(data, options.val_fraction)
+            spans = [("train", 0, border), ("val", border, size)]
+        else:
+            digest = document_hash(b"")
+            for start in range(0, size, PART_BYTES):
+                digest.update(data[start : start + PART_BYTES])
+            spans = [(split_of(digest, options.val_fraction), 0, size)]
+        for split, first, last in spans:
+            start = first
+            while start < last:
+                found = SAFE_CUT.search(data, min(start + PART_BYTES, last), last)
+                end = found.end() if found else last
+                yield source.part(start, end, split, begins=start == first), end - start
+                start = end
