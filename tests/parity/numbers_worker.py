@@ -87,8 +87,10 @@ def prepared(folder: Path) -> Numbers:
 
 def moments(checkpoint: Path) -> Numbers:
     """Adam's moments (and the weights, where their average was saved as the model) by name, in our layout."""
-    from myna.model.checkpoint import load_train_state
-
+    try:
+        from myna.model.checkpoint import load_train_state
+    except ImportError:  # since there are other networks and optimizers
+        return _moments_by_name(checkpoint)
     kinds, state = load_train_state(checkpoint, GPT.from_pretrained(checkpoint))
     found: Numbers = {
         f"{kind} {name}": hashed(tensor.numpy())
@@ -96,6 +98,19 @@ def moments(checkpoint: Path) -> Numbers:
         for name, tensor in tensors.items()
     }
     return found | {key: state[key] for key in ("step", "samples", "tokens")}
+
+
+def _moments_by_name(checkpoint: Path) -> Numbers:
+    from myna.model.checkpoint import load_train_files
+    from myna.train.keep.checkpoints import named_tensors
+    from myna.train.state import TrainState
+
+    arrays, raw = load_train_files(checkpoint)
+    state = TrainState.from_dict(raw, str(checkpoint))
+    tensors = named_tensors(arrays, state, GPT.from_pretrained(checkpoint), str(checkpoint))
+    named = {key.replace(".", " ", 1): tensor for key, tensor in tensors.items()}
+    found: Numbers = {key: hashed(t.numpy()) for key, t in named.items() if not key.startswith("step ")}
+    return found | {"step": state.step, "samples": state.samples, "tokens": state.tokens}
 
 
 def run_numbers(run: Path, after_step: int = 0) -> Numbers:

@@ -92,7 +92,7 @@ def load_checkpoint(
     if state.step != checkpoint_step(path):
         raise CheckpointError(f"{path / TRAIN_STATE} is of step {state.step}; use another checkpoint")
     saved = load_network(path).state_dict()
-    tensors = _named_tensors(arrays, state, network, str(path / TRAIN_TENSORS))
+    tensors = named_tensors(arrays, state, network, str(path / TRAIN_TENSORS))
     weights = {name: tensors.pop(f"{WEIGHTS}.{name}", tensor) for name, tensor in saved.items()}
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -106,7 +106,7 @@ def load_checkpoint(
     return state
 
 
-def _named_tensors(
+def named_tensors(
     arrays: dict[str, np.ndarray], state: TrainState, network: Network, where: str
 ) -> dict[str, Tensor]:
     """The tensors of train_state.safetensors as KIND.PARAMETER, with padding, whatever format the file has."""
