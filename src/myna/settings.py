@@ -48,6 +48,9 @@ class Options:
     """A network's or an optimizer's own settings. This one has none; the others add theirs."""
 
 
+NO_OPTIONS = Options()
+
+
 def flag(name: str, prefix: str = "") -> str:
     """
     >>> flag("batch_tokens"), flag("rotary_base", "network.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from myna.errors import ModelError
-from myna.settings import Options
+from myna.settings import NO_OPTIONS, Options
 
 # Matrix products are fastest when their sides are multiples of a power of two; 50257 is odd. (The lecture pads to
 # 50304, which is 393 * 128.)
@@ -29,7 +29,7 @@ class NetworkConfig:
     block_size: int = 1024  # T at most
     vocab_size: int = 50257  # V: the ids the tokenizer knows
     dropout: float = 0.0
-    options: Options = Options()  # what this kind of network has besides
+    options: Options = NO_OPTIONS  # what this kind of network has besides
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
