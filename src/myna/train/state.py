@@ -27,6 +27,7 @@ class TrainState:
         rng: how dropout's randomness is made; there is no generator whose state would have to be kept.
         scaler: fp16's, empty where it is off.
         spikes: see `SpikeRule`.
+        format: of the file that it was read from; it is written in the newest.
     """
 
     dataset: str
@@ -44,7 +45,8 @@ class TrainState:
 
     def to_dict(self) -> dict[str, Any]:
         """As train_state.json has it, the format number first."""
-        return {"format": FORMAT} | dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {"format": FORMAT} | {name: value for name, value in values.items() if name != "format"}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], where: str) -> "TrainState":
