@@ -58,7 +58,9 @@ def make(model, tmp_path):
     return make
 
 
-def test_a_snapshot_is_exact_while_training_changes_the_weights(model, camera, make, begin, tmp_path, monkeypatch):
+def test_a_snapshot_is_exact_while_training_changes_the_weights(
+    model, camera, make, begin, tmp_path, monkeypatch
+):
     """The write waits until every weight was changed after the snapshot."""
     changed, before = threading.Event(), [p.clone() for p in model.parameters()]
     moments = {name: tensor.clone() for name, tensor in camera.optimizer.named_state().items()}
