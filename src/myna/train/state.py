@@ -27,7 +27,6 @@ class TrainState:
         rng: how dropout's randomness is made; there is no generator whose state would have to be kept.
         scaler: fp16's, empty where it is off.
         spikes: see `SpikeRule`.
-        format: of the file that it was read from; it is written in the newest.
     """
 
     dataset: str
@@ -44,9 +43,8 @@ class TrainState:
     format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:
-        """As train_state.json has it, the format number first."""
-        values = dataclasses.asdict(self)
-        return {"format": FORMAT} | {name: value for name, value in values.items() if name != "format"}
+        """As train_state.json has it, the format number first: today's, whatever the state was read from."""
+        return {"format": FORMAT} | dataclasses.asdict(dataclasses.replace(self, format=FORMAT))
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], where: str) -> "TrainState":
@@ -56,7 +54,7 @@ class TrainState:
             CheckpointError: of a newer format, or a value that cannot be.
         """
         number = raw.get("format", 1)
-        if not isinstance(number, int) or number > FORMAT:
+        if type(number) is not int or not 1 <= number <= FORMAT:
             raise CheckpointError(
                 f"{where} has format {number}, and this Myna reads up to {FORMAT}; use the version that wrote it, or "
                 "a newer one"
