@@ -1,26 +1,19 @@
-"""Where to compute, and in what precision: one place for every room.
-
-The names of devices and precisions are flags of the commands, and `myna train --help` must not wait for torch. So
-each function imports torch by itself.
-"""
+"""Where to compute, and in what precision: one place for every room. (The names that are flags are in settings.py.)"""
 
 import contextlib
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import torch
 
 from myna.errors import DeviceError
-
-if TYPE_CHECKING:
-    import torch
-
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+from myna.settings import DeviceName, PrecisionName
 
 BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
-def resolve_device(name: DeviceName, local_rank: int = 0) -> "torch.device":
+def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     """The device of that name; auto takes CUDA, then MPS, then the CPU.
 
     Args:
@@ -28,8 +21,6 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> "torch.device":
     Raises:
         DeviceError: this machine does not have it.
     """
-    import torch
-
     if name in ("auto", "cuda") and torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise DeviceError(
@@ -57,32 +48,26 @@ class Precision:
     reason: str  # for people: why this one
 
     @property
-    def dtype(self) -> "torch.dtype | None":
+    def dtype(self) -> torch.dtype | None:
         """What autocast casts to; None for no autocast."""
-        import torch
-
         return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
 
-    def autocast(self, device: "torch.device") -> "torch.autocast":
+    def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which a network runs."""
         return autocast(device, self.dtype)
 
 
-def autocast(device: "torch.device", dtype: "torch.dtype | None") -> "torch.autocast":
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Mixed precision in `dtype`. None computes in the dtype of the weights, inside another autocast too."""
-    import torch
-
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def resolve_precision(name: PrecisionName, device: "torch.device") -> Precision:
+def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:
     """Settles `auto`, and refuses what the device can't do.
 
     Raises:
         DeviceError: TF32 without CUDA, or bf16 on a GPU without it.
     """
-    import torch
-
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         label = f"{torch.cuda.get_device_name(device)}, compute capability {capability[0]}.{capability[1]}"
@@ -107,17 +92,13 @@ def resolve_precision(name: PrecisionName, device: "torch.device") -> Precision:
 
 def apply_precision(precision: Precision) -> None:
     """Allows TF32 for products that stay fp32 on CUDA, unless full fp32 was asked for."""
-    import torch
-
     tf32 = precision.name != "fp32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def device_name(device: "torch.device") -> str:
+def device_name(device: torch.device) -> str:
     """The device for people."""
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -125,10 +106,8 @@ def device_name(device: "torch.device") -> str:
     return device.type
 
 
-def synchronize(device: "torch.device") -> None:
+def synchronize(device: torch.device) -> None:
     """Waits until the device has finished its work; call it before reading the clock."""
-    import torch
-
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

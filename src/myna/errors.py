@@ -22,8 +22,9 @@ is a defect of ours: it keeps its traceback and exits 1.
 Between processes an error travels as a small JSON object: see `to_record` and `from_record`.
 """
 
+import difflib
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -87,6 +88,17 @@ class Stopped(MynaError):  # noqa: N818 (not a fault)
     """A signal ended the work; what was done is saved, so the same call goes on from there."""
 
     exit_code = 75
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str]) -> UsageError:
+    """The error for a name that is not there, with the nearest that is.
+
+    >>> str(unknown_name("recipe", "gpt2-142m", ["pydoc", "gpt2-124m"]))
+    "there is no recipe 'gpt2-142m'; did you mean gpt2-124m? There are: pydoc, gpt2-124m"
+    """
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {near[0]}? There" if near else "there"
+    return UsageError(f"there is no {kind} {name!r}; {hint} are: {', '.join(known)}")
 
 
 def first_line(error: BaseException) -> str:

@@ -41,6 +41,7 @@ class Progress:
         stream: where to show it; default stderr.
         shown: False shows nothing (other ranks, `quiet`).
         line_every_s: seconds between plain lines; 0 prints one for each `update`.
+        at_once: print the first `update` as a line, too.
     """
 
     def __init__(
@@ -53,16 +54,22 @@ class Progress:
         stream: IO[str] | None = None,
         shown: bool = True,
         line_every_s: float = LINE_EVERY_S,
+        at_once: bool = False,
     ):
         self.what, self.total, self.done, self.counted = what, total, done, counted
         self.stream = sys.stderr if stream is None else stream
         self.shown, self.line_every_s = shown, line_every_s
         self._at_start, self._began = done, time.monotonic()
-        self._next_line = self._began + line_every_s
+        self._next_line = self._began if at_once else self._began + line_every_s
         self._bar: Bar | None = None
         if shown and self.stream.isatty():
             self._bar = _bar(what, counted, self.stream)
             self._task = self._bar.add_task("", total=total, completed=done, status="")
+
+    @property
+    def is_bar(self) -> bool:
+        """Whether it is a bar, and not lines."""
+        return self._bar is not None
 
     def advance(self, units: int, status: str = "") -> None:
         """So many more units are done."""

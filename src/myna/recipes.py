@@ -10,7 +10,9 @@ Sources of the numbers, beyond those of myna.train.recipe:
 
 from collections.abc import Callable
 
-from myna.train.recipe import Recipe, unknown_name
+from myna.errors import unknown_name
+from myna.train.optimizers.adamw import AdamWOptions
+from myna.train.recipe import Recipe
 
 
 def pydoc() -> Recipe:
@@ -92,9 +94,7 @@ def shakespeare_char() -> Recipe:
         learning_rate=2.5e-3,
         final_learning_rate_fraction=0.02,
         warmup_steps=50,
-        weight_decay=0.45,
-        beta1=0.8,
-        beta2=0.99,
+        optimizer_options=AdamWOptions(weight_decay=0.45, beta1=0.8, beta2=0.99),
         average_decay=0.995,
         compile=False,
         eval_every=460,

@@ -11,9 +11,17 @@ from myna.errors import DataError, OutputError
 from myna.evaluate import report as module
 from myna.evaluate.report import COLOURS, final_values, read_curves, report, smoothed
 from myna.run import Run
+from myna.text.tokenizer import Tokenizer
 
 
-def make_run(path: Path, steps: int = 60, hellaswag: bool = False, **recipe: object) -> Path:
+def dataset(corpus: list[str] | None, tokenizer: str | None) -> dict[str, object]:
+    """What recipe.json says of one dataset; the tokenizer by its name."""
+    named = {"gpt2": Tokenizer.gpt2, "bytes": Tokenizer.bytes}
+    sha256 = tokenizer and (named[tokenizer]().sha256 if tokenizer in named else tokenizer)
+    return {"path": "data/x", "corpus": corpus, "tokenizer": sha256, "identity": "0f"}
+
+
+def make_run(path: Path, steps: int = 60, hellaswag: int = 0, **recipe: object) -> Path:
     path.mkdir()
     run = Run(path)
     run.write_recipe(
@@ -25,7 +33,7 @@ def make_run(path: Path, steps: int = 60, hellaswag: bool = False, **recipe: obj
             record = {"step": step + 1, "tokens": 1000 * (step + 1), "val_loss": 3.5 + 5 / (step + 1)}
             run.append_metrics(record | {"val_bits_per_byte": 1.25})
             if hellaswag:
-                scores = {"hellaswag_acc": 0.2, "hellaswag_acc_token": 0.26, "hellaswag_items": 500}
+                scores = {"hellaswag_acc": 0.2, "hellaswag_acc_token": 0.26, "hellaswag_items": hellaswag}
                 run.append_metrics({"step": step + 1, "tokens": 1000 * (step + 1)} | scores)
     return path
 
@@ -57,29 +65,83 @@ def test_a_picture_is_written(tmp_path, texts):
     assert not any("GPT-2" in text or "HellaSwag" in text for text in texts)
 
 
-def test_gpt2s_loss_is_drawn_where_it_applies_and_only_there(tmp_path, texts):
-    where = {
-        "same": {"corpus": ["fineweb-edu"], "tokenizer": "gpt2"},
-        "other_text": {"corpus": ["fineweb"], "tokenizer": "gpt2"},
-        "mixed_text": {"corpus": ["fineweb-edu", "wikipedia"], "tokenizer": "gpt2"},
-        "other_tokens": {"corpus": ["fineweb-edu"], "tokenizer": "bytes"},
-    }
-    for name, recipe in where.items():
-        report([make_run(tmp_path / name, **recipe)], tmp_path / "out.png")
-        assert any("3.2924" in text for text in texts) == (name == "same"), name
+SAME = dataset(["fineweb-edu"], "gpt2")
 
 
-def test_hellaswag_has_its_panel_with_the_references_of_the_models_size(tmp_path, texts):
-    report([make_run(tmp_path / "small", hellaswag=True)], tmp_path / "out.png")
-    assert any("mean per token  ·  500 items" in text for text in texts)
-    assert {"GPT-2 124M: 0.2945", "GPT-3 124M: 0.337", "chance: 0.25"} <= set(texts)
-    report([make_run(tmp_path / "large", hellaswag=True, n_layer=36)], tmp_path / "out.png")
-    assert {"GPT-2 774M: 0.432", "GPT-3 774M: 0.51"} <= set(texts)
-    assert "GPT-2 124M: 0.2945" not in texts
+@pytest.mark.parametrize(
+    ("drawn", "trained_on"),
+    [
+        pytest.param(True, [SAME], id="same text and tokens"),
+        pytest.param(False, [dataset(["my-notes"], "gpt2")], id="other text under the recipe's name"),
+        pytest.param(False, [dataset(["fineweb-edu", "wikipedia"], "gpt2")], id="mixed text"),
+        pytest.param(False, [SAME, SAME], id="two datasets"),
+        pytest.param(False, [dataset(["fineweb-edu"], "bytes")], id="other tokens"),
+        pytest.param(False, [dataset(["fineweb-edu"], None)], id="nobody knows the tokens"),
+        pytest.param(False, [dataset(None, "gpt2")], id="a foreign format"),
+        pytest.param(False, [], id="no dataset"),
+        pytest.param(False, [SAME, "x"], id="damaged"),
+        pytest.param(False, None, id="a run of an earlier version"),
+    ],
+)
+def test_gpt2s_loss_is_drawn_where_the_datasets_say_so(tmp_path, texts, drawn, trained_on):
+    recipe = {"corpus": ["fineweb-edu"], "tokenizer": "gpt2"}
+    if trained_on is not None:
+        recipe["trained_on"] = trained_on
+    report([make_run(tmp_path / "run", **recipe)], tmp_path / "out.png")
+    assert any("3.2924" in text for text in texts) == drawn
+
+
+def test_gpt2s_loss_is_not_drawn_across_a_run_on_other_text(tmp_path, texts):
+    same = make_run(tmp_path / "same", trained_on=[SAME])
+    other = make_run(tmp_path / "other", trained_on=[dataset(["pydoc"], "gpt2")])
+    report([same, other], tmp_path / "out.png")
+    assert not any("3.2924" in text for text in texts)
+    again = make_run(tmp_path / "again", trained_on=[SAME])
+    report([same, again], tmp_path / "out.png")
+    assert any("3.2924" in text for text in texts)
+
+
+GPT2 = {"tokenizer": "gpt2", "n_layer": 12, "n_embd": 768}
+
+
+@pytest.mark.parametrize(
+    ("items", "recipe", "references"),
+    [
+        pytest.param(10_042, GPT2, {"GPT-2 124M: 0.2945", "GPT-3 124M: 0.337"}, id="124M"),
+        pytest.param(
+            10_042,
+            GPT2 | {"n_layer": 36, "n_embd": 1280},
+            {"GPT-2 774M: 0.432", "GPT-3 774M: 0.51"},
+            id="774M",
+        ),
+        pytest.param(
+            10_042,
+            GPT2 | {"tokenizer": "from-data", "trained_on": [dataset(None, "gpt2")]},
+            {"GPT-2 124M: 0.2945", "GPT-3 124M: 0.337"},
+            id="the tokenizer as the data names it",
+        ),
+        pytest.param(10_042, GPT2 | {"n_layer": 4, "n_embd": 128}, set(), id="another size"),
+        pytest.param(10_042, GPT2 | {"n_embd": 384}, set(), id="another width"),
+        pytest.param(10_042, GPT2 | {"tokenizer": "bytes"}, set(), id="other tokens"),
+        pytest.param(500, GPT2, set(), id="a part of the items"),
+    ],
+)
+def test_hellaswags_references_are_drawn_where_they_apply(tmp_path, texts, items, recipe, references):
+    report([make_run(tmp_path / "run", hellaswag=items, **recipe)], tmp_path / "out.png")
+    assert any(f"mean per token  ·  {items:,} items" in text for text in texts)
+    assert "chance: 0.25" in texts
+    assert {text for text in texts if text.startswith("GPT-")} == references
+
+
+def test_a_score_at_chance_can_be_drawn(tmp_path, texts):
+    run = make_run(tmp_path / "run")
+    Run(run).append_metrics({"step": 61, "tokens": 61_000, "hellaswag_acc_token": 0.25})
+    report([run], tmp_path / "out.png")
+    assert "chance: 0.25" in texts
 
 
 def test_several_runs_share_a_picture(tmp_path, texts):
-    runs = [make_run(tmp_path / "first"), make_run(tmp_path / "second", steps=80, hellaswag=True)]
+    runs = [make_run(tmp_path / "first"), make_run(tmp_path / "second", steps=80, hellaswag=500)]
     report(runs, tmp_path / "out.png")
     assert {"2 runs", "first: 3.5833", "second: 3.5625", "second: 0.2600"} <= set(texts)
 
@@ -92,6 +154,15 @@ def test_any_folder_name_can_be_drawn(tmp_path, texts):
 
 def test_losses_of_different_tokenizers_are_not_set_side_by_side(tmp_path, texts):
     runs = [make_run(tmp_path / "first"), make_run(tmp_path / "second", tokenizer="bytes")]
+    report(runs, tmp_path / "out.png")
+    assert {"first: 1.250 bits per byte", "second: 1.250 bits per byte"} <= set(texts)
+
+
+def test_equal_names_of_different_tokenizers_are_told_apart(tmp_path, texts):
+    runs = [
+        make_run(tmp_path / name, tokenizer="from-data", trained_on=[dataset(["x"], name)])
+        for name in ("first", "second")
+    ]
     report(runs, tmp_path / "out.png")
     assert {"first: 1.250 bits per byte", "second: 1.250 bits per byte"} <= set(texts)
 
@@ -111,11 +182,11 @@ def test_a_single_point_is_enough(tmp_path):
 
 
 def test_the_line_of_final_values(tmp_path):
-    line = final_values(read_curves(make_run(tmp_path / "one", hellaswag=True)))
+    line = final_values(read_curves(make_run(tmp_path / "one", hellaswag=500)))
     assert line.startswith(
         "after 60K tokens  ·  validation loss 3.5833  ·  1.250 bits per byte  ·  train loss 3.08"
     )
-    assert line.endswith("HellaSwag 0.2600")
+    assert line.endswith("HellaSwag 0.2600 ± 0.0196 (chance: 0.25)")
 
 
 def test_the_running_mean_keeps_a_straight_line():

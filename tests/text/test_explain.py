@@ -1,5 +1,7 @@
 """What is shown of a tokenizer's work is what it did."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,9 +82,16 @@ def test_nothing_that_moves_a_cursor_is_printed(data: bytes) -> None:
     assert not any(ord(character) < 32 or ord(character) == 127 for character in render.legible(data))
 
 
-def test_colour_tells_neighbours_apart_and_bars_do_without() -> None:
+@given(st.binary(max_size=12))
+def test_what_is_exact_can_be_read_back_and_stays_on_its_line(data: bytes) -> None:
+    shown = render.exact(data)
+    assert shown.isprintable()
+    assert (json.loads(shown).encode() if shown.startswith('"') else bytes.fromhex(shown)) == data
+
+
+def test_colour_tells_neighbours_apart_and_quotes_do_without() -> None:
     spans = list(explain.spans(GPT2, "Hello  world"))
-    assert render.flow(spans, coloured=False).plain == "Hello|·|·world"
+    assert render.flow(spans, coloured=False).plain == '"Hello" " " " world"'
     coloured = render.flow(spans, coloured=True)
     assert coloured.plain == "Hello··world"
     assert [span.style for span in coloured.spans] == list(render.COLOURS[:3])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from myna import Tokenizer
-from myna.errors import TokenizerError
-from myna.text.foreign import HuggingFaceModel, SentencePieceModel
+from myna.errors import TextError, TokenizerError
+from myna.text.foreign import HuggingFaceModel, SentencePieceModel, no_panic
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. 12345 naïve café 中文 😀",
@@ -148,3 +148,16 @@ def test_a_pattern_their_engine_refuses() -> None:
     content["pre_tokenizer"] = split
     with pytest.raises(TokenizerError, match="is no tokenizer that the library tokenizers can read"):
         Tokenizer.from_json(json.dumps(content).encode())
+
+
+class PanicException(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"), [("", "PanicException"), ("\n  out of stack\nand more", "out of stack")]
+)
+def test_a_panic_of_any_text_is_an_error_of_ours(message: str, shown: str) -> None:
+    with pytest.raises(TextError) as caught, no_panic("the text"):
+        raise PanicException(message)
+    assert str(caught.value) == f"the text: its library gave up ({shown})"

@@ -10,6 +10,7 @@ import pytest
 
 from myna import Tokenizer
 from myna.cli import main
+from myna.text.ranks import rank_file
 
 Captured = pytest.CaptureFixture[str]
 
@@ -107,14 +108,74 @@ def test_train_does_not_replace_a_tokenizer(corpus: Path, tmp_path: Path, capsys
     assert Tokenizer.load(tmp_path / "t").n_vocab == 257
 
 
-def test_show(capsys: Captured) -> None:
-    assert main(["tokenizer", "show", "Hello  world 👍", "--explain"]) == 0
-    said = capsys.readouterr().out
+class Terminal(io.StringIO):
+    """Standard output that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def show_on_a_terminal(text: str, monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in ({"TERM": "xterm-256color", "COLUMNS": "120"} | environ).items():
+        monkeypatch.setenv(name, value)
+    assert main(["tokenizer", "show", text]) == 0
+    return terminal.getvalue()
+
+
+def test_show_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = show_on_a_terminal("Hello  world 👍", monkeypatch)
     assert "gpt2: 5 tokens for 14 characters, 17 bytes" in said
-    assert "Hello|·|·world" in said
+    assert "\x1b[30;" in said
+    assert "Hello\x1b" in said
     assert "15496" in said
     assert "part of 👍" in said
-    assert "Why ·world becomes" in said
+
+
+def test_show_on_a_terminal_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = show_on_a_terminal("a|b 👍", monkeypatch, NO_COLOR="1")
+    assert '"a" "|" "b" 20f09f91 8d' in said
+    assert "part of 👍" in said
+
+
+def tokens_of(lines: list[str]) -> list[tuple[int, bytes]]:
+    """The lines of tokens, read as the documentation says."""
+    tokens = []
+    for line in lines:
+        number, shown = line.split("\t")
+        data = json.loads(shown).encode() if shown.startswith('"') else bytes.fromhex(shown)
+        tokens.append((int(number), data))
+    return tokens
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bytes"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello  world",
+        "a|b || |",
+        "one\ntwo\r\n\tthree\x00\x85\u2028\u2029\x0c",
+        '"quoted" \\n \\u0041 f09f 8d',
+        "👍🏽 é \u0301 中文 \u200d",
+        "<|endoftext|>",
+        "",
+    ],
+)
+def test_what_show_pipes_can_be_read_back(text: str, name: str, capsys: Captured) -> None:
+    assert main(["tokenizer", "show", text, "--tokenizer", name]) == 0
+    said = capsys.readouterr()
+    tok = Tokenizer.open(name)
+    assert tokens_of(said.out.splitlines()) == [(i, tok.token_bytes(i)) for i in tok.encode(text)]
+    assert f"{name}: " in said.err
+
+
+def test_what_explain_pipes_comes_after_a_blank_line(capsys: Captured) -> None:
+    assert main(["tokenizer", "show", "Hello\n\nworld", "--explain"]) == 0
+    tokens, _, why = capsys.readouterr().out.partition("\n\n")
+    assert [data for _, data in tokens_of(tokens.splitlines())] == [b"Hello", b"\n", b"\n", b"world"]
+    assert "Why Hello becomes" in why
 
 
 def test_show_explains_a_chosen_word(capsys: Captured) -> None:
@@ -126,13 +187,13 @@ def test_show_explains_a_chosen_word(capsys: Captured) -> None:
 
 def test_show_an_empty_text(capsys: Captured) -> None:
     assert main(["tokenizer", "show", "", "--explain"]) == 0
-    assert "0 tokens for 0 characters" in capsys.readouterr().out
+    assert "0 tokens for 0 characters" in capsys.readouterr().err
 
 
 def test_standard_input(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é".encode())))
     assert main(["tokenizer", "show", "-", "--tokenizer", "bytes"]) == 0
-    assert "2 tokens for 1 characters" in capsys.readouterr().out
+    assert "2 tokens for 1 characters" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
     assert main(["tokenizer", "show", "-"]) == 2
     assert "standard input is not UTF-8 at byte 0" in capsys.readouterr().err
@@ -144,7 +205,7 @@ def test_compare_a_text_and_a_file(tmp_path: Path, capsys: Captured) -> None:
     said = capsys.readouterr().out
     assert "5.500" in said
     assert "550.0%" in said
-    assert "hello|·world" in said
+    assert '"hello" " world"' in said
     (tmp_path / "t.txt").write_text("hello world" * 500)
     assert main(["tokenizer", "compare", str(tmp_path / "t.txt"), *both]) == 0
     assert "5,500 characters, 5,500 bytes" in capsys.readouterr().out
@@ -163,6 +224,29 @@ def test_compare_a_text_and_a_file(tmp_path: Path, capsys: Captured) -> None:
 def test_wrong_calls(args: list[str], capsys: Captured) -> None:
     assert main(["tokenizer", *args]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["gpt4", "cl100k_base", "p50k_base", "absent/cl100k_base.tiktoken"])
+def test_a_published_tokenizer_is_named_with_the_way_to_get_it(name: str, capsys: Captured) -> None:
+    assert main(["tokenizer", "show", "x", "--tokenizer", name]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.strip().splitlines()) == 1
+    file = "p50k_base.tiktoken" if name == "p50k_base" else "cl100k_base.tiktoken"
+    assert f"{name} is OpenAI's tokenizer" in said.err
+    assert "not bundled" in said.err
+    assert f"download https://openaipublic.blob.core.windows.net/encodings/{file}" in said.err
+    assert f"--tokenizer FOLDER/{file}" in said.err
+
+
+def test_a_published_rank_file_is_read_by_the_way_that_is_named(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "cl100k_base.tiktoken"
+    path.write_bytes(rank_file({bytes([i]): i for i in range(256)} | {b"lo": 256, b"low": 257}))
+    assert main(["tokenizer", "show", "low 1234", "--tokenizer", str(path)]) == 0
+    tokens = tokens_of(capsys.readouterr().out.splitlines())
+    assert tokens[:2] == [(257, b"low"), (32, b" ")]
+    assert Tokenizer.open(str(path)).eot == 100257
+    assert Tokenizer.open(str(path)).vocabulary.pattern.name == "gpt4"
 
 
 def test_help_names_the_actions(capsys: Captured) -> None:

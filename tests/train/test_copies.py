@@ -4,9 +4,12 @@ import sys
 import threading
 import time
 import urllib.request
+from typing import ClassVar
 
+import fsspec
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from myna import GPT, Tokenizer
 from myna.commands import train as command
@@ -109,6 +112,109 @@ def test_what_waits_gives_way_to_what_is_newer_and_neither_is_removed(checkpoint
     assert sorted(p.name for p in (tmp_path / "copies").iterdir()) == ["step_00000001", "step_00000003"]
 
 
+class Refusing(MemoryFileSystem):
+    """A store in memory that refuses what the test says."""
+
+    protocol = "refusing"
+    cachable = False
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    refused: ClassVar[set[str]] = set()
+
+    def pipe_file(self, path, value, **kwargs):
+        if "write" in self.refused:
+            raise PermissionError("403 for https://me:hunter2@store/x?signature=hunter2\nand more")
+        super().pipe_file(path, value[:5] if "half" in self.refused else value, **kwargs)
+
+    def rm_file(self, path):
+        if "remove" in self.refused:
+            raise PermissionError("objects are kept for ever")
+        super().rm_file(path)
+
+
+@pytest.fixture
+def refusing():
+    """The URL of a store, which refuses what is put into the set."""
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    Refusing.refused.clear()
+    Refusing.store.clear()
+    return "refusing://me:hunter2@host/copies", Refusing.refused, Refusing.store
+
+
+def copier_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "checkpoint copier"]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "says"),
+    [
+        ("write", "cannot write there (PermissionError: 403 for https://store/x)"),
+        ("half", "cannot write there (OSError: 5 of "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_at_the_start(refusing, refuses, says):
+    url, refused, stored = refusing
+    refused.add(refuses)
+    before = copier_threads()
+    with pytest.raises(OutputError) as told:
+        Copier(url, print)
+    message = str(told.value)
+    assert says in message
+    assert "hunter2" not in message
+    assert "\n" not in message
+    assert message.endswith(
+        "; see that the place exists and that you may write to it, or leave --copy-to out"
+    )
+    assert copier_threads() == before
+    assert stored == {}
+
+
+def test_a_store_that_forbids_removing_will_do(refusing, checkpoint):
+    url, refused, stored = refusing
+    refused.add("remove")
+    said = []
+    copier = Copier(url, said.append)
+    copier.add(checkpoint(1))
+    copier.finish()
+    probes = [name for name in stored if "myna-probe" in name]
+    assert len(probes) == len(said) == 1
+    assert "lets nothing be removed (PermissionError: objects are kept for ever)" in said[0]
+    assert probes[0].rpartition("/")[2] in said[0]
+    assert any(name.endswith("step_00000001/manifest.json") for name in stored)
+
+
+def everything(folder):
+    return sorted(folder.rglob("*"))
+
+
+def test_the_probe_leaves_nothing_behind(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    before = everything(tmp_path)
+    for name in ("there", "new", "new/and/deep", "there/new"):
+        Copier(f"file://{tmp_path}/{name}", print).finish()
+        assert everything(tmp_path) == before
+    with pytest.raises(OutputError, match="cannot write there"):
+        Copier(f"file://{tmp_path}/file/copies", print)
+    assert everything(tmp_path) == before
+
+
+def test_a_run_that_cannot_copy_does_not_begin(small_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    args = [*small_run, "--steps", "2", "--out", str(tmp_path / "run")]
+    before = copier_threads()
+    with pytest.raises(OutputError, match=r"--copy-to file://.*: cannot write there"):
+        command.main([*args, "--copy-to", f"file://{tmp_path}/file/copies"])
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert copier_threads() == before
+
+
+def test_an_empty_url_is_refused():
+    with pytest.raises(UsageError, match="--copy-to is empty"):
+        Copier("", print)
+
+
 @pytest.mark.parametrize("url", ["nosuch://bucket/x", "s4://user:hunter2@bucket/x"])
 def test_an_unknown_kind_of_url_is_refused(url):
     with pytest.raises(UsageError, match="give a URL that fsspec knows") as refused:
@@ -147,8 +253,6 @@ def s3_server():
 
 @pytest.mark.filterwarnings("ignore")  # the client's own
 def test_a_copy_in_s3(checkpoint, tmp_path, s3_server, monkeypatch):
-    import fsspec
-
     for name, value in (
         ("AWS_ACCESS_KEY_ID", "x"),
         ("AWS_SECRET_ACCESS_KEY", "y"),
@@ -156,8 +260,14 @@ def test_a_copy_in_s3(checkpoint, tmp_path, s3_server, monkeypatch):
     ):
         monkeypatch.setenv(name, value)
     store = fsspec.filesystem("s3")
+    with pytest.raises(OutputError, match="cannot write there"):
+        Copier("s3://myna-test/runs", print)
+    store.invalidate_cache()
+    assert not store.exists("myna-test")
     store.mkdir("myna-test")
     copier = Copier("s3://myna-test/runs", print)
+    store.invalidate_cache()
+    assert store.ls("myna-test") == []
     copier.add(checkpoint(1))
     copier.finish()
     store.invalidate_cache()

@@ -97,3 +97,15 @@ def test_an_unreachable_rendezvous_is_told_in_seconds():
             start_ranks(environ, "cpu", timeout_s=2),
         ):
             pass
+
+
+def test_a_rank_that_finds_no_others_is_told_whatever_the_library_says(monkeypatch):
+    def rendezvous(*_, **__):
+        raise ValueError
+
+    only(monkeypatch)
+    monkeypatch.setattr(ranks, "rendezvous", rendezvous)
+    environ = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    told = r"rank 1 of 2 could not join the others within 3 s: ValueError; start it"
+    with pytest.raises(DeviceError, match=told), start_ranks(environ, "cpu", 3.0):
+        pass

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,3 +77,18 @@ def test_a_library_that_is_missing_is_told(tmp_path, monkeypatch, name):
 def test_off_by_default(tmp_path):
     assert isinstance(open_tracker("none", Run(tmp_path), {}, 0), NoTracker)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_wandb_says_is_told_in_a_line(tmp_path, monkeypatch):
+    class Error(Exception):
+        pass
+
+    def init(**_):
+        raise Error("\n  no API key configured\nand more")
+
+    library = SimpleNamespace(init=init, Settings=lambda **_: None, errors=SimpleNamespace(Error=Error))
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    with pytest.raises(UsageError) as caught:
+        open_tracker("wandb", Run(tmp_path), {}, 0)
+    said = "--track wandb: no API key configured; `wandb login` first, or leave --track out"
+    assert str(caught.value) == said

@@ -194,3 +194,17 @@ def test_who_does_not_come_is_named(rank):
     )
     with pytest.raises(DeviceError, match=says):
         meet(store, rank=rank, world_size=3, host="127.0.0.1", timeout_s=0.3)
+
+
+def test_an_error_without_a_text_is_named_by_its_kind(pair):
+    with Watch(pair[0], 60.0) as zero:
+        with pytest.raises(KeyError), Watch(pair[1], 60.0):
+            raise KeyError
+        until(lambda: zero.verdict)
+    assert zero.verdict == "rank 1 of 2 ended: KeyError"
+
+
+def test_a_failed_collective_without_a_text_is_explained(pair, monkeypatch):
+    monkeypatch.setattr(watching, "_of_a_collective", lambda error: True)
+    lost = Watch(pair[0], 0.5)._explained(RuntimeError())  # nobody has sent a sign of life
+    assert str(lost).startswith("rank 1 of 2 has fallen silent; ")

@@ -4,9 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from myna.errors import UsageError
-from myna.model.config import GPTConfig
-from myna.train.recipe import unknown_name
+from myna.errors import UsageError, unknown_name
+from myna.model.config import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def switches(name: str, without: Collection[str] = ()) -> Switches:
     return Switches(**{n.replace("-", "_"): n not in without for n in on if n != OURS})
 
 
-def missing(rung: Rung, machine: Machine, config: GPTConfig) -> str | None:
+def missing(rung: Rung, machine: Machine, config: NetworkConfig) -> str | None:
     """Why a machine (or a model) does not have that rung; None where it does. A compiler is only known by trying it."""
     if rung.name == "tf32":
         if machine.capability is None:

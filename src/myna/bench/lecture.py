@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from myna.model.config import GPTConfig
+from myna.model.config import NetworkConfig
 
 Batch = tuple[Tensor, Tensor]
 
@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 class LectureAttention(nn.Module):
     """Causal self-attention: written out, or PyTorch's one call for it."""
 
-    def __init__(self, config: GPTConfig, flash: bool):
+    def __init__(self, config: NetworkConfig, flash: bool):
         super().__init__()
         self.n_head, self.flash = config.n_head, flash
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
@@ -46,7 +46,7 @@ class LectureAttention(nn.Module):
 class LectureMLP(nn.Module):
     """Four times wider in between."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.gelu = nn.GELU(approximate="tanh")
@@ -59,7 +59,7 @@ class LectureMLP(nn.Module):
 class LectureBlock(nn.Module):
     """Attention, then the MLP, each added to what passes through."""
 
-    def __init__(self, config: GPTConfig, flash: bool):
+    def __init__(self, config: NetworkConfig, flash: bool):
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd)
         self.attn = LectureAttention(config, flash)
@@ -81,7 +81,7 @@ class LectureGPT(nn.Module):
             on every rung. It costs nothing: the head's product takes them as its bias.
     """
 
-    def __init__(self, config: GPTConfig, *, flash: bool, padded: bool):
+    def __init__(self, config: NetworkConfig, *, flash: bool, padded: bool):
         super().__init__()
         rows = config.padded_vocab_size if padded else config.vocab_size
         self.wte = nn.Embedding(rows, config.n_embd)
@@ -95,7 +95,7 @@ class LectureGPT(nn.Module):
 
     @classmethod
     def with_weights(
-        cls, config: GPTConfig, weights: dict[str, Tensor], *, flash: bool, padded: bool
+        cls, config: NetworkConfig, weights: dict[str, Tensor], *, flash: bool, padded: bool
     ) -> "LectureGPT":
         """The network around weights that are there already (those of a GPT of that config), without a copy of them.
 

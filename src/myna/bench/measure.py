@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from myna import errors
 from myna.bench.ladder import COMPILE, LADDER, OURS, Machine, Rung, compared, missing
-from myna.errors import ChildError, DeviceError
+from myna.errors import ChildError, DeviceError, from_record
 from myna.train.recipe import Recipe
 
 
@@ -56,7 +55,7 @@ def measure_ladder(plan: Plan, watcher: Watcher) -> dict[str, Any]:
         DeviceError: the device is not there, or not one of the rungs can be measured on it.
         ChildError: a rung failed by a defect.
     """
-    config = plan.recipe.model_config(plan.vocab_size)
+    config = plan.recipe.network_config(plan.vocab_size)
     watcher.begin("the machine")
     survey = {"task": "survey", "device": plan.device}
     machine = Machine.from_json(run_job(survey))
@@ -174,9 +173,7 @@ def run_job(job: dict[str, Any], on_step: Callable[[int], None] = lambda number:
         if last.get("event") == "result":
             return last["value"]
         if last.get("event") == "error":
-            raise getattr(errors, last["kind"])(last["message"])
-        if last.get("event") == "defect":
-            raise ChildError(f"{named(job)}: {last['message']}")
+            raise from_record(last["error"], named(job))
         complaints.seek(0)
         lines = complaints.read().decode("utf-8", "replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

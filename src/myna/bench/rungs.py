@@ -7,12 +7,13 @@ import torch
 
 from myna.bench.ladder import OURS, Switches, switches
 from myna.bench.lecture import Batch, LectureGPT, LectureStep
-from myna.model.gpt2 import GPT
-from myna.train.allocator import keep_freed_memory
-from myna.train.average import make_average
-from myna.train.loop import compile_or_say_why
-from myna.train.optim import make_optimizer
-from myna.train.ranks import Ranks, apply_precision, resolve_precision
+from myna.device import apply_precision, resolve_precision
+from myna.model.network import Network
+from myna.train.build import new_stepper
+from myna.train.compiling import compile_or_say_why
+from myna.train.machines.allocator import keep_freed_memory
+from myna.train.machines.ranks import Ranks
+from myna.train.optimizers.adamw import AdamWOptions
 from myna.train.recipe import Recipe
 from myna.train.step import Stepper
 
@@ -31,36 +32,38 @@ class Step(Protocol):
 
 
 def make_step(
-    rung: str, gpt: GPT, recipe: Recipe, batches: Sequence[Batch], without: Sequence[str]
+    rung: str, network: Network, recipe: Recipe, batches: Sequence[Batch], without: Sequence[str]
 ) -> tuple[Step, str]:
     """The step of a rung, and why it is not compiled where the compiler failed already (else "").
 
     Args:
-        gpt: fresh weights on the device; they become the step's own.
+        network: fresh weights on the device; they become the step's own.
         without: the names of rungs that this machine does not have.
     """
     if rung == OURS:
-        return our_step(gpt, recipe, batches)
-    return lecture_step(gpt, recipe, batches, switches(rung, without)), ""
+        return our_step(network, recipe, batches)
+    return lecture_step(network, recipe, batches, switches(rung, without)), ""
 
 
-def lecture_step(gpt: GPT, recipe: Recipe, batches: Sequence[Batch], on: Switches) -> LectureStep:
-    """The lecture's step with the changes that are `on`, around the weights of `gpt`."""
+def lecture_step(network: Network, recipe: Recipe, batches: Sequence[Batch], on: Switches) -> LectureStep:
+    """The lecture's step with the changes that are `on`, around the weights of `network`."""
     # "highest" multiplies fp32 as fp32; "high" lets the GPU's matrix units take TF32 for it.
     torch.set_float32_matmul_precision("high" if on.tf32 else "highest")
     model = LectureGPT.with_weights(
-        gpt.config, gpt.state_dict(), flash=on.flash_attention, padded=on.padded_vocabulary
+        network.config, network.state_dict(), flash=on.flash_attention, padded=on.padded_vocabulary
     )
+    options = recipe.optimizer_options
+    assert isinstance(options, AdamWOptions)  # `measured_recipe` has seen to it
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": matrices, "weight_decay": options.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ],
         lr=recipe.learning_rate,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.epsilon,
+        betas=(options.beta1, options.beta2),
+        eps=options.epsilon,
         # Not False: that would also keep CUDA from taking a list of parameters at a time, as it does by default.
         fused=True if on.fused_adamw else None,
     )
@@ -93,21 +96,13 @@ class OurStep:
         ).loss
 
 
-def our_step(gpt: GPT, recipe: Recipe, batches: Sequence[Batch]) -> tuple[OurStep, str]:
+def our_step(network: Network, recipe: Recipe, batches: Sequence[Batch]) -> tuple[OurStep, str]:
     """What `myna train` does with the recipe: its precision, allocator, optimizer, step, compiled where it says so."""
-    precision = resolve_precision(recipe.precision, gpt.device)
+    precision = resolve_precision(recipe.precision, network.device)
     apply_precision(precision)
-    if gpt.device.type == "cpu":
+    if network.device.type == "cpu":
         keep_freed_memory()
-    stepper = Stepper(
-        gpt,
-        make_optimizer(gpt, recipe),
-        ranks=Ranks(0, 1, gpt.device),
-        precision=precision,
-        clip_norm=recipe.clip_norm,
-        seed=recipe.seed,
-        average=make_average(gpt, recipe),
-    )
+    stepper = new_stepper(recipe, network, Ranks(0, 1, network.device), precision)
     failures: list[str] = []
     if recipe.compile:
         compile_or_say_why(stepper, batches[0], failures.append)

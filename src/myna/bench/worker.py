@@ -1,8 +1,8 @@
 """A process that does one thing for `myna bench`: surveys the machine, finds a batch that fits, or measures a rung.
 
 `python -m myna.bench.worker JOB`. Each rung has a process of its own, so that its peak memory, its allocator and its
-settings are its own. Events go out on stdout, a JSON line each: `step` after each step, and at the end `result`,
-`error` (which a person can mend) or `defect`. It ends when its stdin does: a parent that is killed takes it along.
+settings are its own. Events go out on stdout, a JSON line each: `step` after each step, and at the end `result` or
+`error`. It ends when its stdin does: a parent that is killed takes it along.
 """
 
 import contextlib
@@ -22,16 +22,24 @@ from typing import Any
 
 import torch
 
-from myna import errors
 from myna.bench.ladder import COMPILE, OURS, WARM_UP_STEPS, Machine
 from myna.bench.lecture import Batch
 from myna.bench.rungs import Step, make_step
-from myna.model.gpt2 import GPT
-from myna.train.flops import flops_per_token, measured_flops, synchronize
-from myna.train.loop import first_line
-from myna.train.memory import is_out_of_memory, require_room
-from myna.train.pauses import collected_at_pauses
-from myna.train.ranks import cpu_flags, processor_name, resolve_device, resolve_precision
+from myna.device import (
+    BF16_INSTRUCTIONS,
+    cpu_flags,
+    processor_name,
+    resolve_device,
+    resolve_precision,
+    synchronize,
+)
+from myna.errors import MynaError, first_line, to_record
+from myna.model.network import network_kind
+from myna.model.weights import build_without_memory
+from myna.train.build import new_network
+from myna.train.machines.pauses import collected_at_pauses
+from myna.train.machines.speed import measured_flops
+from myna.train.memory import is_out_of_memory
 from myna.train.recipe import Recipe
 
 CPU_TOKENS = 2048  # computed at once there: two of the lecture's sequences
@@ -49,7 +57,7 @@ def survey(job: dict[str, Any]) -> dict[str, Any]:
         device=device.type,
         name=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
-        bf16_instructions=tuple(sorted(cpu_flags() & {"amx_bf16", "avx512_bf16"})),
+        bf16_instructions=tuple(sorted(cpu_flags() & BF16_INSTRUCTIONS)),
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         matrix_flops=flops,
@@ -63,7 +71,7 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
 
     Elsewhere as many as are CPU_TOKENS.
     """
-    device, recipe = resolve_device(job["device"]), recipe_of(job)
+    device, recipe = resolve_device(job["device"]), Recipe.from_dict(job["recipe"])
     if device.type != "cuda":
         return {"micro_batch": max(1, CPU_TOKENS // recipe.sequence_length)}
     fitting, candidate = 0, 1
@@ -88,19 +96,11 @@ def two_steps(job: dict[str, Any], recipe: Recipe) -> None:
     step()
 
 
-def recipe_of(job: dict[str, Any]) -> Recipe:
-    """The recipe that was sent as JSON."""
-    return Recipe(**{**job["recipe"], "corpus": tuple(job["recipe"]["corpus"])})
-
-
 def prepared(job: dict[str, Any], recipe: Recipe) -> tuple[Step, str]:
     """The step of the job's rung, with weights and batches that depend on the recipe's seed alone."""
-    torch.manual_seed(recipe.seed)
     device = resolve_device(job["device"])
-    config = recipe.model_config(job["vocab_size"])
-    require_room(config, device)
-    gpt = GPT(config).to(device)
-    return make_step(job["rung"], gpt, recipe, batches_of(job, recipe, device), job["without"])
+    network = new_network(recipe, job["vocab_size"], device)
+    return make_step(job["rung"], network, recipe, batches_of(job, recipe, device), job["without"])
 
 
 def batches_of(job: dict[str, Any], recipe: Recipe, device: torch.device) -> list[Batch]:
@@ -113,7 +113,7 @@ def batches_of(job: dict[str, Any], recipe: Recipe, device: torch.device) -> lis
 
 def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
     """One rung: its first step, some to warm up, then those that count; or why it was `skipped`."""
-    device, recipe = resolve_device(job["device"]), recipe_of(job)
+    device, recipe = resolve_device(job["device"]), Recipe.from_dict(job["recipe"])
     try:
         step, compiler_failure = prepared(job, recipe)
         with collected_at_pauses() if job["rung"] == OURS else contextlib.nullcontext():
@@ -136,7 +136,7 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
     return {
         "ms_per_step": 1e3 * median,
         "tokens_per_second": rate,
-        "flops": rate * flops_per_token(recipe.model_config(job["vocab_size"]), recipe.sequence_length),
+        "flops": rate * flops_per_token(recipe, job["vocab_size"]),
         "step_seconds": counted,
         "peak_memory_bytes": peak_memory_bytes(device),
         "first_loss": first_loss,
@@ -144,6 +144,12 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
         "compiled": step.compiled,
         "compiler_failure": compiler_failure,
     }
+
+
+def flops_per_token(recipe: Recipe, vocab_size: int) -> float:
+    """Of a trained token of the recipe's network, forward and backward."""
+    sketch = build_without_memory(network_kind(recipe.network), recipe.network_config(vocab_size))
+    return sketch.flops_per_token(recipe.sequence_length)
 
 
 def first_step(step: Step) -> tuple[float, str]:
@@ -187,11 +193,10 @@ def answer(job: dict[str, Any], send: Send) -> dict[str, Any]:
     tasks = {"survey": lambda: survey(job), "fit": lambda: fit(job), "rung": lambda: measure(job, send)}
     try:
         return {"event": "result", "value": tasks[job["task"]]()}
-    except errors.MynaError as error:
-        return {"event": "error", "kind": type(error).__name__, "message": str(error)}
-    except Exception as error:  # a defect of ours; all of its traceback stays in this process's stderr
-        traceback.print_exc()
-        return {"event": "defect", "message": f"{type(error).__name__}: {first_line(error)}"}
+    except Exception as error:  # of a defect of ours, the traceback stays in this process's stderr
+        if not isinstance(error, MynaError):
+            traceback.print_exc()
+        return {"event": "error", "error": to_record(error)}
 
 
 def main() -> None:

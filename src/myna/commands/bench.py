@@ -12,6 +12,7 @@ from myna.commands import parse, refuse_empty
 from myna.commands.prepare import interrupted_by_signals
 from myna.errors import OutputError, UsageError
 from myna.recipes import named
+from myna.settings import DeviceName
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")
@@ -38,7 +39,7 @@ class Bench:
     """Micro-batches in a step."""
     steps: int = 5
     """Timed steps of a rung, after 3 that are not; their median counts."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: DeviceName = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     rungs: str | None = None
     """Names of the rungs to measure, with commas between: fp32, tf32, bf16, compile, flash-attention,
@@ -103,6 +104,11 @@ def measured_recipe(call: Bench) -> Recipe:
         UsageError: there is no such recipe, or a number that cannot be.
     """
     recipe = named(call.recipe)
+    if (recipe.network, recipe.optimizer) != ("gpt2", "adamw"):
+        raise UsageError(
+            f"--recipe {recipe.name} trains {recipe.network} with {recipe.optimizer}; the ladder is GPT-2's with "
+            "AdamW, so name a recipe of those"
+        )
     for name in ("layers", "sequence_length", "accumulate", "steps", "micro_batch"):
         value = getattr(call, name)
         if value not in (None, "auto") and value < 1:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,8 +16,11 @@ import tyro
 
 from myna.commands import parse
 from myna.errors import DataError, OutputError, TextError, TokenizerError, UsageError
+from myna.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from myna.text.tokenizer import Tokenizer
     from myna.text.training import Learned
 
@@ -45,7 +48,11 @@ class Train:
 
 @dataclass(frozen=True)
 class Show:
-    """Print a text's tokens in colour, with ids, places and bytes."""
+    """Print a text's tokens in colour, with ids, places and bytes.
+
+    In a pipe or a file: a line for each token, with its id, a tab, and its text as a JSON string. A token whose bytes
+    are not UTF-8 by themselves is in hexadecimal. The counts then go to standard error.
+    """
 
     text: Annotated[str, tyro.conf.Positional]
     """The text; - reads it from standard input."""
@@ -59,7 +66,10 @@ class Show:
 
 @dataclass(frozen=True)
 class Compare:
-    """Hold tokenizers against each other over a text or file: tokens, and bytes per token."""
+    """Hold tokenizers against each other over a text or file: tokens, and bytes per token.
+
+    Without colours, each token of the sample is a JSON string, or hexadecimal where its bytes are not UTF-8.
+    """
 
     text: Annotated[str, tyro.conf.Positional]
     """A text, or the name of a UTF-8 file; - reads it from standard input."""
@@ -190,57 +200,26 @@ def peak_bytes() -> int:
 
 @contextmanager
 def progress(total_bytes: int | None, n_merges: int) -> Iterator[tuple[Tell, Tell]]:
-    """Shows how far training is, on stderr: two bars on a terminal, lines when piped.
+    """Shows how far training is, on stderr: first the counting, then the merging.
 
     Yields:
         (on_bytes, on_merge): see `training.learn`.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield plain_progress()
-        return
-    columns = (
-        TextColumn("{task.description:<9}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[done]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bars:
-        counting = bars.add_task("counting", total=total_bytes, done="")
-        merging = bars.add_task("merging", total=n_merges, done="", start=False)
-        seen = 0
+    with ExitStack() as shown:
+        counting = merging = shown.enter_context(Progress("counting", total_bytes, counted=False))
 
         def on_bytes(more: int) -> None:
-            nonlocal seen
-            seen += more
-            bars.update(counting, advance=more, done=f"{seen / 1e6:,.0f} MB")
+            counting.advance(more, f"{(counting.done + more) / 1e6:,.0f} MB")
 
         def on_merge(count: int) -> None:
+            nonlocal merging
             if count == 1:
-                bars.update(counting, total=seen, completed=seen)
-                bars.start_task(merging)
+                shown.close()
+                merging = shown.enter_context(Progress("merging", n_merges))
             if count % 100 == 0 or count == n_merges:
-                bars.update(merging, completed=count, done=f"{count:,} merges")
+                merging.update(count)
 
         yield on_bytes, on_merge
-
-
-def plain_progress() -> tuple[Tell, Tell]:
-    """A line every 256 MB and every 10,000 merges."""
-    seen = 0
-
-    def on_bytes(more: int) -> None:
-        nonlocal seen
-        if (seen + more) >> 28 > seen >> 28:
-            print(f"counted {(seen + more) / 1e6:,.0f} MB", file=sys.stderr, flush=True)
-        seen += more
-
-    def on_merge(count: int) -> None:
-        if count % 10_000 == 0:
-            print(f"found {count:,} merges", file=sys.stderr, flush=True)
-
-    return on_bytes, on_merge
 
 
 # -- show, compare
@@ -261,15 +240,19 @@ def show(call: Show) -> None:
         near = difflib.get_close_matches(call.word, words, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"the text has no pre-token {call.word!r}{hint}")
-    console = Console(highlight=False, markup=False)
     n_bytes = len(text.encode("utf-8"))
     ratio = f", {n_bytes / len(spans):.2f} bytes a token" if spans else ""
     summary = (
         f"{tokenizer.name}: {len(spans):,} tokens for {len(text):,} characters, {n_bytes:,} bytes{ratio}"
     )
-    render.show(
-        console, summary, render.flow(spans, console.color_system is not None), render.token_table(spans)
-    )
+    console = Console(highlight=False, markup=False)
+    if console.is_terminal:
+        render.show(console, summary, render.flow(spans, in_colour(console)), render.token_table(spans))
+    else:
+        print(summary, file=sys.stderr)
+        sys.stdout.writelines(line + "\n" for line in render.lines(spans))
+        if words:
+            console.print()  # ends the lines of tokens
     if words:
         chosen = call.word or max(words, key=lambda word: len(explain.why(tokenizer, word)))
         render.show(console, render.merges(chosen, explain.why(tokenizer, chosen)))
@@ -311,9 +294,14 @@ def compare(call: Compare) -> None:
     if len(text) > len(sample):
         console.print(f"the first {len(sample)} characters:\n")
     for tokenizer in tokenizers:
-        flow = render.flow(list(explain.spans(tokenizer, sample)), console.color_system is not None)
+        flow = render.flow(list(explain.spans(tokenizer, sample)), in_colour(console))
         console.print(f"{tokenizer.name}:", style="bold")
         render.show(console, flow)
+
+
+def in_colour(console: "Console") -> bool:
+    """Whether colours would tell tokens apart here."""
+    return console.color_system is not None and not console.no_color
 
 
 def argument(text: str) -> str:

@@ -1,6 +1,6 @@
 """What `myna train` was asked, and whether the run that is already in the folder may go on with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,9 +8,14 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from myna.errors import DataError, OutputError, UsageError
+from myna.model.network import NETWORKS, network_kind
 from myna.recipes import RECIPES
 from myna.run import Run
-from myna.train.recipe import SHAPE, Recipe, changed_fields
+from myna.settings import DeviceName, flag
+from myna.train.optimizers import OPTIMIZERS, optimizer_kind
+from myna.train.recipe import SOURCES, Recipe, changed_fields
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -20,24 +25,27 @@ class TrainCall:
     A run that was stopped goes on from its newest sound checkpoint when the same command is given again.
     """
 
-    settings: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=RECIPES["pydoc"])
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["pydoc"])
     data: Path | None = None
     """Folder of a prepared dataset (see `myna prepare`). pydoc and shakespeare prepare theirs under data/."""
     out: Path | None = None
     """Folder of the run; runs/RECIPE if not given."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: DeviceName = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on with the run in --out; never refuses a folder that holds one."""
     override: bool = False
-    """Go on although the recipe or the data changed since; the network's shape must be the same."""
+    """Go on although the recipe or the data changed since; the network and the optimizer must be the same."""
+    extend: bool = False
+    """Train a finished run further, to --steps, which must be more than before. The learning rate stays where the
+    cosine ended; --decay-steps N draws the cosine anew, to end at step N."""
     hellaswag: Path | None = None
     """HellaSwag's JSONL file, to be scored on the way."""
     timeout_s: Annotated[float, tyro.conf.arg(name="timeout-s")] = 600.0
     """Seconds to wait for the other ranks; one that is silent for so long counts as hung, and is named."""
     shard: Literal["ddp", "fsdp"] = "ddp"
-    """Over several ranks: ddp gives each all weights; fsdp spreads weights, gradients and moments over them. They
-    resume from each other's checkpoints."""
+    """Over several ranks: ddp gives each all weights; fsdp spreads weights, gradients and the optimizer's state over
+    them. They resume from each other's checkpoints."""
     activation_checkpointing: bool = False
     """Keep only the blocks' inputs for the backward pass and compute the rest again: less memory, a third more work."""
     keep_last: int = 0
@@ -55,49 +63,144 @@ class TrainCall:
     def __post_init__(self) -> None:
         for name in ("keep_last", "keep_every"):
             if getattr(self, name) < 0:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} is {getattr(self, name)}; give 0 or more")
+                raise UsageError(f"{flag(name)} is {getattr(self, name)}; give 0 or more")
         if self.keep_every and not self.keep_last:
             raise UsageError("--keep-every does nothing where all checkpoints are kept; give --keep-last too")
         if not 0 < self.timeout_s < 1e9:
             raise UsageError(f"--timeout-s is {self.timeout_s}; give a number of seconds over 0")
 
 
-def stored_recipe(run: Run, call: TrainCall, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The recipe of the run that is already in the folder, if there is one that may go on.
+DESCRIPTION = f"""{{call}}
+
+Recipes: {", ".join(RECIPES)}.
+Networks: {{networks}}. Optimizers: {{optimizers}}. Name one to see its options: myna train --network NAME --help.
+
+{SOURCES}"""
+
+
+def description(call: str) -> str:
+    """The text above the options in `myna train --help`."""
+    return DESCRIPTION.format(call=call, networks=", ".join(NETWORKS), optimizers=", ".join(OPTIMIZERS))
+
+
+def with_options_of(recipe: Recipe, args: Sequence[str]) -> Recipe:
+    """The recipe with the network and the optimizer that the arguments name, so that their own options are flags too.
 
     Raises:
+        UsageError: there is none of that name.
+    """
+    network = _value_of("--network", args) or recipe.network
+    optimizer = _value_of("--optimizer", args) or recipe.optimizer
+    changes: dict[str, Any] = {}
+    if network != recipe.network:
+        changes |= {"network": network, "network_options": network_kind(network).options()}
+    if optimizer != recipe.optimizer:
+        changes |= {"optimizer": optimizer, "optimizer_options": optimizer_kind(optimizer).options()}
+    return replace(recipe, **changes)
+
+
+def _value_of(wanted: str, args: Sequence[str]) -> str | None:
+    found = None
+    for arg, after in zip(args, [*args[1:], ""], strict=True):
+        if arg == wanted:
+            found = after
+        elif arg.startswith(wanted + "="):
+            found = arg.partition("=")[2]
+    return found
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the run that is already in the folder says of itself."""
+
+    recipe: dict[str, Any]
+    micro_batch: int
+
+
+# In recipe.json: the steps that the run had before it was extended.
+EXTENDED_FROM = "extended_from"
+
+
+def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> tuple[Recipe, Stored | None]:
+    """The recipe to train with, and what the folder's run has stored, if there is one that may go on.
+
+    Args:
+        finished: the step of the run's newest sound checkpoint; None where it has none.
+    Raises:
         OutputError: `--resume never`, and the folder holds a run.
-        UsageError: another recipe than the run's, without `--override`, or another network.
+        UsageError: another recipe than the run's, without `--override`, or another network; an impossible `--extend`.
         DataError: what is stored is damaged.
     """
+    asked = call.settings
     if not run.exists():
-        return None
+        if call.extend:
+            raise UsageError(
+                f"--extend: {run.path} holds no run; leave --extend out, or name the run with --out"
+            )
+        return asked, None
     if call.resume == "never":
         raise OutputError(f"{run.path} holds a run already, and --resume is never; give another --out")
-    stored = run.recipe()
-    if type(stored.get("micro_batch")) is not int or stored["micro_batch"] < 1:
+    recipe = run.recipe()
+    if type(recipe.get("micro_batch")) is not int or recipe["micro_batch"] < 1:
         raise DataError(
-            f"{run.recipe_path}: micro_batch is {stored.get('micro_batch')!r}, no number of sequences; restore the "
+            f"{run.recipe_path}: micro_batch is {recipe.get('micro_batch')!r}, no number of sequences; restore the "
             "file, or give another --out"
         )
-    asked = call.settings
+    stored = Stored(recipe, recipe["micro_batch"])
+    compared = asked
     if asked.micro_batch == "auto":
-        asked = replace(asked, micro_batch=stored["micro_batch"])
+        compared = replace(compared, micro_batch=stored.micro_batch)
     if asked.tokenizer == "from-data":
-        asked = replace(asked, tokenizer=stored["tokenizer"])
-    changes = changed_fields(asked, stored)
+        compared = replace(compared, tokenizer=recipe["tokenizer"])
+    if call.extend:
+        asked = extended(run, asked, recipe, finished, say)
+        compared = replace(compared, steps=recipe["steps"], decay_steps=recipe.get("decay_steps", 0))
+    require_unchanged(run, compared, recipe, call.override, finished, say)
+    return asked, stored
+
+
+def extended(run: Run, asked: Recipe, stored: dict[str, Any], finished: int | None, say: Say) -> Recipe:
+    """The recipe of a finished run that is to be trained further.
+
+    Raises:
+        UsageError: it is not finished, or the steps are not more than before.
+    """
+    before = stored["steps"]
+    decay = asked.decay_steps or stored.get("decay_steps", 0) or before
+    if EXTENDED_FROM in stored and asked.steps == before:  # the same command again: the extension goes on
+        return replace(asked, decay_steps=decay)
+    if finished is None or finished < before:
+        raise UsageError(
+            f"--extend: {run.path} is not finished ({finished or 0} of {before} steps); finish it first: the same "
+            "command without --extend and with its own --steps"
+        )
+    if asked.steps <= before:
+        raise UsageError(f"--extend: {run.path} has {before} steps already; give --steps more than that")
+    say(f"extending {run.path} from {before} to {asked.steps} steps; the cosine ends at step {decay}")
+    return replace(asked, decay_steps=decay)
+
+
+def require_unchanged(
+    run: Run, recipe: Recipe, stored: dict[str, Any], override: bool, finished: int | None, say: Say
+) -> None:
+    """Refuses to go on with a changed recipe.
+
+    Raises:
+        UsageError: names what changed, and what to do.
+    """
+    changes = changed_fields(recipe, stored)
     if not changes:
-        return stored
-    what = "; ".join(changes.values())
-    if fixed := sorted(changes.keys() & SHAPE):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
+        return
+    what = "; ".join(change.text for change in changes.values())
+    if fixed := [name for name, change in changes.items() if change.rule == "never"]:
+        names = ", ".join(flag(name) for name in fixed)
         raise UsageError(
             f"{run.path} holds a run of another network ({what}); {names} cannot change; give another --out"
         )
-    if not call.override:
+    if not override:
+        done = finished is not None and finished >= stored["steps"]
+        more = ", or train it further with --extend" if done and recipe.steps > stored["steps"] else ""
         raise UsageError(
-            f"{run.path} holds a run of another recipe ({what}); give another --out, or go on with --override"
+            f"{run.path} holds a run of another recipe ({what}); give another --out, or go on with --override{more}"
         )
     say(f"going on with a changed recipe: {what}")
-    return stored

@@ -1,21 +1,17 @@
 """The data of `myna train`: found, or prepared where a recipe can do so unasked, and verified."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from myna.commands.train_call import TrainCall
+from myna.commands.train_call import Say, TrainCall
 from myna.errors import DataError, UsageError
-from myna.files import json_bytes, sha256_bytes
 from myna.recipes import SELF_PREPARING
 from myna.train.recipe import Recipe
 
 if TYPE_CHECKING:
     from myna.data.split import Dataset
     from myna.text.tokenizer import Tokenizer
-    from myna.train.ranks import Ranks
-
-Say = Callable[[str], None]
+    from myna.train.machines.ranks import Ranks
 
 
 def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tuple[Dataset, Tokenizer]":
@@ -99,11 +95,3 @@ def trained_size(spec: str) -> int:
         raise UsageError(
             f"--tokenizer {spec}: give train:N with a number of ids, such as train:4096"
         ) from error
-
-
-def dataset_identity(dataset: "Dataset") -> str:
-    """What identifies a dataset: its tokenizer and the hash (or, in other projects' files, the size) of each shard."""
-    shards = [
-        [shard.sha256 or shard.tokens for shard in split.shards] for split in (dataset.train, dataset.val)
-    ]
-    return sha256_bytes(json_bytes([dataset.tokenizer_sha256, *shards]))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from myna.errors import DataError
+from myna.files import json_bytes, sha256_bytes
 
 SPLITS = ("train", "val")
 OPEN_FILES = 64
@@ -185,3 +186,17 @@ class Dataset:
     tokenizer_path: Path | None
     train: Split
     val: Split
+
+    @property
+    def identity(self) -> str:
+        """What identifies it: its tokenizer, and the hash (or, in a foreign format, the size) of each shard."""
+        shards = [
+            [shard.sha256 or shard.tokens for shard in split.shards] for split in (self.train, self.val)
+        ]
+        return sha256_bytes(json_bytes([self.tokenizer_sha256, *shards]))
+
+    @property
+    def corpus(self) -> list[str] | None:
+        """The corpora that it was prepared from, by the names that were given; None where nobody knows."""
+        source = self.info.get("source")
+        return source.get("corpus") if isinstance(source, dict) else None

@@ -1,12 +1,17 @@
 """A run's curves as one picture: loss and HellaSwag against tokens, with GPT-2's and GPT-3's values where they apply.
 
-The validation loss of OpenAI's GPT-2 applies to runs on FineWeb-Edu in GPT-2's tokens alone: a loss per token says
-nothing across tokenizers or texts. Runs whose tokenizers differ are labelled with their bits per byte instead.
+The validation loss of OpenAI's GPT-2 applies only to FineWeb-Edu in GPT-2's tokens: a loss per token says nothing
+across tokenizers or texts. The datasets say what a run was trained on; recipe.json keeps their words as `trained_on`.
+Runs of earlier versions lack that record, so nobody knows whether the value applies, and it is not drawn.
+
+HellaSwag's reference values apply to a network of the same size, in GPT-2's tokens, over all 10,042 items.
+
+Runs whose tokenizers differ are labelled with their bits per byte instead of their loss.
 """
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,19 +24,22 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from myna.errors import DataError
+from myna.evaluate.hellaswag import CHANCE, standard_error
 from myna.files import write_atomic
 from myna.run import Run
+from myna.text.tokenizer import Tokenizer
 
 # OpenAI's GPT-2 124M on FineWeb-Edu's validation shard, and HellaSwag (mean per token, all 10,042 validation items) of
 # GPT-2 as computed and of GPT-3 as published. Sources: build-nanogpt's notebook; GPT-3, arXiv:2005.14165, table H.1.
 GPT2_FINEWEB_EDU_LOSS = 3.2924
-HELLASWAG = {  # layers -> (size's name, GPT-2, GPT-3)
-    12: ("124M", 0.2945, 0.337),
-    24: ("350M", 0.3752, 0.436),
-    36: ("774M", 0.4320, 0.510),
-    48: ("1558M", 0.4889, 0.547),
+HELLASWAG = {  # layers and width of GPT-2 -> (size's name, GPT-2, GPT-3)
+    (12, 768): ("124M", 0.2945, 0.337),
+    (24, 1024): ("350M", 0.3752, 0.436),
+    (36, 1280): ("774M", 0.4320, 0.510),
+    (48, 1600): ("1558M", 0.4889, 0.547),
 }
-CHANCE = 0.25
+# A part of the file is another test: it begins with ActivityNet's items, and WikiHow's come later.
+HELLASWAG_ITEMS = 10_042
 
 # Okabe and Ito's palette: told apart with any colour vision, and in greys by its lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -60,7 +68,44 @@ class Curves:
     @property
     def compares_with_gpt2(self) -> bool:
         """Whether GPT-2's loss is in the same unit on the same text: its tokens, FineWeb-Edu."""
-        return self.recipe.get("tokenizer") == "gpt2" and self.recipe.get("corpus") == ["fineweb-edu"]
+        datasets = trained_on(self.recipe)
+        if len(datasets) != 1 or datasets[0].get("corpus") != ["fineweb-edu"]:
+            return False
+        return datasets[0].get("tokenizer") == Tokenizer.gpt2().sha256
+
+    @property
+    def hellaswag_references(self) -> tuple[str, float, float] | None:
+        """The size's name, GPT-2's and GPT-3's accuracy, where they were measured as this run's was."""
+        in_gpt2_tokens = tokenizer_of(self.recipe) in ("gpt2", Tokenizer.gpt2().sha256)
+        if not in_gpt2_tokens or self.hellaswag_items != HELLASWAG_ITEMS:
+            return None
+        return HELLASWAG.get((self.recipe.get("n_layer", 0), self.recipe.get("n_embd", 0)))
+
+
+def trained_on(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each dataset of a run says of itself: `corpus` and `tokenizer`, null where it can't say.
+
+    Empty for a run of an earlier version, which did not record it.
+
+    >>> trained_on({"trained_on": [{"corpus": ["pydoc"], "tokenizer": None}]})
+    [{'corpus': ['pydoc'], 'tokenizer': None}]
+    >>> trained_on({"corpus": ["pydoc"]})
+    []
+    """
+    stored = recipe.get("trained_on")
+    if not isinstance(stored, list) or not all(isinstance(about, dict) for about in stored):
+        return []
+    return stored
+
+
+def tokenizer_of(recipe: Mapping[str, Any]) -> str:
+    """The SHA-256 of a run's tokenizer where its datasets agree on one; else the name that the recipe gives it.
+
+    The name alone does not tell two tokenizers apart: `from-data`, `train:2048`.
+    """
+    hashes = [about.get("tokenizer") for about in trained_on(recipe)]
+    agree = bool(hashes) and isinstance(hashes[0], str) and hashes.count(hashes[0]) == len(hashes)
+    return str(hashes[0] if agree else recipe.get("tokenizer"))
 
 
 def read_curves(path: Path) -> Curves:
@@ -156,7 +201,8 @@ def final_values(curves: Curves) -> str:
     if len(curves.train[0]):
         parts.append(f"train loss {smoothed(curves.train[1])[-1]:.4f} (smoothed)")
     if len(curves.hellaswag[0]):
-        parts.append(f"HellaSwag {curves.hellaswag[1][-1]:.4f}")
+        error = f" ± {_standard_errors(curves)[-1]:.4f}" if curves.hellaswag_items else ""
+        parts.append(f"HellaSwag {curves.hellaswag[1][-1]:.4f}{error} (chance: {CHANCE})")
     return "  ·  ".join(parts)
 
 
@@ -221,8 +267,9 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
     notes = [] if alone else ["line: train, dots: validation"]
     notes += [f"begins at {start:.2f}"] if start > high else []
     _prepare(axes, "Loss, nats per token", notes)
-    if any(curves.compares_with_gpt2 for curves in drawn):
-        _reference(axes, GPT2_FINEWEB_EDU_LOSS, f"GPT-2 124M, validation: {GPT2_FINEWEB_EDU_LOSS}", "left")
+    if all(curves.compares_with_gpt2 for curves in drawn):
+        label = f"GPT-2 124M on FineWeb-Edu, validation: {GPT2_FINEWEB_EDU_LOSS}"
+        _reference(axes, GPT2_FINEWEB_EDU_LOSS, label, "left")
     axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="upper right")
 
 
@@ -235,7 +282,7 @@ def _dots(points: int) -> dict[str, Any]:
 def _validation_labels(drawn: Sequence[Curves]) -> list[str]:
     if len(drawn) == 1:
         return ["validation"]
-    in_bits = len({str(curves.recipe.get("tokenizer")) for curves in drawn}) > 1
+    in_bits = len({tokenizer_of(curves.recipe) for curves in drawn}) > 1
     labels = []
     for curves in drawn:
         label = curves.name
@@ -258,8 +305,8 @@ def _loss_range(drawn: Sequence[Curves], last: float) -> tuple[float, float]:
                 low, start = min(low, float(values.min())), max(start, float(values.max()))
                 later = values[t >= OPENING_SHARE * last]
                 high = max(high, float((later if len(later) else values).max()))
-        if curves.compares_with_gpt2:
-            low, high = min(low, GPT2_FINEWEB_EDU_LOSS), max(high, GPT2_FINEWEB_EDU_LOSS)
+    if all(curves.compares_with_gpt2 for curves in drawn):
+        low, high = min(low, GPT2_FINEWEB_EDU_LOSS), max(high, GPT2_FINEWEB_EDU_LOSS)
     if start - high < 0.5 * (high - low):  # too little to be worth hiding
         high = start
     margin = 0.06 * (high - low) or 0.05
@@ -271,15 +318,16 @@ def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
     items = sorted({curves.hellaswag_items for curves in scored if curves.hellaswag_items})
     counted = [f"{' and '.join(f'{n:,}' for n in items)} items", "band: standard error"] if items else []
     _prepare(axes, "HellaSwag accuracy", ["mean per token", *counted])
+    low, high = CHANCE, CHANCE
     for number, curves in enumerate(drawn):
         tokens, accuracy = curves.hellaswag
         if len(tokens):
             colour = COLOURS[number % len(COLOURS)]
-            if curves.hellaswag_items:
-                error = np.sqrt(accuracy * (1 - accuracy) / curves.hellaswag_items)
-                axes.fill_between(
-                    tokens, accuracy - error, accuracy + error, color=colour, alpha=0.1, linewidth=0
-                )
+            error = _standard_errors(curves)
+            low, high = min(low, *(accuracy - error)), max(high, *(accuracy + error))
+            axes.fill_between(
+                tokens, accuracy - error, accuracy + error, color=colour, alpha=0.1, linewidth=0
+            )
             axes.plot(
                 tokens,
                 accuracy,
@@ -288,25 +336,22 @@ def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
                 label=f"{curves.name}: {accuracy[-1]:.4f}",
                 **_dots(len(tokens)),
             )
-    sizes = sorted({_size_of(curves) for curves in scored})
-    for layers in sizes:
-        size, gpt2, gpt3 = HELLASWAG[layers]
+    for size, gpt2, gpt3 in sorted({row for curves in scored if (row := curves.hellaswag_references)}):
         _reference(axes, gpt2, f"GPT-2 {size}: {gpt2}", "left")
         _reference(axes, gpt3, f"GPT-3 {size}: {gpt3}", "left")
+        high = max(high, gpt2, gpt3)
     _reference(axes, CHANCE, f"chance: {CHANCE}", "right", above=False)
-    values = np.concatenate([curves.hellaswag[1] for curves in scored])
-    top = max(float(values.max()), *(HELLASWAG[layers][2] for layers in sizes))
-    bottom = min(float(values.min()), CHANCE)
-    axes.set_ylim(bottom - 0.14 * (top - bottom), top + 0.12 * (top - bottom))
+    span = high - low or CHANCE
+    axes.set_ylim(low - 0.14 * span, high + 0.12 * span)
     axes.set_xlim(0, max(curves.hellaswag[0][-1] for curves in scored) * 1.02)
     if len(drawn) > 1:
         axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 0.14))
 
 
-def _size_of(curves: Curves) -> int:
-    """The layers of the GPT-2 that this run is to be compared with: its own, or the smallest."""
-    layers = curves.recipe.get("n_layer")
-    return layers if layers in HELLASWAG else min(HELLASWAG)
+def _standard_errors(curves: Curves) -> np.ndarray:
+    """One for each score; 0 where nobody noted how many items it is of."""
+    accuracy, items = curves.hellaswag[1], curves.hellaswag_items
+    return np.array([standard_error(share, items) if items else 0.0 for share in accuracy])
 
 
 def _reference(

@@ -1,4 +1,4 @@
-"""Causal attention over all heads, by the fastest kernel of the device.
+"""Causal attention over all heads, by the fastest kernel of the device: training and cached decoding by one door.
 
 On GPUs that is torch's `scaled_dot_product_attention`. On a CPU its kernel multiplies small blocks and reaches a tenth
 of the processor's matrix speed in bf16; `blocked_attention` computes the same in a few large matrix products: 256
@@ -10,30 +10,41 @@ Source of the recomputation: FlashAttention, Dao et al. 2022, arXiv:2205.14135, 
 
 import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from myna.model.cache import LayerCache
+
 QUERIES = 256  # at a time; 128 to 512 were within a tenth of each other (docs/log.md)
 
 
-def causal_attention(qkv: Tensor, n_head: int, dropout: float = 0.0) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, cache: "LayerCache | None" = None
+) -> Tensor:
     """Each position takes from itself and those before it.
 
+    Args:
+        dropout: fraction of the probabilities dropped.
+        cache: holds the positions before these; gets these too.
     Shapes:
-        qkv      (B, T, 3C)  queries, keys and values side by side
-        returns  (B, T, C)   heads side by side
+        q, k, v  (B, H, T, D)
+        returns  (B, T, C)  heads side by side
     """
-    if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16 and not dropout and torch.is_grad_enabled():
-        return blocked_attention(qkv, n_head)
-    q, k, v = split_heads(qkv, n_head)
+    if cache is not None:
+        k, v = cache.append(k, v)  # (B, H, S, D), S = the positions so far, with these
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask(q.shape[2]), dropout_p=dropout)
+        return join_heads(y)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not dropout and torch.is_grad_enabled():
+        return blocked_attention(q, k, v)
     return join_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True))
 
 
 def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, T, 3C) to queries, keys and values of shape (B, H, T, D), as views."""
+    """Queries, keys and values side by side, (B, T, 3C), to three views of (B, H, T, D)."""
     B, T, _ = qkv.shape
     q, k, v = qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4)
     return q, k, v
@@ -73,20 +84,16 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
-def _rows(qkv: Tensor, n_head: int) -> list[Tensor]:
-    """Queries, keys and values, each (B * H, T, D)."""
-    return [part.flatten(0, 1) for part in split_heads(qkv, n_head)]
-
-
 @torch.library.custom_op("myna::blocked_attention", mutates_args=())
-def blocked_attention(qkv: Tensor, n_head: int) -> Tensor:
-    """`causal_attention` in blocks of queries. An operator of its own, so that a compiler leaves its loop alone.
+def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal `attention` in blocks of queries. An operator of its own, so that a compiler leaves its loop alone.
 
     Shapes:
-        qkv      (B, T, 3C)
+        q, k, v  (B, H, T, D)
         returns  (B, T, C)
     """
-    q, k, v = _rows(qkv, n_head)
+    n_head = q.shape[1]
+    q, k, v = (part.flatten(0, 1) for part in (q, k, v))  # (B * H, T, D)
     y = torch.empty_like(q)
     for start in range(0, q.shape[1], QUERIES):
         end = min(start + QUERIES, q.shape[1])
@@ -95,16 +102,19 @@ def blocked_attention(qkv: Tensor, n_head: int) -> Tensor:
 
 
 @torch.library.custom_op("myna::blocked_attention_backward", mutates_args=())
-def blocked_attention_backward(grad: Tensor, qkv: Tensor, n_head: int) -> Tensor:
-    """The gradient by `qkv`.
+def blocked_attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by queries, keys and values.
 
     Shapes:
         grad     (B, T, C)
-        qkv      (B, T, 3C)
-        returns  (B, T, 3C)
+        q, k, v  (B, H, T, D)
+        returns  three of (B, H, T, D)
     """
-    q, k, v = _rows(qkv, n_head)
+    n_head = q.shape[1]
     grad = grad.unflatten(2, (n_head, -1)).transpose(1, 2).flatten(0, 1)  # (B * H, T, D)
+    q, k, v = (part.flatten(0, 1) for part in (q, k, v))
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
     for start in range(0, q.shape[1], QUERIES):
         end = min(start + QUERIES, q.shape[1])
@@ -115,29 +125,27 @@ def blocked_attention_backward(grad: Tensor, qkv: Tensor, n_head: int) -> Tensor
         grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
         grad_q[:, start:end] = _scaled_product(grad_scores, seen, _scale(q))
         grad_k[:, :end] += _scaled_product(grad_scores.transpose(1, 2), some, _scale(q))
-    return torch.cat(
-        [join_heads(part.unflatten(0, (-1, n_head))) for part in (grad_q, grad_k, grad_v)], dim=2
-    )
+    by_head = [part.unflatten(0, (-1, n_head)) for part in (grad_q, grad_k, grad_v)]
+    return by_head[0], by_head[1], by_head[2]
 
 
 @blocked_attention.register_fake
-def _(qkv: Tensor, n_head: int) -> Tensor:
-    return qkv.new_empty(qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3)
+def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    B, H, T, D = q.shape
+    return q.new_empty(B, T, H * D)
 
 
 @blocked_attention_backward.register_fake
-def _(grad: Tensor, qkv: Tensor, n_head: int) -> Tensor:
-    return torch.empty_like(qkv)
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-    qkv, ctx.n_head = inputs
-    ctx.save_for_backward(qkv)
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
 
 
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    (qkv,) = ctx.saved_tensors
-    return blocked_attention_backward(grad, qkv, ctx.n_head), None
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return blocked_attention_backward(grad, *ctx.saved_tensors)
 
 
 blocked_attention.register_autograd(_differentiate, setup_context=_keep)

@@ -1,56 +1,161 @@
 """The key/value cache: what attention has already computed about the text so far.
 
-Keys and values of a position never change once computed (attention is causal), so generation computes each
-position once and attends to the stored ones.
+Keys and values of a position never change once computed (attention is causal). So generation computes each position
+once and attends to the stored ones. Each row has its own length: rows of one cache may hold texts of different lengths.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from myna.model.config import GPTConfig
-
 
 class LayerCache:
-    """One layer's share: storage (B, H, block_size, D) for keys and values, filled from the left."""
+    """One layer's share: keys and values (B, H, S, D), filled from the left; S is the cache's capacity."""
 
-    def __init__(self, owner: "KVCache", shape: tuple[int, ...], device: torch.device, dtype: torch.dtype):
-        self.owner = owner
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
+    def __init__(self, owner: "KVCache", keys: Tensor, values: Tensor):
+        self.owner, self.keys, self.values = owner, keys, values
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores new keys and values (B, H, T, D); returns all so far, (B, H, S, D), in the dtype of the new."""
-        start, stop = self.owner.length, self.owner.length + k.shape[2]
-        self.keys[:, :, start:stop] = k
-        self.values[:, :, start:stop] = v
-        return self.keys[:, :, :stop].to(k.dtype), self.values[:, :, :stop].to(v.dtype)
+        """Stores the keys and values of T new positions behind each row's own.
+
+        Shapes:
+            k, v     (B, H, T, D)
+            returns  two of (B, H, S, D), in the dtype of the new ones; S is the longest row's length with the new ones.
+                     What a shorter row has from its own end on is hidden by `mask`.
+        """
+        T = k.shape[2]
+        end = max(self.owner.lengths) + T
+        for stored, new in ((self.keys, k), (self.values, v)):
+            if self.owner.is_even:
+                stored[:, :, end - T : end] = new
+            else:
+                # No row may meet a NaN that lay in fresh memory: attention gives it weight 0, and 0 * NaN is NaN.
+                stored[:, :, self.owner.written : end] = 0
+                rows = torch.arange(len(k), device=k.device)[:, None]
+                stored[rows, :, self.owner.positions(T)] = new.transpose(1, 2).to(stored.dtype)
+        return self.keys[:, :, :end].to(k.dtype), self.values[:, :, :end].to(v.dtype)
 
     def mask(self, T: int) -> Tensor | None:
-        """Which of the S = length + T positions each of the T new ones may see: (T, S) bool, or None for all."""
-        if T == 1:
-            return None
-        S = self.owner.length + T
-        return torch.ones(T, S, dtype=torch.bool, device=self.keys.device).tril(diagonal=self.owner.length)
+        """See `KVCache.mask`."""
+        return self.owner.mask(T)
 
 
 class KVCache:
-    """Room for one window of `block_size` positions of each of `batch_size` sequences.
+    """Keys and values of all layers, for rows that each have a length of their own.
+
+    Args:
+        shape: (layers, rows, key/value heads, positions, head width).
 
     Attributes:
-        length: positions filled so far; the model advances it after each forward pass.
+        lengths: positions of each row so far; its next position.
+        written: columns that every row has something in, be it its own or padding.
+
+    >>> cache = KVCache((1, 2, 1, 8, 4), torch.device("cpu"))
+    >>> kv = torch.zeros(2, 1, 3, 4)
+    >>> _ = cache.layers[0].append(kv, kv)
+    >>> cache.advance(3); cache.cut([3, 1]); cache.lengths
+    [3, 1]
+    >>> cache.positions(1).tolist(), cache.mask(1).tolist()
+    ([[3], [1]], [[[[True, True, True, True]]], [[[True, True, False, False]]]])
     """
 
     def __init__(
         self,
-        config: GPTConfig,
-        batch_size: int,
+        shape: tuple[int, int, int, int, int],
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
     ):
-        shape = (batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
-        self.length = 0
-        self.layers = [LayerCache(self, shape, torch.device(device), dtype) for _ in range(config.n_layer)]
+        n_layers, rows, *rest = shape
+        self.lengths, self.written = [0] * rows, 0
 
-    def reset(self) -> None:
-        """Forgets the text; the storage is used again."""
-        self.length = 0
+        def storage() -> Tensor:
+            return torch.empty((rows, *rest), device=device, dtype=dtype)
+
+        self.layers = [LayerCache(self, storage(), storage()) for _ in range(n_layers)]
+        self._mask: tuple[int, Tensor | None] | None = None
+
+    @property
+    def capacity(self) -> int:
+        """Positions that a row has room for."""
+        return self.layers[0].keys.shape[2]
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all rows are equally long."""
+        return min(self.lengths) == max(self.lengths)
+
+    def positions(self, T: int) -> Tensor:
+        """The positions of T new ids: int64 (T,) where all rows are equally long, else (B, T)."""
+        device = self.layers[0].keys.device
+        if self.is_even:
+            return torch.arange(self.lengths[0], self.lengths[0] + T, device=device)
+        return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(T, device=device)
+
+    def mask(self, T: int) -> Tensor | None:
+        """Which of the S stored positions each of T new ones may see, S counted with the new ones.
+
+        Returns:
+            bool, (T, S) where all rows are equally long, else (B, 1, T, S); None where each may see all.
+        """
+        if self._mask is None or self._mask[0] != T:
+            self._mask = (T, self._make_mask(T))
+        return self._mask[1]
+
+    def _make_mask(self, T: int) -> Tensor | None:
+        if self.is_even and T == 1:
+            return None
+        seen = torch.arange(max(self.lengths) + T, device=self.layers[0].keys.device)
+        mask = seen <= self.positions(T)[..., None]
+        return mask if self.is_even else mask[:, None]
+
+    def advance(self, T: int) -> None:
+        """Every row has T more positions, which all layers have stored."""
+        self.lengths = [length + T for length in self.lengths]
+        self.written, self._mask = max(self.written, *self.lengths), None
+
+    def cut(self, lengths: Sequence[int] | int) -> None:
+        """Forgets what each row holds from a length on. The storage is used again."""
+        wanted = [lengths] * len(self.lengths) if isinstance(lengths, int) else list(lengths)
+        assert len(wanted) == len(self.lengths)
+        assert all(0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True))
+        self.lengths, self._mask = wanted, None
+
+    def repeat(self, times: int, positions: int | None = None) -> "KVCache":
+        """A new cache with each row so many times, copies side by side.
+
+        Args:
+            positions: its capacity; None for this one's.
+        """
+        rows = [row for row in range(len(self.lengths)) for _ in range(times)]
+        return self.select(rows, positions)
+
+    def select(self, rows: Sequence[int], positions: int | None = None) -> "KVCache":
+        """A new cache with some of the rows, in that order; a row may come more than once."""
+        first = self.layers[0].keys
+        _, heads, capacity, width = first.shape
+        shape = (len(self.layers), len(rows), heads, positions or capacity, width)
+        chosen = KVCache(shape, first.device, first.dtype)
+        chosen.put(range(len(rows)), self, rows)
+        return chosen
+
+    def put(self, rows: Sequence[int], source: "KVCache", source_rows: Sequence[int] | None = None) -> None:
+        """Replaces some rows by those of another cache.
+
+        Args:
+            source_rows: which of `source`; None for all, in order.
+        """
+        source_rows = range(len(source.lengths)) if source_rows is None else source_rows
+        end = max((source.lengths[row] for row in source_rows), default=0)
+        device = self.layers[0].keys.device
+        there, here = torch.tensor(source_rows, device=device), torch.tensor(rows, device=device)
+        for target, layer in zip(self.layers, source.layers, strict=True):
+            for stored, new in ((target.keys, layer.keys), (target.values, layer.values)):
+                if len(rows) == len(self.lengths):
+                    stored[:, :, :end] = new[:, :, :end].index_select(0, there)
+                else:
+                    stored[:, :, self.written : end] = 0
+                    stored[here, :, :end] = new[:, :, :end].index_select(0, there).to(stored.dtype)
+        for row, source_row in zip(rows, source_rows, strict=True):
+            self.lengths[row] = source.lengths[source_row]
+        self.written, self._mask = max(self.written, end), None

@@ -1,4 +1,4 @@
-"""Checkpoints: a directory that the ecosystem loads as it lies, written atomically and verified when read.
+"""Checkpoints: a directory that transformers loads directly, written atomically and verified when read.
 
 `config.json`, `model.safetensors`, the tokenizer's files and `generation_config.json` are what transformers reads.
 Beside them lie the training state and `manifest.json`: the size and SHA-256 of every file, and last the SHA-256 of
@@ -24,20 +24,12 @@ from myna.files import (
     write_safetensors,
     write_synced,
 )
-from myna.model.config import GPTConfig
-from myna.model.gpt2 import GPT
-from myna.model.weights import (
-    PREFIX,
-    from_hugging_face,
-    generation_config,
-    hugging_face_config,
-    read_safetensors,
-    to_hugging_face,
-)
+from myna.model.layout import as_float32
+from myna.model.network import Network
+from myna.model.weights import WEIGHTS, read_safetensors
 from myna.text.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
 TRAIN_TENSORS = "train_state.safetensors"
 TRAIN_STATE = "train_state.json"
 _STEP = re.compile(r"step_(\d{8,})")
@@ -62,18 +54,22 @@ def checkpoint_step(path: Path) -> int:
 
 def save_checkpoint(
     path: Path,
-    config: GPTConfig,
+    network: Network,
+    *,
+    files: Mapping[str, bytes],
     weights: Mapping[str, Tensor],
     tokenizer: Tokenizer,
-    optimizer_tensors: Mapping[str, Mapping[str, Tensor]],
-    train_state: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
 ) -> None:
     """Writes a checkpoint, whole or not at all. One that is there and sound is left as it is.
 
     Args:
-        weights: parameter name -> tensor, as `GPT.state_dict` has them.
-        optimizer_tensors: kind (`exp_avg`, ...) -> parameter name -> tensor shaped like the parameter.
-        train_state: what else a resume needs, as JSON.
+        network: whose layout the weights get; its own weights are not looked at.
+        files: small files by name, see `config_files`.
+        weights: parameter name -> tensor, as the network's `state_dict` has them.
+        tensors: what else a resume needs, by names of the caller's, fp32.
+        state: the rest of it, as JSON.
     Raises:
         OutputError: it can't be written; the directory is then absent.
     """
@@ -82,38 +78,35 @@ def save_checkpoint(
             return
         set_aside(path)
     with atomic_directory(path) as directory:
-        write_synced(directory / "config.json", json_bytes(hugging_face_config(config, tokenizer.eot)))
-        write_synced(directory / "generation_config.json", json_bytes(generation_config(tokenizer.eot)))
+        for name, content in files.items():
+            write_synced(directory / name, content)
         tokenizer.save(directory)
-        moments: dict[str, np.ndarray] = {}
-        for kind, tensors in optimizer_tensors.items():
-            moments |= {f"{kind}.{name}": a for name, a in to_hugging_face(tensors, config).items()}
+        arrays = network.layout.to_file(network, weights)
+        kept = {name: as_float32(tensor) for name, tensor in tensors.items()}
         hashes = {
-            WEIGHTS: write_safetensors(directory / WEIGHTS, to_hugging_face(weights, config)),
-            TRAIN_TENSORS: write_safetensors(directory / TRAIN_TENSORS, moments),
+            WEIGHTS: write_safetensors(directory / WEIGHTS, arrays),
+            TRAIN_TENSORS: write_safetensors(directory / TRAIN_TENSORS, kept),
         }
-        write_synced(directory / TRAIN_STATE, json_bytes(dict(train_state)))
+        write_synced(directory / TRAIN_STATE, json_bytes(dict(state)))
         write_synced(directory / MANIFEST, _manifest(directory, hashes))
 
 
-def load_train_state(path: Path, model: GPT) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What `save_checkpoint` was given as `optimizer_tensors` and `train_state`.
+def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `save_checkpoint` was given as `tensors` and `state`, or an older Myna's.
 
     Raises:
-        CheckpointError: it holds no training state, or not this model's.
+        CheckpointError: it holds no training state.
     """
-    kinds: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in read_safetensors(path / TRAIN_TENSORS).items():
-        kind, _, rest = name.partition("." + PREFIX)
-        kinds.setdefault(kind, {})[rest] = array
-    where = str(path / TRAIN_TENSORS)
-    tensors = {kind: from_hugging_face(arrays, model.config, where) for kind, arrays in kinds.items()}
+    tensors = read_safetensors(path / TRAIN_TENSORS)
     try:
-        return tensors, json.loads((path / TRAIN_STATE).read_text("utf-8"))
+        state = json.loads((path / TRAIN_STATE).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path / TRAIN_STATE} cannot be read: {error}; use another checkpoint"
         ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path / TRAIN_STATE} holds no JSON object; use another checkpoint")
+    return tensors, state
 
 
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:

@@ -16,29 +16,22 @@ Sources:
 
 import math
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from myna.errors import ModelError, OutputError
-from myna.files import ensure_writable_directory, json_bytes, write_atomic, write_safetensors
-from myna.model.attention import causal_attention, join_heads, split_heads
+from myna.model.attention import attention, split_heads
 from myna.model.cache import KVCache, LayerCache
-from myna.model.config import GPTConfig
-from myna.model.weights import generation_config, hugging_face_config, load_pretrained, to_hugging_face
-
-if TYPE_CHECKING:
-    from myna.text.tokenizer import Tokenizer
+from myna.model.config import NetworkConfig
+from myna.model.decoder import Decoder
+from myna.model.gpt2_layout import HuggingFaceGPT2
 
 
 class Attention(nn.Module):
     """Causal self-attention over all heads at once."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
@@ -47,22 +40,15 @@ class Attention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        qkv = self.c_attn(x)  # (B, T, 3C)
-        dropout = self.dropout if self.training else 0.0
-        if cache is None:
-            y = causal_attention(qkv, self.n_head, dropout)
-        else:
-            q, k, v = split_heads(qkv, self.n_head)  # (B, H, T, D)
-            k, v = cache.append(k, v)  # (B, H, S, D), S = all positions so far
-            mask = cache.mask(x.shape[1])
-            y = join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout))
+        q, k, v = split_heads(self.c_attn(x), self.n_head)  # each (B, H, T, D)
+        y = attention(q, k, v, dropout=self.dropout if self.training else 0.0, cache=cache)  # (B, T, C)
         return self.resid_dropout(self.c_proj(y))  # (B, T, C)
 
 
 class MLP(nn.Module):
     """Four times wider in between, with GELU in the tanh form that GPT-2 was trained with."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
@@ -75,7 +61,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Tokens talk (attention), then think (MLP); the residual stream passes through untouched."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: NetworkConfig):
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd)
         self.attn = Attention(config)
@@ -87,12 +73,7 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-def run_block(block: Block, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-    """A block as a function of itself: compiled once, it serves all of them, since they differ in weights alone."""
-    return block(x, cache)
-
-
-class GPT(nn.Module):
+class GPT(Decoder):
     """Token ids in, logits for the next token out.
 
     >>> model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=16, vocab_size=50))
@@ -100,12 +81,11 @@ class GPT(nn.Module):
     torch.Size([2, 5, 50])
     """
 
-    def __init__(self, config: GPTConfig):
-        super().__init__()
-        self.config = config
-        self.recompute = (
-            False  # in training, keep only the blocks' inputs and compute the rest again backward
-        )
+    looked_up = ("wpe.weight",)
+    layout = HuggingFaceGPT2()
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__(config)
         self.wte = nn.Embedding(config.padded_vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -132,95 +112,19 @@ class GPT(nn.Module):
             self.wte.weight[self.config.vocab_size :].zero_()
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.wte.weight.device
+    def blocks(self) -> nn.ModuleList:
+        """The layers."""
+        return self.h
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The token embeddings, which are the head too."""
+        return self.wte.weight
 
     def hidden(
-        self, ids: Tensor, cache: KVCache | None = None, through: Callable[..., Tensor] = run_block
+        self, ids: Tensor, cache: KVCache | None = None, *, through: Callable[..., Tensor] | None = None
     ) -> Tensor:
-        """What the head reads: the residual stream after the last norm.
-
-        Args:
-            through: how x goes through a block; `run_block`, or what a compiler made of it.
-        Shapes:
-            ids      (B, T)  int64; with a cache, the new tokens, whose positions go on from `cache.length`
-            returns  (B, T, C)
-        Raises:
-            ModelError: more positions than the model has, or ids of another shape.
-        """
-        if ids.dim() != 2:
-            raise ModelError(
-                f"ids have shape {tuple(ids.shape)}; give (B, T), as in ids[None] for one sequence"
-            )
-        start = 0 if cache is None else cache.length
-        T = ids.shape[1]
-        if start + T > self.config.block_size:
-            raise ModelError(
-                f"{start + T} positions asked of a model that has {self.config.block_size}; shorten the text"
-            )
-        positions = torch.arange(start, start + T, device=ids.device)
+        """See `Decoder.hidden`."""
+        positions = self.positions(ids, cache)
         x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
-        for layer, block in enumerate(self.h):
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(through, block, x, use_reentrant=False)
-            else:
-                x = through(block, x, None if cache is None else cache.layers[layer])
-        if cache is not None:
-            cache.length += T
-        return self.ln_f(x)
-
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits for the token after each position.
-
-        Shapes:
-            ids      (B, T)  int64
-            returns  (B, T, V)
-        """
-        return self.head(self.hidden(ids, cache))
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """(..., C) after the last norm to logits (..., V): products with the token embeddings, padding cut off."""
-        return F.linear(hidden, self.wte.weight)[..., : self.config.vocab_size]
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path) -> Self:
-        """Weights from a directory in Hugging Face's GPT-2 layout, or from the hub by name (`gpt2`).
-
-        Raises:
-            ModelError, CheckpointError, DownloadError: what is missing or wrong, and where.
-        """
-        config, state = load_pretrained(source)
-        with torch.device("meta"):
-            model = cls(config)
-        model.load_state_dict(state, assign=True)
-        return model
-
-    def save_pretrained(self, directory: str | Path, tokenizer: "Tokenizer | None" = None) -> None:
-        """Writes `config.json`, `model.safetensors` and, given a tokenizer, its files, as transformers expects them.
-
-        The directory may exist; each file in it is replaced atomically.
-
-        Raises:
-            OutputError: the place can't be written. ModelError: the tokenizer's size is not the model's.
-        """
-        directory = Path(directory)
-        if tokenizer is not None and tokenizer.n_vocab != self.config.vocab_size:
-            raise ModelError(
-                f"the tokenizer has {tokenizer.n_vocab} ids and the model {self.config.vocab_size}; "
-                "save the model with its own tokenizer"
-            )
-        eot = None if tokenizer is None else tokenizer.eot
-        ensure_writable_directory(directory)
-        weights = directory / "model.safetensors"
-        temporary = directory / ".model.safetensors.tmp"
-        try:
-            write_safetensors(temporary, to_hugging_face(self.state_dict(), self.config))
-            temporary.replace(weights)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {weights}: {error.strerror}; free some space") from error
-        write_atomic(directory / "config.json", json_bytes(hugging_face_config(self.config, eot)))
-        write_atomic(directory / "generation_config.json", json_bytes(generation_config(eot)))
-        if tokenizer is not None:
-            tokenizer.save(directory)
+        return self.ln_f(self.run_blocks(x, cache, through))

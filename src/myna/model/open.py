@@ -8,8 +8,8 @@ import torch
 
 from myna.errors import CheckpointError, ModelError
 from myna.model.checkpoint import MANIFEST, newest_sound, verify
-from myna.model.gpt2 import GPT
-from myna.model.weights import pretrained_directory
+from myna.model.network import Network
+from myna.model.weights import load_network, pretrained_directory
 from myna.text.tokenizer import Tokenizer
 
 
@@ -17,20 +17,51 @@ from myna.text.tokenizer import Tokenizer
 class Opened:
     """A model ready to use, in eval mode."""
 
-    model: GPT
+    model: Network
     tokenizer: Tokenizer | None  # None: the folder has none, and the vocabulary is not GPT-2's
     name: str  # for people: where it came from
     path: Path  # the directory that was read
+
+    def tokenizer_or(self, named: str | None) -> Tokenizer:
+        """The tokenizer to use with this model: the named one, else its own.
+
+        Args:
+            named: what `Tokenizer.open` takes, or None.
+        Raises:
+            ModelError: there is none, or it has more ids than the model.
+        """
+        tokenizer = Tokenizer.open(named) if named else self.tokenizer
+        if tokenizer is None:
+            raise ModelError(f"{self.path} has no tokenizer beside the weights; name one with --tokenizer")
+        if tokenizer.n_vocab > self.model.config.vocab_size:
+            raise ModelError(
+                f"tokenizer {tokenizer.name} has {tokenizer.n_vocab} ids and the model {self.model.config.vocab_size}; "
+                "use the tokenizer that the model was trained with"
+            )
+        return tokenizer
 
 
 def open_model(spec: str | Path, device: str | torch.device = "cpu") -> Opened:
     """Finds, verifies and loads a model.
 
     Args:
-        spec: a run directory (its newest sound checkpoint), a checkpoint, a Hugging Face GPT-2 directory (which
-            needs no manifest), or a hub name such as `gpt2`.
+        spec: see `find_model`.
     Raises:
         ModelError, CheckpointError, TokenizerError, DownloadError: what is missing or wrong, and where.
+    """
+    path = find_model(spec)
+    model = load_network(path).to(device).eval()
+    return Opened(model, _tokenizer_of(path, model.config.vocab_size), str(spec), path)
+
+
+def find_model(spec: str | Path) -> Path:
+    """The folder with the weights of MODEL, verified where it has a manifest.
+
+    Args:
+        spec: a run directory (its newest sound checkpoint), a checkpoint, a Hugging Face folder of a network that we
+            have (which needs no manifest), or a hub name such as `gpt2`.
+    Raises:
+        ModelError, CheckpointError, DownloadError
     """
     path = Path(spec)
     if (path / "checkpoints").is_dir() or (path / "recipe.json").exists():
@@ -39,14 +70,11 @@ def open_model(spec: str | Path, device: str | torch.device = "cpu") -> Opened:
             raise CheckpointError(
                 f"the run {path} has no sound checkpoint yet; train it further, or give another model"
             )
-        path = found
-    else:
-        path = pretrained_directory(spec)
-        if (path / MANIFEST).exists():
-            verify(path)
-    model = GPT.from_pretrained(path).to(device).eval()
-    tokenizer = _tokenizer_of(path, model.config.vocab_size)
-    return Opened(model, tokenizer, str(spec), path)
+        return found
+    path = pretrained_directory(spec)
+    if (path / MANIFEST).exists():
+        verify(path)
+    return path
 
 
 def _warn_damaged(path: Path, error: CheckpointError) -> None:

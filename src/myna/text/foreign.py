@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from myna.errors import TextError, TokenizerError
+from myna.errors import TextError, TokenizerError, first_line
 from myna.files import json_bytes
 from myna.text import gpt2
 from myna.text.model import flat
@@ -37,7 +37,7 @@ def no_panic(what: str) -> Iterator[None]:
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise TextError(f"{what}: its library gave up ({str(error).splitlines()[0]})") from None
+        raise TextError(f"{what}: its library gave up ({first_line(error)})") from None
 
 
 class HuggingFaceModel:
@@ -58,7 +58,7 @@ class HuggingFaceModel:
                 self._tokenizer = Tokenizer.from_str(data.decode("utf-8"))
         except Exception as error:  # `tokenizers` raises the bare Exception
             raise TokenizerError(
-                f"{name} is no tokenizer that the library tokenizers can read: {error}"
+                f"{name} is no tokenizer that the library tokenizers can read: {first_line(error)}"
             ) from None
         self._data, self._name = data, name
         self._tokenizer.no_truncation()
@@ -123,9 +123,7 @@ class SentencePieceModel:
             self._processor = SentencePieceProcessor(model_proto=data)
             self._pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         except (RuntimeError, OSError, ValueError) as error:
-            raise TokenizerError(
-                f"{name} is no sentencepiece model: {' '.join(str(error).split())}"
-            ) from None
+            raise TokenizerError(f"{name} is no sentencepiece model: {first_line(error)}") from None
         self._data, self._name = data, name
         processor = self._processor
         control = [i for i in range(len(self._pieces)) if processor.is_control(i) or processor.is_unknown(i)]

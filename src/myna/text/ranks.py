@@ -31,6 +31,29 @@ PUBLISHED_RANKS: dict[str, tuple[str, dict[str, int]]] = {
     ),
 }
 
+RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings"
+OTHER_NAMES = {"gpt4": "cl100k_base", "gpt-4": "cl100k_base"}
+
+
+def how_to_get(name: str) -> str | None:
+    """How to get a tokenizer that OpenAI publishes as a rank file, in a line; None for any other name.
+
+    >>> print(how_to_get("r50k_base"))
+    r50k_base is GPT-2's tokenizer, which is bundled; give gpt2
+    >>> how_to_get("gpt5")
+    """
+    asked = Path(name).name.removesuffix(".tiktoken")
+    found = OTHER_NAMES.get(asked, asked)
+    if found not in PUBLISHED_RANKS:
+        return None
+    if found == "r50k_base":
+        return f"{name} is GPT-2's tokenizer, which is bundled; give gpt2"
+    what = f"{name} is OpenAI's tokenizer" if asked == found else f"{name} is OpenAI's tokenizer {found}"
+    return (
+        f"{what}, and its rank file is not bundled; download {RANKS_URL}/{found}.tiktoken (the file that tiktoken "
+        f"downloads), keep its name, and give its path, as in --tokenizer FOLDER/{found}.tiktoken"
+    )
+
 
 def rank_file(ranks: Mapping[bytes, int]) -> bytes:
     """The bytes of a rank file, its lines in the order of ranks."""

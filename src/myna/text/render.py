@@ -1,7 +1,12 @@
-"""Tokens on a terminal: in colour, and legible where text is not, such as spaces, halves of an emoji, and accents."""
+"""Tokens for people and for programs.
 
+On a terminal: in colour, and legible where text is not, such as spaces, halves of an emoji, and accents. In a pipe: a
+line for each token that a program can read back exactly.
+"""
+
+import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -58,13 +63,35 @@ def _sign(character: str) -> str:
     return character
 
 
+def exact(data: bytes) -> str:
+    """Bytes so that a program can read them back: a JSON string, or hexadecimal for what is not UTF-8.
+
+    A JSON string begins with a quotation mark, and hexadecimal does not. Neither has a tab, a line break, or any other
+    character that can't be seen.
+
+    >>> print(exact(b" a|b"), exact(b"\\n"), exact("é".encode()), exact(b"\\xf0\\x9f"))
+    " a|b" "\\n" "é" f09f
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.hex()
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
+
+
+def lines(spans: Sequence[Span]) -> Iterator[str]:
+    """A line for each token: its id, a tab, and its `exact` bytes."""
+    return (f"{span.id}\t{exact(span.data)}" for span in spans)
+
+
 def flow(spans: Sequence[Span], coloured: bool) -> Text:
-    """The text with each token on its own colour; without colour, between bars."""
+    """The text with each token on its own colour; without colour, each token `exact`, with spaces between."""
+    if not coloured:
+        return Text(" ".join(exact(span.data) for span in spans))
     text = Text()
     for number, span in enumerate(spans):
-        if not coloured and number:
-            text.append("|")
-        text.append(legible(span.data), style=COLOURS[number % len(COLOURS)] if coloured else "")
+        text.append(legible(span.data), style=COLOURS[number % len(COLOURS)])
         if span.data.endswith(b"\n") and number + 1 < len(spans):
             text.append("\n")
     return text

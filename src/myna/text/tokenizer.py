@@ -2,6 +2,7 @@
 
 import builtins
 import functools
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from myna.text import exchange, gpt2, patterns
 from myna.text.characters import check_text
 from myna.text.engines import RankModel
 from myna.text.model import Model
-from myna.text.ranks import save_ranks
+from myna.text.ranks import how_to_get, save_ranks
 from myna.text.stream import ContextStreamDecoder, StreamDecoder
 from myna.text.tokenizer_json import config_json
 from myna.text.training import learn
@@ -99,19 +100,23 @@ class Tokenizer:
 
     @classmethod
     def open(cls, spec: str) -> "Tokenizer":
-        """What a `--tokenizer` flag takes: "gpt2", "bytes", a directory or a file."""
-        if spec == "gpt2" and not Path(spec).exists():
-            return cls.gpt2()
-        if spec == "bytes" and not Path(spec).exists():
-            return cls.bytes()
-        if spec.startswith("train:") and not Path(spec).exists():
+        """What a `--tokenizer` flag takes: "gpt2", "bytes", a directory or a file. A file of that name goes first.
+
+        Raises:
+            TokenizerError: there is none; says how to get one that OpenAI publishes, such as "cl100k_base".
+        """
+        if os.path.exists(spec):
+            return cls.load(spec)
+        if spec in ("gpt2", "bytes"):
+            return cls.gpt2() if spec == "gpt2" else cls.bytes()
+        if spec.startswith("train:"):
             raise TokenizerError(
                 f"{spec!r} is what a recipe says, and names no tokenizer; make one with `myna tokenizer train FILES "
                 f"--vocab-size {spec.removeprefix('train:')} --out DIR`, and name DIR"
             )
-        if not Path(spec).exists():
-            raise TokenizerError(f"no tokenizer {spec!r}: give gpt2, bytes, a directory or a file")
-        return cls.load(spec)
+        raise TokenizerError(
+            how_to_get(spec) or f"no tokenizer {spec!r}: give gpt2, bytes, a directory or a file"
+        )
 
     # -- what it is
 

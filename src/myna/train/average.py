@@ -14,21 +14,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from myna.model.gpt2 import GPT
-from myna.train.recipe import Recipe
+from myna.model.network import Network
 
 
 class WeightAverage:
-    """An exponential moving average of a model's weights, sharded as they are.
+    """An exponential moving average of a network's weights, sharded as they are.
 
     Args:
         decay: the share that a step leaves of the average, from 0 up to, not including, 1.
     """
 
-    def __init__(self, model: GPT, decay: float):
-        self.model, self.decay = model, decay
+    def __init__(self, network: Network, decay: float):
+        self.network, self.decay = network, decay
         self.values: dict[str, Tensor] = {
-            name: parameter.detach().clone() for name, parameter in model.named_parameters()
+            name: parameter.detach().clone() for name, parameter in network.named_parameters()
         }
 
     @torch.no_grad()
@@ -39,11 +38,11 @@ class WeightAverage:
             step: updates made so far. Early on the average reaches back over a sixteenth of them, not to the beginning.
         """
         decay = min(self.decay, step / (step + 15))
-        torch._foreach_lerp_(list(self.values.values()), list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(self.values.values()), list(self.network.parameters()), 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block the model has the average for its weights."""
+        """Within the block the network has the average for its weights."""
         self._exchange()
         try:
             yield
@@ -52,12 +51,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self.network.named_parameters():
             weight = parameter.clone()
             parameter.copy_(self.values[name])
             self.values[name].copy_(weight)
-
-
-def make_average(model: GPT, recipe: Recipe) -> WeightAverage | None:
-    """The one that a recipe asks for."""
-    return WeightAverage(model, recipe.average_decay) if recipe.average_decay else None

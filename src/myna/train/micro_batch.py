@@ -19,8 +19,8 @@ import torch
 
 from myna.errors import DeviceError, OutputError, UsageError
 from myna.files import cache_folder, json_bytes, write_atomic
+from myna.train.machines.ranks import Ranks
 from myna.train.memory import is_out_of_memory
-from myna.train.ranks import Ranks
 from myna.train.recipe import Recipe
 
 LEAST_TOKENS = 512  # with fewer at once, what a step costs besides its arithmetic weighs more
@@ -184,7 +184,8 @@ def _best_of(passes: int, candidate: int, ranks: Ranks, try_out: Callable[[int],
 
 def _key(recipe: Recipe, ranks: Ranks, setting: str) -> str:
     shape = (
-        f"{recipe.n_layer} layers, {recipe.n_head} heads, {recipe.n_embd} wide, dropout {recipe.dropout:g}"
+        f"{recipe.network} {recipe.network_options}, {recipe.n_layer} layers, {recipe.n_head} heads, "
+        f"{recipe.n_embd} wide, dropout {recipe.dropout:g}, {recipe.optimizer}"
     )
     batch = f"{recipe.batch_samples} sequences of {recipe.sequence_length} over {ranks.world_size} ranks"
     return f"{shape}; {batch}; {setting}; torch {torch.__version__}"
@@ -211,3 +212,26 @@ def _path() -> Path:
 def _remember(key: str, sequences: int) -> None:
     with contextlib.suppress(OutputError):  # a cache that can't be written costs time, not correctness
         write_atomic(_path(), json_bytes(_known() | {key: sequences}))
+
+
+def accumulation(recipe: Recipe, world_size: int) -> int:
+    """Micro-batches that a rank adds up in a step.
+
+    Raises:
+        UsageError: the batch doesn't divide; names the nearest that do.
+    """
+    assert isinstance(recipe.micro_batch, int), "settle auto before training"
+    unit = world_size * recipe.micro_batch
+    if recipe.batch_samples % unit:
+        low = recipe.batch_samples // unit * unit
+        near = " or ".join(f"{n * recipe.sequence_length:,}" for n in (low, low + unit) if n)
+        share, rest = divmod(recipe.batch_samples, world_size)
+        smaller = min(recipe.micro_batch, share)
+        while not rest and share % smaller:
+            smaller -= 1
+        same = "" if rest else f"--micro-batch {smaller}, or "
+        raise UsageError(
+            f"a batch of {recipe.batch_samples} sequences does not divide among {world_size} ranks with micro-batches "
+            f"of {recipe.micro_batch}; give {same}--batch-tokens {near}"
+        )
+    return recipe.batch_samples // unit

@@ -1,123 +1,132 @@
 """The Recipe: every number that a training run depends on, in one dataclass whose fields are the flags.
 
-The defaults are those of GPT-2 124M; `myna.recipes` holds the named ones. Sources, by number:
-
-    [1] GPT-2: Radford et al. 2019: architecture, 1024 positions, byte-level BPE of 50257 ids, batches of 512
-        sequences (524,288 tokens).
-    [2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas
-        0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375
-        million tokens (715 steps of 524,288). GPT-2's own were never published.
+Each field stands here once: its type, its default, its check, what a resume may change, and its unit in the text that
+`--help` shows. The defaults are those of GPT-2 124M; `myna.recipes` holds the named ones.
 """
 
 import dataclasses
-import difflib
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from myna.errors import UsageError
-from myna.model.config import GPTConfig
+from myna.model.config import NetworkConfig
+from myna.model.network import network_kind
+from myna.settings import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    NO_OPTIONS,
+    STEPS_OR_NEVER,
+    UP_TO_1,
+    Check,
+    Options,
+    PrecisionName,
+    ResumeRule,
+    check_settings,
+    flag,
+    resume_rules,
+    setting,
+)
+from myna.train.optimizers import optimizer_kind
 
-PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+SOURCES = """Sources:
+[1] GPT-2: Radford et al. 2019: architecture, 1024 positions, byte-level BPE of 50257 ids, batches of 512 sequences (524,288 tokens).
+[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288). GPT-2's own were never published."""  # noqa: E501 (a terminal wraps it)
+
+_SEED = Check(lambda value: 0 <= value < 1 << 63, "give 0 or more, and less than 2^63")
+_MICRO_BATCH = Check(lambda value: value == "auto" or value > 0, "give auto, or 1 or more")
+
+
+def _encodable(text: str) -> bool:
+    return not any(0xD800 <= ord(character) < 0xE000 for character in text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is trained, on what, and how. Raises UsageError where two numbers cannot go together."""
 
-    name: str = "gpt2-124m"
+    name: str = setting("gpt2-124m", resume="free")
     """The name under which the run is kept: runs/NAME."""
     corpus: tuple[str, ...] = ("fineweb-edu",)
     """What to read: named corpora, files, folders (see `myna prepare --help`)."""
-    tokenizer: str = "gpt2"
+    tokenizer: str = setting("gpt2", resume="never")
     """gpt2, bytes, train:N (a vocabulary of N ids trained on the corpus), a tokenizer's folder, or from-data (take
     the dataset's own)."""
 
-    n_layer: int = 12
+    network: str = setting("gpt2", resume="never")
+    """The network, by its name in the table NETWORKS. Its own options are --network.OPTION."""
+    network_options: Annotated[Options, tyro.conf.arg(name="network")] = setting(NO_OPTIONS, resume="never")
+    """Options of the network."""
+    n_layer: int = setting(12, resume="never")
     """Layers."""
-    n_head: int = 12
+    n_head: int = setting(12, resume="never")
     """Attention heads in a layer."""
-    n_embd: int = 768
+    n_embd: int = setting(768, resume="never")
     """Width of the residual stream; a multiple of the heads."""
-    block_size: int = 1024
+    block_size: int = setting(1024, resume="never")
     """Positions the model has, in tokens [1]."""
     dropout: float = 0.0
     """Fraction of activations dropped in training."""
 
-    steps: int = 19_073
+    steps: int = setting(19_073, AT_LEAST_1)
     """Optimizer steps. 19,073 of 524,288 tokens are 10 billion: one epoch of FineWeb-Edu's sample-10BT."""
-    batch_tokens: int = 524_288
+    batch_tokens: int = setting(524_288, ABOVE_0)
     """Tokens a step, over all ranks and micro-batches [1]."""
-    micro_batch: Literal["auto"] | int = "auto"
-    """Sequences that one rank computes at once; only speed and memory depend on it."""
-    sequence_length: int = 1024
+    micro_batch: Literal["auto"] | int = setting("auto", _MICRO_BATCH)
+    """Sequences that one rank computes at once. Speed and memory depend on it, and the weights by rounding alone. auto
+    takes the largest that fits a GPU, and on a CPU the fastest. Set a number when two runs must be identical."""
+    sequence_length: int = setting(1024, ABOVE_0)
     """Tokens in a training sequence; at most block_size."""
 
-    learning_rate: float = 6e-4
+    optimizer: str = setting("adamw", resume="never")
+    """The optimizer, by its name in the table OPTIMIZERS. Its own options are --optimizer.OPTION."""
+    optimizer_options: Annotated[Options, tyro.conf.arg(name="optimizer")] = NO_OPTIONS
+    """Options of the optimizer."""
+    learning_rate: float = setting(6e-4, ABOVE_0)
     """Peak learning rate [2]."""
-    final_learning_rate_fraction: float = 0.1
-    """Learning rate at the last step, as a fraction of the peak [2]."""
-    warmup_steps: int = 715
+    final_learning_rate_fraction: float = setting(0.1, UP_TO_1)
+    """Learning rate at the end of the decay, as a fraction of the peak [2]."""
+    warmup_steps: int = setting(715, AT_LEAST_0)
     """Steps over which the learning rate grows linearly [2]."""
-    weight_decay: float = 0.1
-    """AdamW's decay, on matrices and embeddings only [2]."""
-    beta1: float = 0.9
-    """AdamW's decay of the gradient's mean [2]."""
-    beta2: float = 0.95
-    """AdamW's decay of the gradient's square [2]."""
-    epsilon: float = 1e-8
-    """AdamW's epsilon [2]."""
-    clip_norm: float = 1.0
+    decay_steps: int = setting(0, AT_LEAST_0)
+    """The step at which the cosine decay ends; the learning rate stays there for the steps after it. 0: the last
+    step."""
+    clip_norm: float = setting(1.0, ABOVE_0)
     """The gradient's norm over all parameters is scaled down to this [2]."""
-    average_decay: float = 0.0
+    average_decay: float = setting(0.0, BELOW_1)
     """Decay of a moving average of the weights over the steps; 0 for none. The average is what is validated, sampled
     from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
-    seed: int = 1337
+    seed: int = setting(1337, _SEED)
     """Seeds the initial weights, the order of the samples, and dropout."""
 
     precision: PrecisionName = "auto"
     """What matrix products are computed in; auto: bf16 where the device is made for it, else fp32 (TF32 on CUDA)."""
-    compile: bool = True
+    compile: bool = setting(True, resume="free")
     """Compile the training step with torch.compile; where that fails, train without and say why."""
 
-    eval_every: int = 250
+    eval_every: int = setting(250, STEPS_OR_NEVER, resume="free")
     """Steps between validations; 0 for none."""
-    sample_every: int = 250
+    sample_every: int = setting(250, STEPS_OR_NEVER, resume="free")
     """Steps between samples; 0 for none."""
-    sample_prompt: str = "Hello, I'm a language model,"
+    sample_prompt: str = setting(
+        "Hello, I'm a language model,", Check(_encodable, "give text without lone surrogates"), resume="free"
+    )
     """What the samples on the way continue."""
-    sample_temperature: float = 0.8
+    sample_temperature: float = setting(0.8, AT_LEAST_0, resume="free")
     """Temperature of the samples; 0 takes the likeliest token each time."""
-    hellaswag_every: int = 250
+    hellaswag_every: int = setting(250, STEPS_OR_NEVER, resume="free")
     """Steps between HellaSwag scores, where --hellaswag names the file; 0 for none."""
-    checkpoint_every: int = 1000
+    checkpoint_every: int = setting(1000, STEPS_OR_NEVER, resume="free")
     """Steps between checkpoints; the last step is always saved. 0 for the last alone."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_tokens", "sequence_length", "learning_rate", "clip_norm", "epsilon"):
-            self._require(getattr(self, name) > 0, name, "give more than 0")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            self._require(
-                not isinstance(value, float) or math.isfinite(value), field.name, "give a finite number"
-            )
-        self._require(self.steps > 0, "steps", "give 1 or more")
-        self._require(self.seed < 1 << 63, "seed", "give less than 2^63")
-        self._require(self._encodable(), "sample_prompt", "give text without lone surrogates")
-        for name in ("warmup_steps", "weight_decay", "seed", "sample_temperature"):
-            self._require(getattr(self, name) >= 0, name, "give 0 or more")
-        for name in ("eval_every", "sample_every", "hellaswag_every", "checkpoint_every"):
-            self._require(getattr(self, name) >= 0, name, "give a number of steps, or 0 for never")
-        for name in ("beta1", "beta2", "average_decay"):
-            self._require(
-                0 <= getattr(self, name) < 1, name, "give a fraction from 0 up to, not including, 1"
-            )
-        self._require(
-            0 <= self.final_learning_rate_fraction <= 1, "final_learning_rate_fraction", "give 0 to 1"
-        )
-        self._require(
-            self.micro_batch == "auto" or self.micro_batch > 0, "micro_batch", "give auto, or 1 or more"
-        )
+        self._settle_options("network", network_kind(self.network).options)
+        self._settle_options("optimizer", optimizer_kind(self.optimizer).options)
+        check_settings(self)
         if self.sequence_length > self.block_size:
             raise UsageError(
                 f"--sequence-length {self.sequence_length} is over the model's {self.block_size} positions; "
@@ -130,75 +139,94 @@ class Recipe:
                 f"--batch-tokens {self.batch_tokens} is no multiple of --sequence-length {self.sequence_length}; "
                 f"the nearest are {' and '.join(near)}"
             )
-        self.model_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
+        self.network_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
 
-    def _encodable(self) -> bool:
-        try:
-            self.sample_prompt.encode("utf-8")
-        except UnicodeEncodeError:
-            return False
-        return True
-
-    def _require(self, condition: bool, name: str, what_to_do: str) -> None:
-        if not condition:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}; {what_to_do}")
+    def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:
+        """Options that were not given are the kind's defaults; another kind's are refused."""
+        options = getattr(self, f"{of}_options")
+        if type(options) is Options:
+            options = kind()
+            object.__setattr__(self, f"{of}_options", options)  # the dataclass is frozen for everyone else
+        if type(options) is not kind:
+            raise UsageError(
+                f"{of}_options are {type(options).__name__}, and {getattr(self, of)} takes {kind.__name__}; give those"
+            )
+        check_settings(options, prefix=f"{of}.")
 
     @property
     def batch_samples(self) -> int:
         """G, the sequences of a step over all ranks."""
         return self.batch_tokens // self.sequence_length
 
-    def model_config(self, vocab_size: int) -> GPTConfig:
+    def network_config(self, vocab_size: int) -> NetworkConfig:
         """The shape of the network for a vocabulary."""
-        return GPTConfig(
+        return network_kind(self.network).config(
             n_layer=self.n_layer,
             n_head=self.n_head,
             n_embd=self.n_embd,
             block_size=self.block_size,
             vocab_size=vocab_size,
             dropout=self.dropout,
+            options=self.network_options,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return dataclasses.asdict(self) | {"corpus": list(self.corpus)}
 
-
-# What may change between a run and its resumption without changing the weights it leads to.
-FREE_ON_RESUME = frozenset(
-    {
-        "eval_every",
-        "sample_every",
-        "sample_prompt",
-        "sample_temperature",
-        "hellaswag_every",
-        "checkpoint_every",
-        "name",
-        "compile",
-    }
-)
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Recipe":
+        """The inverse of `to_dict`; reads recipes of older versions too, and passes over keys that it doesn't know."""
+        values = {field.name: stored[field.name] for field in dataclasses.fields(cls) if field.name in stored}
+        known = upgraded(values | {key: stored[key] for key in _ADAMW_BEFORE if key in stored})
+        network, optimizer = known.get("network", cls.network), known.get("optimizer", cls.optimizer)
+        known["network_options"] = network_kind(network).options(**known.get("network_options", {}))
+        known["optimizer_options"] = optimizer_kind(optimizer).options(**known.get("optimizer_options", {}))
+        return cls(**known | {"corpus": tuple(known.get("corpus", cls.corpus))})
 
 
-# What a run's checkpoints are made for: it cannot change.
-SHAPE = frozenset({"n_layer", "n_head", "n_embd", "block_size", "tokenizer"})
+# Fields of the recipe itself before there were other optimizers.
+_ADAMW_BEFORE = ("weight_decay", "beta1", "beta2", "epsilon")
 
 
-def changed_fields(recipe: Recipe, stored: dict[str, Any]) -> dict[str, str]:
-    """The fields in which a recipe would lead to other weights than the stored one: name -> flag with both values."""
-    now = recipe.to_dict()
-    return {
-        key: f"--{key.replace('_', '-')} was {stored[key]!r}, now {now[key]!r}"
-        for key in now
-        if key in stored and stored[key] != now[key] and key not in FREE_ON_RESUME
-    }
+def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored recipe with the names of today.
 
-
-def unknown_name(kind: str, name: str, known: list[str]) -> UsageError:
-    """The error for a name that is not there, with the nearest that is.
-
-    >>> str(unknown_name("recipe", "gpt2-142m", ["pydoc", "gpt2-124m"]))
-    "there is no recipe 'gpt2-142m'; did you mean gpt2-124m? There are: pydoc, gpt2-124m"
+    >>> upgraded({"n_layer": 2, "beta1": 0.8})
+    {'n_layer': 2, 'optimizer_options': {'beta1': 0.8}}
     """
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {near[0]}? There" if near else "there"
-    return UsageError(f"there is no {kind} {name!r}; {hint} are: {', '.join(known)}")
+    recipe = dict(stored)
+    before = {name: recipe.pop(name) for name in _ADAMW_BEFORE if name in recipe}
+    return recipe | {"optimizer_options": before} if before else recipe
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field whose value is not the stored one."""
+
+    rule: ResumeRule
+    text: str  # the flag with both values
+
+
+def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
+    """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
+    before, rules = upgraded(stored), resume_rules(recipe)
+    changes = _changes(recipe.to_dict(), before, rules, "")
+    for of in ("network", "optimizer"):
+        key, options = f"{of}_options", getattr(recipe, f"{of}_options")
+        changes.pop(key, None)
+        if recipe.to_dict()[of] == before.get(of, recipe.to_dict()[of]):
+            changes |= _changes(
+                dataclasses.asdict(options), before.get(key, {}), resume_rules(options), f"{of}."
+            )
+    return changes
+
+
+def _changes(
+    now: Mapping[str, Any], before: Mapping[str, Any], rules: Mapping[str, ResumeRule], prefix: str
+) -> dict[str, Change]:
+    return {
+        prefix + name: Change(rules[name], f"{flag(name, prefix)} was {before[name]!r}, now {value!r}")
+        for name, value in now.items()
+        if name in before and before[name] != value and rules[name] != "free"
+    }

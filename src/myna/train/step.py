@@ -16,12 +16,14 @@ import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from myna.device import Precision
 from myna.errors import DivergedError
-from myna.model.gpt2 import GPT, run_block
-from myna.model.loss import head_nats
+from myna.model.decoder import run_block
+from myna.model.network import Network
 from myna.train.average import WeightAverage
-from myna.train.ranks import Precision, Ranks
-from myna.train.shard import add_up_gradients, is_sharded, whole
+from myna.train.machines.ranks import Ranks
+from myna.train.machines.shard import add_up_gradients, is_sharded, whole
+from myna.train.optimizers.optimizer import Optimizer
 
 Batch = tuple[Tensor, Tensor]
 
@@ -29,13 +31,13 @@ Batch = tuple[Tensor, Tensor]
 class SummedLoss(nn.Module):
     """The network and its loss as one module, whose forward pass is what DDP and the compiler see.
 
-    `self.gpt` stays an ordinary module: evaluation, sampling and checkpoints use it, compiled or not.
+    `self.network` stays an ordinary module: evaluation, sampling and checkpoints use it, compiled or not.
     """
 
-    def __init__(self, gpt: GPT):
+    def __init__(self, network: Network):
         super().__init__()
-        self.gpt = gpt
-        self.hidden: Callable[[Tensor], Tensor] = gpt.hidden
+        self.network = network
+        self.hidden: Callable[[Tensor], Tensor] = network.hidden
         self.compiled = False
 
     def compile_step(self) -> None:
@@ -44,30 +46,28 @@ class SummedLoss(nn.Module):
         On a GPU the network in one piece. On a CPU block by block, where that is as fast and a model of any depth
         compiles as quickly as one block; a sharded model's blocks have hooks that belong into the whole.
         """
-        if self.gpt.device.type == "cpu" and not is_sharded(self.gpt):
+        if self.network.device.type == "cpu" and not is_sharded(self.network):
             # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less at
             # GPT-2 124M, for a step that is as fast (docs/performance.md).
             torch._functorch.config.activation_memory_budget = 0.9
             through = torch.compile(run_block, dynamic=False)
             # The compiler looks at its input's gradient, which between blocks is nobody's.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-            self.hidden = functools.partial(self.gpt.hidden, through=through)
+            self.hidden = functools.partial(self.network.hidden, through=through)
         else:
-            self.hidden = torch.compile(self.gpt.hidden, dynamic=False)
+            self.hidden = torch.compile(self.network.hidden, dynamic=False)
         self.compiled = True
 
     def use_eager(self) -> None:
         """The plain way."""
-        self.hidden = self.gpt.hidden
+        self.hidden = self.network.hidden
         self.compiled = False
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """The summed nats of (B, T) targets, as a scalar."""
         hidden = self.hidden(ids)
-        weight = (
-            self.gpt.wte.weight
-        )  # read after the network ran: where it is sharded, it is whole from then on
-        return head_nats(hidden, weight, targets, self.gpt.config.vocab_size, compiled=self.compiled)
+        # The head's weight is read after the network ran: where it is sharded, it is whole from then on.
+        return self.network.nats(hidden, targets, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ class Stepper:
     """Holds what a step needs, and makes steps.
 
     Args:
-        gpt: fp32 weights on the rank's device.
+        network: fp32 weights on the rank's device.
         average: takes the weights in after each update.
     """
 
     def __init__(
         self,
-        gpt: GPT,
-        optimizer: torch.optim.Optimizer,
+        network: Network,
+        optimizer: Optimizer,
         *,
         ranks: Ranks,
         precision: Precision,
@@ -99,20 +99,20 @@ class Stepper:
         seed: int,
         average: WeightAverage | None = None,
     ):
-        self.gpt = gpt
+        self.network = network
         self.average = average
         self.optimizer = optimizer
         self.ranks = ranks
         self.precision = precision
         self.clip_norm = clip_norm
         self.seed = seed
-        self.loss = SummedLoss(gpt)
+        self.loss = SummedLoss(network)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision.name == "fp16")
         self.module: nn.Module = self.loss
 
     def distribute(self) -> None:
         """Sees to it that gradients are averaged over the ranks during the last backward pass of a step."""
-        if self.ranks.world_size > 1 and not is_sharded(self.gpt):
+        if self.ranks.world_size > 1 and not is_sharded(self.network):
             device_ids = [self.ranks.device.index] if self.ranks.device.type == "cuda" else None
             self.module = DistributedDataParallel(
                 self.loss, device_ids=device_ids, gradient_as_bucket_view=True
@@ -130,6 +130,22 @@ class Stepper:
             nats = self.module(ids, targets)
         self.scaler.scale(nats * scale).backward()
         return nats.detach()
+
+    def try_out(self, batch: Batch) -> None:
+        """Runs a micro-batch forward and backward, and forgets it.
+
+        On a GPU, where the question is whether it fits, beside what a later micro-batch of a later step finds there:
+        gradients, and the optimizer's state.
+        """
+        on_gpu = self.ranks.device.type == "cuda"
+        state_bytes = self.optimizer.memory_bytes() if on_gpu and not self.optimizer.has_state() else 0
+        state = torch.empty(state_bytes, dtype=torch.uint8, device=self.ranks.device)
+        try:
+            for _ in range(2 if on_gpu else 1):
+                self.backward(batch, scale=1.0)
+        finally:
+            del state
+            self.optimizer.zero_grad()
 
     def step(
         self,
@@ -152,10 +168,9 @@ class Stepper:
         Raises:
             DivergedError: the loss or the gradient's norm is not finite on some rank. Nothing was updated.
         """
-        self.gpt.train()
+        self.network.train()
         self.seed_step(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        self.optimizer.set_learning_rate(learning_rate)
         # DDP averages over ranks; the loss is divided by the tokens of all of them, so the mean is undone here.
         scale = self.ranks.world_size / step_tokens
         # [nats on all ranks, ranks asked to stop, nats by rank]; the sum tells every rank the same, so all stop at
@@ -167,18 +182,18 @@ class Stepper:
             used.append(next(batches))
             with self._no_sync(number < accumulate - 1):
                 totals[0] += self.backward(used[-1], scale)
-        self.scaler.unscale_(self.optimizer)
+        self.optimizer.unscale(self.scaler)
         totals[1] = float(stop_asked())
         totals[2 + self.ranks.rank] = totals[0]
-        norm = whole(nn.utils.clip_grad_norm_(self.gpt.parameters(), self.clip_norm))
+        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm))
         nats, stops, *by_rank = self.ranks.sum_(totals).tolist()
         loss, grad_norm = nats / step_tokens, float(norm)
         self._require_finite(step, loss, grad_norm, by_rank, used)
         before_update(loss)
         before = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
+        self.optimizer.step(self.scaler)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         updated = self.scaler.get_scale() >= before
         if self.average is not None and updated:
             self.average.update(step + 1)
@@ -187,7 +202,7 @@ class Stepper:
     def _no_sync(self, quiet: bool) -> contextlib.AbstractContextManager[None]:
         if isinstance(self.module, DistributedDataParallel):
             return self.module.no_sync() if quiet else contextlib.nullcontext()
-        add_up_gradients(self.gpt, not quiet)
+        add_up_gradients(self.network, not quiet)
         return contextlib.nullcontext()
 
     def _require_finite(
@@ -198,7 +213,7 @@ class Stepper:
         )  # the scaler skips it and lowers its scale
         if np.isfinite(loss) and (np.isfinite(grad_norm) or overflowed):
             return
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         if np.isfinite(loss):
             what, ranks = f"the gradient's norm is {grad_norm}", self._ranks_of_bad_gradients(step, used)
         else:
@@ -214,14 +229,14 @@ class Stepper:
 
     def _ranks_of_bad_gradients(self, step: int, used: Sequence[Batch]) -> list[int]:
         """Whose gradient is not finite: summing mixed them, so each rank computes its own once more."""
-        if is_sharded(self.gpt):  # its gradients cannot be had apart from the others'
+        if is_sharded(self.network):  # its gradients cannot be had apart from the others'
             return []
         self.seed_step(step)
         for ids, targets in used:
             with self.precision.autocast(self.ranks.device):
                 self.loss(ids, targets).backward()
-        bad = any(p.grad is not None and not bool(p.grad.isfinite().all()) for p in self.gpt.parameters())
-        self.optimizer.zero_grad(set_to_none=True)
+        bad = any(p.grad is not None and not bool(p.grad.isfinite().all()) for p in self.network.parameters())
+        self.optimizer.zero_grad()
         flags = torch.zeros(self.ranks.world_size, device=self.ranks.device)
         flags[self.ranks.rank] = float(bad)
         return [rank for rank, flag in enumerate(self.ranks.sum_(flags).tolist()) if flag]

@@ -1,12 +1,11 @@
-"""How much arithmetic a token costs, and how much a device can do: model FLOPs utilisation (MFU)."""
+"""How much arithmetic a device can do: what model FLOPs utilisation (MFU) is measured against."""
 
 import re
 import time
 
 import torch
 
-from myna.model.config import GPTConfig
-from myna.model.gpt2 import GPT
+from myna.device import synchronize
 
 # Dense bf16 peaks in FLOP/s, from the makers' data sheets, without sparsity. The first of these words that stand in
 # the device's own name counts.
@@ -28,22 +27,6 @@ PEAK_BF16 = (
 )
 
 LONG_SECONDS = 0.05  # for one product, where the next larger takes eight times as long
-
-
-def flops_per_token(config: GPTConfig, sequence_length: int) -> float:
-    """Floating-point operations of one trained token, forward and backward.
-
-    6 N + 12 L C T: two operations (multiply, add) per weight forward and four backward, and attention's products
-    of queries, keys and values. N leaves out the position embeddings, which are looked up, and counts the token
-    embeddings once, as the head. Attention is counted in full, though causality needs half of it: the convention
-    under which figures are compared.
-
-    Source:
-        PaLM, arXiv:2204.02311, appendix B.
-    """
-    L, C, V = config.n_layer, config.n_embd, config.vocab_size
-    n_weights = L * (12 * C * C + 13 * C) + 2 * C + V * C
-    return 6 * n_weights + 12 * L * C * sequence_length
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
@@ -76,17 +59,3 @@ def _product_seconds(a: torch.Tensor) -> float:
     a @ a
     synchronize(a.device)
     return time.perf_counter() - began
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits until the device has done all it was given; before the clock is read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def count_parameters(model: GPT) -> int:
-    """Weights of the network, without the rows that pad the vocabulary."""
-    padding = (model.config.padded_vocab_size - model.config.vocab_size) * model.config.n_embd
-    return sum(p.numel() for p in model.parameters()) - padding

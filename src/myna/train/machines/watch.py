@@ -19,8 +19,8 @@ from typing import Self
 
 import torch.distributed as dist
 
-from myna.errors import RankError, Stopped
-from myna.train.ranks import Ranks
+from myna.errors import RankError, Stopped, first_line
+from myna.train.machines.ranks import Ranks
 
 BEAT_S = 1.0
 GRACE_S = 1.5  # for the main thread to end by itself, once the watch knows
@@ -41,7 +41,7 @@ class Watch:
         self.ranks, self.timeout_s = ranks, timeout_s
         self.links = dict(ranks.links.by_rank)
         self.beat_s = min(BEAT_S, timeout_s / 5)
-        self.last_work: Callable[[float], None] = lambda seconds: None
+        self._last_work: Callable[[float], None] = lambda seconds: None
         self.verdict: str | None = None
         self._known = threading.Event()  # there is a verdict
         self._leaving = threading.Event()  # the main thread is on its way out
@@ -49,6 +49,10 @@ class Watch:
         self._pending = dict.fromkeys(self.links, b"")
         self._gone: set[int] = set()  # said goodbye
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def finish_first(self, work: Callable[[float], None]) -> None:
+        """Where another rank is lost, this process ends after `work`, which is given the seconds it may take."""
+        self._last_work = work
 
     def __enter__(self) -> Self:
         if self.links:
@@ -65,8 +69,7 @@ class Watch:
         if error is None or isinstance(error, (Stopped, SystemExit)):
             self._send(b"=\n")
         elif lost is None:
-            first_line = (str(error).splitlines() or [""])[0]
-            self._send(f"!{self._name(self.ranks.rank)} ended: {first_line}\n".encode())
+            self._send(f"!{self._name(self.ranks.rank)} ended: {first_line(error)}\n".encode())
         for link in self.links.values():
             link.close()
         if lost is not None:
@@ -79,9 +82,10 @@ class Watch:
         self._known.wait(5 * self.beat_s)
         now = time.monotonic()
         silent = [rank for rank, heard in self._heard.items() if now - heard > 3 * self.beat_s]
-        first_line = str(error).splitlines()[0]
         verdict = self.verdict or (
-            f"{self._name(silent[0])} has fallen silent" if silent else f"a rank was lost: {first_line}"
+            f"{self._name(silent[0])} has fallen silent"
+            if silent
+            else f"a rank was lost: {first_line(error)}"
         )
         return RankError(self._sentence(verdict))
 
@@ -146,7 +150,7 @@ class Watch:
 
     def _end(self) -> None:
         """Ends the process where the main thread doesn't: it waits in a collective that will never return."""
-        self.last_work(LAST_WORK_S)
+        self._last_work(LAST_WORK_S)
         if not self._leaving.wait(GRACE_S):
             print(f"myna train: {self._sentence(self.verdict or '')}", file=sys.stderr, flush=True)
             os._exit(RankError.exit_code)

@@ -9,54 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import torch
-from torch import Tensor
+from typing import Self
 
 from myna.errors import MynaError
 from myna.files import remove_directory
 from myna.model.checkpoint import checkpoint_name, checkpoint_step, list_checkpoints, save_checkpoint, verify
-from myna.model.config import GPTConfig
+from myna.model.network import Network
 from myna.text.tokenizer import Tokenizer
-from myna.train.copies import Copier
-
-
-class Buffers:
-    """Memory of the host that snapshots are copied into, kept from one to the next; pinned for a GPU's copies."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
-        self._copied: torch.cuda.Event | None = None
-
-    def take(self, key: str, tensor: Tensor) -> Tensor:
-        """A copy of a tensor under a key. From a GPU it is under way: `wait` before reading it."""
-        tensor = tensor.detach()
-        if key not in self._held:
-            self._held[key] = torch.empty(
-                tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda"
-            )
-        self._held[key].copy_(tensor, non_blocking=tensor.device.type == "cuda")
-        if tensor.device.type == "cuda":
-            self._copied = torch.cuda.Event()
-            self._copied.record()
-        return self._held[key]
-
-    def wait(self) -> None:
-        """Until every copy so far is there."""
-        if self._copied is not None:
-            self._copied.synchronize()
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A step as it will be saved: copies that nothing else writes to."""
-
-    step: int
-    config: GPTConfig
-    weights: Mapping[str, Tensor]
-    moments: Mapping[str, Mapping[str, Tensor]]
-    state: Mapping[str, Any]
+from myna.train.keep.copies import Copier
+from myna.train.keep.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -78,34 +39,31 @@ class Retention:
         return every | set(sorted(steps)[-self.keep_last :])
 
 
-def checkpoint_bytes(n_parameters: int, averaged: bool = False) -> int:
-    """About what a checkpoint takes on the disk: weights, their average, two moments, in fp32; the rest is small.
-
-    >>> checkpoint_bytes(124_439_808)
-    1493277696
-    """
-    return (4 if averaged else 3) * 4 * n_parameters
-
-
 class Saver:
     """Writes snapshots to a run's checkpoints, in the background. Only the main rank has work for it.
 
     Args:
+        network: whose names and layout the files get.
+        files: small files of each checkpoint, see `config_files`.
         say: told what a person should know.
+        on_saved: told the step and name of each finished checkpoint, in the writer's thread.
         copier: takes each finished checkpoint somewhere else, if given.
     """
 
     def __init__(
         self,
         directory: Path,
+        network: Network,
+        files: Mapping[str, bytes],
         tokenizer: Tokenizer,
         retention: Retention,
+        *,
         say: Callable[[str], None],
+        on_saved: Callable[[Snapshot, Path], None] = lambda snapshot, path: None,
         copier: Copier | None = None,
     ):
-        self.directory, self.tokenizer, self.retention, self.say = directory, tokenizer, retention, say
-        self.copier = copier
-        self.buffers = Buffers()
+        self.directory, self.network, self.files, self.tokenizer = directory, network, files, tokenizer
+        self.retention, self.say, self.on_saved, self.copier = retention, say, on_saved, copier
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -114,7 +72,7 @@ class Saver:
         return self._error is not None
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Starts to write a snapshot made of this saver's buffers. Call `join` before filling them.
+        """Starts to write a snapshot. Call `join` before its copies are made again.
 
         Raises:
             OutputError: what the write before met.
@@ -145,11 +103,18 @@ class Saver:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            self.buffers.wait()
-            path = self.directory / checkpoint_name(snapshot.step)
+            snapshot.wait()
+            path = self.directory / checkpoint_name(snapshot.state.step)
             save_checkpoint(
-                path, snapshot.config, snapshot.weights, self.tokenizer, snapshot.moments, snapshot.state
+                path,
+                self.network,
+                files=self.files,
+                weights=snapshot.weights,
+                tokenizer=self.tokenizer,
+                tensors=snapshot.tensors,
+                state=snapshot.state.to_dict(),
             )
+            self.on_saved(snapshot, path)
             if self.copier is not None:
                 self.copier.add(path)
             self.prune(path)

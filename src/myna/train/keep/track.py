@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from myna.errors import UsageError
+from myna.errors import UsageError, first_line
 from myna.files import write_atomic
 from myna.run import Run
 
@@ -76,8 +76,9 @@ class WeightsAndBiases:
                 settings=wandb.Settings(x_disable_meta=True),
             )
         except wandb.errors.Error as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"--track wandb: {reason}; `wandb login` first, or leave --track out") from error
+            raise UsageError(
+                f"--track wandb: {first_line(error)}; `wandb login` first, or leave --track out"
+            ) from error
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)

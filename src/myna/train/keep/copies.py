@@ -3,19 +3,24 @@
 They are made by a thread of their own, after a checkpoint lies on the disk: a slow store delays neither steps nor
 checkpoints. Where the store is slower than the run, a checkpoint that waits is left out in favour of a newer one. A
 copy is whole when its manifest is there: it is sent last.
+
+Before the first step a small probe is written, measured and removed: a place that can't be written is told then.
 """
 
+import contextlib
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from myna.errors import OutputError, UsageError
+from myna.errors import OutputError, UsageError, first_line
 from myna.model.checkpoint import MANIFEST
 
 TRIES = 5
 FIRST_WAIT_S = 1.0  # doubled after each try
+PROBE = b"Myna looks whether it can write here, and then removes this file.\n"
 
 
 def without_secrets(text: str) -> str:
@@ -31,6 +36,16 @@ def without_secrets(text: str) -> str:
     return re.sub(r"://[^/@]*@", "://", text.partition("?")[0])
 
 
+def reason(error: BaseException) -> str:
+    """An error of a store's library in a line: its kind and what it says, without secrets.
+
+    >>> reason(OSError("403 from s3://me:pass@bucket/x\\nand more")), reason(TimeoutError())
+    ('OSError: 403 from s3://bucket/x', 'TimeoutError')
+    """
+    kind, line = type(error).__name__, without_secrets(first_line(error))
+    return kind if line == kind else f"{kind}: {line}"
+
+
 class Copier:
     """Sends checkpoints to a store, newest first.
 
@@ -39,18 +54,27 @@ class Copier:
         say: told of what went wrong, and of the end.
     Raises:
         UsageError: no such kind of URL, or its library is missing.
+        OutputError: the store can't be reached, or nothing can be written there.
     """
 
     def __init__(self, url: str, say: Callable[[str], None]):
         import fsspec
 
+        self.url, self.say = without_secrets(url).rstrip("/"), say
+        if not url.strip():
+            raise UsageError("--copy-to is empty; give a URL that fsspec knows, or leave it out")
         try:
             self.store, self.root = fsspec.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise UsageError(
-                f"--copy-to {without_secrets(url)}: {error}; give a URL that fsspec knows"
+                f"--copy-to {self.url}: {reason(error)}; give a URL that fsspec knows"
             ) from error
-        self.url, self.say = without_secrets(url).rstrip("/"), say
+        except Exception as error:  # some stores connect at once; each raises its own library's errors
+            raise self._refusal(error) from error
+        try:
+            self._prove()
+        except Exception as error:  # each store raises its own library's errors
+            raise self._refusal(error) from error
         self._changed = threading.Condition()
         self._waiting: Path | None = None
         self._sending: Path | None = None
@@ -58,6 +82,67 @@ class Copier:
         self._failure: str | None = None
         self._thread = threading.Thread(target=self._work, name="checkpoint copier")
         self._thread.start()
+
+    def _refusal(self, error: Exception) -> OutputError:
+        return OutputError(
+            f"--copy-to {self.url}: cannot write there ({reason(error)}); see that the place exists and that you may "
+            "write to it, or leave --copy-to out"
+        )
+
+    def _prove(self) -> None:
+        """Writes a probe, measures it, and removes it with the folders that it needed.
+
+        A store that forbids removing will do: a copy removes something only where another checkpoint is in its place.
+        The probe then stays there, and `say` is told.
+
+        Raises:
+            Exception: of the store's library: it can't be written or measured.
+        """
+        probe = f"{self.root.rstrip('/')}/.myna-probe-{secrets.token_hex(8)}"
+        made: list[str] = []
+        try:
+            try:
+                self.store.pipe_file(probe, PROBE)
+            except FileNotFoundError:
+                made = self._missing_folders()
+                self.store.makedirs(self.root, exist_ok=True)
+                self.store.pipe_file(probe, PROBE)
+            self.store.invalidate_cache()
+            arrived = self.store.size(probe)
+            if arrived != len(PROBE):
+                raise OSError(f"{arrived} of {len(PROBE)} bytes arrived")
+        except Exception:
+            with contextlib.suppress(Exception):
+                self.store.rm_file(probe)
+            self._remove_folders(made)
+            raise
+        try:
+            self.store.rm_file(probe)
+        except Exception as error:  # each store raises its own library's errors
+            name = probe.rpartition("/")[2]
+            self.say(
+                f"{self.url} lets nothing be removed ({reason(error)}), so the small file {name} stays there"
+            )
+        self._remove_folders(made)
+
+    def _missing_folders(self) -> list[str]:
+        """The folders that the copies' own needs, itself included, the deepest first.
+
+        Raises:
+            FileNotFoundError: nothing of the place exists, not even the bucket, which is not ours to make.
+        """
+        missing, folder = [], self.root.rstrip("/")
+        while folder and not self.store.exists(folder):
+            missing.append(folder)
+            folder = self.store._parent(folder)
+        if not folder:
+            raise FileNotFoundError(f"there is no {missing[-1] if missing else self.root}")
+        return missing
+
+    def _remove_folders(self, folders: list[str]) -> None:
+        for folder in folders:
+            with contextlib.suppress(Exception):
+                self.store.rmdir(folder)
 
     def add(self, path: Path) -> None:
         """A checkpoint that is finished."""
@@ -106,13 +191,11 @@ class Copier:
                 self._put(path)
                 return None
             except Exception as error:  # each store raises its own library's errors
-                reason = ": ".join(
-                    [type(error).__name__, *without_secrets(str(error)).strip().splitlines()[:1]]
-                )
+                failure = reason(error)
                 if number < TRIES:
                     time.sleep(wait)
                     wait *= 2
-        return f"cannot copy {path.name} to {self.url} ({TRIES} tries): {reason}"
+        return f"cannot copy {path.name} to {self.url} ({TRIES} tries): {failure}"
 
     def _put(self, path: Path) -> None:
         target = f"{self.root.rstrip('/')}/{path.name}"

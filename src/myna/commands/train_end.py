@@ -1,0 +1,31 @@
+"""The end of `myna train`: the report, a yardstick, and what to try next."""
+
+from myna.commands.train_call import Say
+from myna.data.split import Dataset
+from myna.evaluate.compression import bz2_bits_per_byte
+from myna.evaluate.report import report
+from myna.model.checkpoint import list_checkpoints
+from myna.run import Run
+from myna.text.tokenizer import Tokenizer
+
+
+def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
+    """Draws the report, compares with bzip2, and says where everything lies and what to try next."""
+    report([run.path], run.report_path)
+    for sample in run.samples()[-1:]:
+        say(f"\n{run.path} writes on:\n\n{sample['prompt']}{sample['text']}\n")
+    reached = [record["val_bits_per_byte"] for record in run.metrics() if "val_bits_per_byte" in record]
+    yardstick = bz2_bits_per_byte(dataset.val, tokenizer)
+    if reached and yardstick:
+        say(f"bits per byte of the validation text ({yardstick[1]:,} bytes):")
+        say(f"  this model  {reached[-1]:.3f}\n  bz2 -9      {yardstick[0]:.3f}\n")
+    say(f"checkpoint  {list_checkpoints(run.checkpoints)[0]}")
+    say(f"metrics     {run.metrics_path}")
+    if run.samples_path.exists():
+        say(f"samples     {run.samples_path}")
+    say(f"report      {run.report_path}\n")
+    say("what to try next:")
+    say(f'  myna sample {run.path} --prompt "The "')
+    if dataset.val.n_tokens > 1:
+        say(f"  myna eval {run.path} --task val")
+    say(f"  myna data show {dataset.path}")

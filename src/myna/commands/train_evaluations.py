@@ -1,0 +1,121 @@
+"""What `myna train` does between the steps: a table. A new one is a function, here or in its own file, and a line.
+
+Each function gets what the run has, and returns an Evaluation, or None where the run has no use for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from myna.data.split import Dataset
+from myna.device import Precision
+from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
+from myna.evaluate.loss import validation_scores, validation_sums
+from myna.generate.sampling import Sampling
+from myna.generate.text import continue_text
+from myna.model.network import Network
+from myna.run import Run
+from myna.text.tokenizer import Tokenizer
+from myna.train.evaluations import Check, Evaluation
+from myna.train.machines.ranks import Ranks
+from myna.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Around:
+    """What an evaluation may need of its run."""
+
+    recipe: Recipe
+    run: Run
+    dataset: Dataset
+    tokenizer: Tokenizer
+    ranks: Ranks
+    precision: Precision
+    hellaswag: Path | None
+
+    def share(self) -> dict[str, Any]:
+        """This rank's share, as the functions of `myna.evaluate` take it."""
+        return {
+            "rank": self.ranks.rank,
+            "world_size": self.ranks.world_size,
+            "autocast_dtype": self.precision.dtype,
+        }
+
+    def added(self, sums: torch.Tensor) -> torch.Tensor:
+        """Sums over the ranks: on the device for the network, then back on the CPU."""
+        if self.ranks.world_size == 1:
+            return sums
+        return self.ranks.sum_(sums.to(self.ranks.device)).cpu()
+
+    def in_metrics(self, key: str) -> Callable[[int], bool]:
+        """Whether metrics.jsonl has that key at a step."""
+        return lambda step: any(key in record for record in self.run.metrics() if record["step"] == step)
+
+
+def validation(around: Around) -> Evaluation | None:
+    """Loss and bits per byte on the validation split."""
+    recipe, id_bytes = around.recipe, around.tokenizer.id_bytes()
+    if around.dataset.val.n_tokens < 2:
+        return None
+
+    def validate(network: Network, step: int, before_batch: Check) -> dict[str, float]:
+        sums = validation_sums(
+            network,
+            around.dataset.val,
+            id_bytes,
+            sequence_length=recipe.sequence_length,
+            before_batch=before_batch,
+            **around.share(),
+        )
+        return validation_scores(around.added(sums))
+
+    return Evaluation("validation", recipe.eval_every, validate, around.in_metrics("val_loss"))
+
+
+def samples(around: Around) -> Evaluation | None:
+    """A text by the model, on the main rank."""
+    recipe = around.recipe
+    if not recipe.sample_every:
+        return None
+    sampling = Sampling(max_tokens=100, temperature=recipe.sample_temperature, top_k=50, seed=recipe.seed)
+
+    def sample(network: Network, step: int, before_batch: Check) -> None:
+        if around.ranks.is_main:
+            (text,) = continue_text(
+                network,
+                around.tokenizer,
+                recipe.sample_prompt,
+                sampling,
+                autocast_dtype=around.precision.dtype,
+            )
+            around.run.append_sample({"step": step, "prompt": recipe.sample_prompt, "text": text})
+
+    def recorded(step: int) -> bool:
+        return any(record.get("step") == step for record in around.run.samples())
+
+    return Evaluation("samples", recipe.sample_every, sample, recorded)
+
+
+def hellaswag(around: Around) -> Evaluation | None:
+    """The three accuracies, where `--hellaswag` names the file."""
+    if around.hellaswag is None:
+        return None
+    questions = encode_items(read_items(around.hellaswag), around.tokenizer, around.recipe.block_size)
+
+    def score(network: Network, step: int, before_batch: Check) -> dict[str, float]:
+        sums = hellaswag_sums(network, questions, before_batch=before_batch, **around.share())
+        return hellaswag_scores(around.added(sums))
+
+    return Evaluation("hellaswag", around.recipe.hellaswag_every, score, around.in_metrics("hellaswag_acc"))
+
+
+EVALUATIONS: list[Callable[[Around], Evaluation | None]] = [validation, samples, hellaswag]
+
+
+def evaluations(around: Around) -> list[Evaluation]:
+    """Those of the table that this run has a use for."""
+    made = [make(around) for make in EVALUATIONS]
+    return [evaluation for evaluation in made if evaluation is not None]

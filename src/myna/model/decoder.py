@@ -1,0 +1,251 @@
+"""What all networks here have in common: a decoder-only transformer, from ids to losses.
+
+A network is a subclass: it says how ids go in, which blocks the hidden states pass, and where its head is. Everything
+else follows from that and from the shapes of its own parameters: losses, logits, the cache, counts, files.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from myna.errors import ModelError
+from myna.model.cache import KVCache, LayerCache
+from myna.model.config import NetworkConfig
+from myna.model.layout import OwnLayout
+from myna.model.loss import head_nats, head_token_nats
+from myna.model.network import Layout, Network, evaluation_mode
+from myna.model.open import find_model
+from myna.model.weights import load_network, save_network
+from myna.text.tokenizer import Tokenizer
+
+
+def run_block(block: nn.Module, x: Tensor, cache: LayerCache | None = None, *shared: Tensor) -> Tensor:
+    """A block as a function of itself: compiled once, it serves all of them, since they differ in weights alone."""
+    return block(x, cache, *shared)
+
+
+class Decoder(nn.Module):
+    """The base of every network. See gpt2.py for the letters of the shapes.
+
+    A subclass defines `__init__(config)`, `blocks`, `head_weight` and `hidden`, and names its special parameters
+    below. It keeps no buffers: it computes what is not a parameter from ids and positions when needed. So a network
+    can be built without memory, sharded and copied.
+    """
+
+    # Parameters that are looked up and not multiplied: they cost no arithmetic.
+    looked_up: ClassVar[tuple[str, ...]] = ()
+    # Parameters with a row for each id; their rows from `vocab_size` on are padding, which stays zero.
+    vocabulary_rows: ClassVar[tuple[str, ...]] = ("wte.weight",)
+    # How it stands on the disk: Hugging Face's way where there is an exporter, else our own.
+    layout: ClassVar[Layout] = OwnLayout()
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.config = config
+        # In training, keep only the blocks' inputs, and compute the rest again in the backward pass.
+        self.recompute = False
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, first to last. Each is called as `block(x, cache, *shared)`, x and result (B, T, C)."""
+        raise TypeError(f"{type(self).__name__} does not define blocks")
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(Vp, C): hidden states times this are the logits, padding included."""
+        raise TypeError(f"{type(self).__name__} does not define head_weight")
+
+    def hidden(
+        self, ids: Tensor, cache: KVCache | None = None, *, through: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """What the head reads: the residual stream after the last norm.
+
+        Args:
+            through: how x goes through a block; `run_block`, or what a compiler made of it.
+        Shapes:
+            ids      (B, T)  int64; with a cache, the new tokens, which go on where each row's cache ends
+            returns  (B, T, C)
+        Raises:
+            ModelError: more positions than the model has, or ids of another shape.
+        """
+        raise TypeError(f"{type(self).__name__} does not define hidden")
+
+    def positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
+        """The positions of ids (B, T): int64 (T,), or (B, T) where the cache's rows are not equally long.
+
+        Raises:
+            ModelError: more positions than the model has, or ids of another shape.
+        """
+        if ids.dim() != 2:
+            raise ModelError(
+                f"ids have shape {tuple(ids.shape)}; give (B, T), as in ids[None] for one sequence"
+            )
+        T = ids.shape[1]
+        end = T + (0 if cache is None else max(cache.lengths))
+        if end > self.config.block_size:
+            raise ModelError(
+                f"{end} positions asked of a model that has {self.config.block_size}; shorten the text"
+            )
+        return torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+
+    def run_blocks(
+        self, x: Tensor, cache: KVCache | None, through: Callable[..., Tensor] | None, *shared: Tensor
+    ) -> Tensor:
+        """x (B, T, C) through all blocks, which fill the cache.
+
+        Args:
+            shared: what each block gets besides, such as rotary angles.
+        """
+        through = through or run_block
+        for layer, block in enumerate(self.blocks):
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(through, block, x, None, *shared, use_reentrant=False)
+            else:
+                x = through(block, x, None if cache is None else cache.layers[layer], *shared)
+        if cache is not None:
+            cache.advance(x.shape[1])
+        return x
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits for the token after each position.
+
+        Shapes:
+            ids      (B, T)  int64
+            returns  (B, T, V)
+        """
+        return self.logits(self.hidden(ids, cache))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., C) to logits (..., V), padding cut off."""
+        return F.linear(hidden, self.head_weight)[..., : self.config.vocab_size]
+
+    def nats(self, hidden: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
+        """The summed loss of a batch.
+
+        Args:
+            compiled: let a compiler join the softmax's operations.
+        Shapes:
+            hidden   (B, T, C)
+            targets  (B, T)  int64, or IGNORE
+            returns  ()      float32 nats, differentiable once
+        """
+        return head_nats(hidden, self.head_weight, targets, self.config.vocab_size, compiled=compiled)
+
+    def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each target by itself, without gradients.
+
+        Shapes:
+            hidden   (..., C)
+            targets  (...)    int64, or IGNORE
+            returns  (...)    float32 nats
+        """
+        return head_token_nats(hidden, self.head_weight, targets, self.config.vocab_size)
+
+    def new_cache(self, rows: int, positions: int | None = None, dtype: torch.dtype | None = None) -> KVCache:
+        """An empty cache.
+
+        Args:
+            positions: each row's capacity; None for block_size.
+            dtype: of keys and values; None for that of the weights.
+        """
+        config = self.config
+        shape = (config.n_layer, rows, config.n_head, positions or config.block_size, config.head_width)
+        return KVCache(shape, self.device, dtype or self.head_weight.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def n_parameters(self) -> int:
+        """Weights, without the rows that pad the vocabulary."""
+        return sum(self._size(name, p) for name, p in self.named_parameters())
+
+    def flops_per_token(self, sequence_length: int) -> float:
+        """Floating-point operations of one trained token, forward and backward.
+
+        6 N + 12 L C T: two operations (multiply, add) per weight forward and four backward, and attention's products
+        of queries, keys and values. N leaves out what is looked up (`looked_up`), and counts a tied token embedding
+        once, as the head. Attention is counted in full, though causality needs half of it: the convention under which
+        figures are compared.
+
+        Source:
+            PaLM, arXiv:2204.02311, appendix B.
+        """
+        multiplied = self.n_parameters() - sum(self._size(n, self.get_parameter(n)) for n in self.looked_up)
+        return 6 * multiplied + 12 * self.config.n_layer * self.config.n_embd * sequence_length
+
+    def _size(self, name: str, parameter: Tensor) -> int:
+        padding = (
+            self.config.padded_vocab_size - self.config.vocab_size if name in self.vocabulary_rows else 0
+        )
+        return parameter.numel() - padding * parameter[:1].numel() if padding else parameter.numel()
+
+    def unpadded(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor shaped like the parameter of that name, without the rows that pad the vocabulary."""
+        if name in self.vocabulary_rows and tensor.shape[:1] == (self.config.padded_vocab_size,):
+            return tensor[: self.config.vocab_size]
+        return tensor
+
+    def padded(self, name: str, tensor: Tensor) -> Tensor:
+        """The inverse of `unpadded`: with rows of zeros."""
+        if name not in self.vocabulary_rows or tensor.shape[:1] != (self.config.vocab_size,):
+            return tensor
+        missing = self.config.padded_vocab_size - self.config.vocab_size
+        return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """Weights from a run, a checkpoint, a Hugging Face folder, or the hub by name (`gpt2`).
+
+        Raises:
+            ModelError, CheckpointError, DownloadError: what is missing or wrong, and where.
+        """
+        path = find_model(source)
+        network: Any = load_network(path)
+        if not isinstance(network, cls):
+            raise ModelError(f"{path} holds a {type(network).__name__}; load it with that class")
+        return network
+
+    def save_pretrained(self, directory: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Writes `config.json`, `model.safetensors` and, given a tokenizer, its files.
+
+        A network with an exporter is written as transformers expects it. The directory may exist; each file in it is
+        replaced atomically.
+
+        Raises:
+            OutputError: the place can't be written.
+            ModelError: the tokenizer's size is not the model's, or the network does not compute what its files say.
+        """
+        save_network(Path(directory), self, tokenizer)
+
+
+@torch.no_grad()
+def check_network(network: Network) -> None:
+    """Runs a few ids through a network, and refuses one whose results don't have the shapes that training needs.
+
+    Raises:
+        ModelError: names the method and both shapes.
+    """
+    config, T = network.config, min(3, network.config.block_size)
+    ids = torch.zeros(2, T, dtype=torch.int64, device=network.device)
+
+    def require(method: str, result: Tensor, *shape: int) -> Tensor:
+        if result.shape != shape:
+            raise ModelError(
+                f"{type(network).__name__}.{method} gives shape {tuple(result.shape)} for 2 x {T} ids, where {shape} "
+                "is needed; mend the network"
+            )
+        return result
+
+    with evaluation_mode(network):
+        hidden = require("hidden", network.hidden(ids), 2, T, config.n_embd)
+        require("logits", network.logits(hidden), 2, T, config.vocab_size)
+        require("nats", network.nats(hidden, ids))
+        require("token_nats", network.token_nats(hidden, ids), 2, T)
+        require("hidden with a cache", network.hidden(ids, network.new_cache(2)), 2, T, config.n_embd)

@@ -1,0 +1,174 @@
+"""GPT-2's exporter: the layout of Hugging Face's GPT-2 files, which `transformers` loads directly.
+
+It differs from ours in three things. Names begin with `transformer.` (in files that transformers writes; the hub's own
+`gpt2` has no prefix, and carries the causal masks as `h.N.attn.bias` buffers). The four matrices of a block are
+stored (in, out), as OpenAI's Conv1D had them; nn.Linear wants (out, in). And the vocabulary is not padded.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from myna.errors import ModelError
+from myna.model.config import NetworkConfig
+from myna.model.layout import as_float32, require_all, taken
+from myna.model.network import Network, NetworkKind
+
+PREFIX = "transformer."
+_CONV1D = re.compile(r"\.(c_attn|c_fc|c_proj)\.weight$")
+_MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
+
+# What transformers computes by default for GPT-2, and this network too.
+USUAL = {
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "tie_word_embeddings": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+
+
+class HuggingFaceGPT2:
+    """GPT-2 as transformers keeps it."""
+
+    exports_to: str | None = "Hugging Face's GPT-2"
+
+    def config_json(self, network: Network, eot: int | None) -> dict[str, Any]:
+        config = network.config
+        return {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "vocab_size": config.vocab_size,
+            "n_positions": config.block_size,
+            "n_ctx": config.block_size,
+            "n_embd": config.n_embd,
+            "n_layer": config.n_layer,
+            "n_head": config.n_head,
+            "n_inner": None,
+            "activation_function": USUAL["activation_function"],
+            "resid_pdrop": config.dropout,
+            "embd_pdrop": config.dropout,
+            "attn_pdrop": config.dropout,
+            "layer_norm_epsilon": USUAL["layer_norm_epsilon"],
+            "initializer_range": 0.02,
+            "scale_attn_weights": True,
+            "tie_word_embeddings": True,
+            "bos_token_id": eot,
+            "eos_token_id": eot,
+            "torch_dtype": "float32",
+        }
+
+    def read_config(self, raw: Mapping[str, Any], kind: NetworkKind, where: str) -> NetworkConfig:
+        for key, value in USUAL.items():
+            if raw.get(key, value) != value:
+                raise ModelError(
+                    f"{where}: {key} is {raw[key]!r}; this network computes GPT-2 with {value!r}"
+                )
+        try:
+            config = kind.config(
+                n_layer=int(raw["n_layer"]),
+                n_head=int(raw["n_head"]),
+                n_embd=int(raw["n_embd"]),
+                block_size=int(raw["n_positions"]),
+                vocab_size=int(raw["vocab_size"]),
+                dropout=float(raw.get("resid_pdrop", 0.0)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{where}: {error} is missing or not a number") from error
+        if raw.get("n_inner") not in (None, 4 * config.n_embd):
+            raise ModelError(f"{where}: n_inner is {raw['n_inner']}; this network's MLP is 4 * n_embd wide")
+        return config
+
+    def to_file(self, network: Network, state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        result = {}
+        for name, tensor in state.items():
+            array = as_float32(network.unpadded(name, tensor))
+            result[PREFIX + name] = array.T if _CONV1D.search(name) else array
+        return result
+
+    def from_file(self, network: Network, arrays: Mapping[str, np.ndarray], where: str) -> dict[str, Tensor]:
+        expected: dict[str, Tensor] = dict(network.named_parameters())
+        state: dict[str, Tensor] = {}
+        for full_name, array in arrays.items():
+            name = full_name.removeprefix(PREFIX)
+            # The head is the token embedding (tied), the masks are known.
+            if _MASK_BUFFER.match(name) or name == "lm_head.weight":
+                continue
+            array = array.T if _CONV1D.search(name) else array
+            own = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))  # our own copy, aligned
+            state[name] = taken(name, own, network, expected, where)
+        require_all(state, expected, where)
+        return state
+
+    def check(self, network: Network) -> None:
+        """Compares a tiny network of this class with the formula below, and the network's parts with a new one's.
+
+        So it finds a changed class (another activation, another norm), and a changed instance (another block).
+        """
+        kind: Any = type(network)
+        tiny = dataclasses.replace(network.config, n_layer=2, n_head=2, n_embd=8, block_size=8, vocab_size=11)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            example = kind(tiny).eval().double()
+            for parameter in example.parameters():
+                nn.init.normal_(parameter, std=0.5)
+            ids = torch.randint(11, (2, 8))
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                difference = float(
+                    (example(ids) - gpt2_logits(dict(example.named_parameters()), ids, tiny)).abs().max()
+                )
+        with torch.device("meta"):
+            whole = kind(dataclasses.replace(network.config, n_layer=1))
+        changed = [
+            i for i, block in enumerate(network.blocks) if _anatomy(block) != _anatomy(whole.blocks[0])
+        ]
+        if not difference < 1e-9 or changed:
+            what = (
+                f"its layer {changed[0]} has other parts"
+                if changed
+                else f"its logits differ by {difference:.2g}"
+            )
+            raise ModelError(
+                f"the network {type(network).__name__} does not compute GPT-2 any more ({what}), so files in "
+                f"{self.exports_to} layout would load as another model; give it a line of its own in NETWORKS, and "
+                "`layout = OwnLayout()`"
+            )
+
+
+def _anatomy(block: nn.Module) -> tuple[str, list[Any]]:
+    """The parts of a block: their sizes and constants, their classes, and functions put into an instance."""
+    parts = list(block.modules())
+    return repr(block), [(type(part), part.__dict__.get("forward")) for part in parts]
+
+
+def gpt2_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkConfig) -> Tensor:
+    """GPT-2 as a formula, without modules: what files in this layout promise. Ids (B, T) to logits (B, T, V)."""
+    B, T = ids.shape
+    C, H = config.n_embd, config.n_head
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, (C,), weights[f"{name}.weight"], weights[f"{name}.bias"], eps=1e-5)
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    x = weights["wte.weight"][ids] + weights["wpe.weight"][:T]
+    later = torch.ones(T, T, dtype=torch.bool).triu(1)
+    for layer in range(config.n_layer):
+        h = f"h.{layer}"
+        qkv = linear(norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn")
+        q, k, v = (part.view(B, T, H, C // H).transpose(1, 2) for part in qkv.split(C, dim=2))
+        scores = (q @ k.transpose(2, 3)) / (C // H) ** 0.5
+        y = scores.masked_fill(later, float("-inf")).softmax(dim=-1) @ v
+        x = x + linear(y.transpose(1, 2).reshape(B, T, C), f"{h}.attn.c_proj")
+        inner = linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")
+        gelu = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+        x = x + linear(gelu, f"{h}.mlp.c_proj")
+    return norm(x, "ln_f") @ weights["wte.weight"][: config.vocab_size].T

@@ -1,0 +1,87 @@
+"""A setting: a field of a dataclass that says in one place its type, its unit, its check, and what a resume may change.
+
+A recipe is made of settings, and so are a network's and an optimizer's own options. The type stands before the default,
+the unit and the meaning in the text below it, which `--help` shows. The check and the resume rule are arguments:
+
+    warmup_steps: int = setting(715, AT_LEAST_0, resume="override")
+    \"""Steps over which the learning rate grows linearly.\"""
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from myna.errors import UsageError
+
+T = TypeVar("T")
+
+# Names that stand in flags; here, since `--help` must not wait for torch. See device.py.
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+
+# What a run that is taken up again may change: nothing (its checkpoints are made for it); what leads to other weights,
+# with --override; what the weights don't depend on, at any time.
+ResumeRule = Literal["never", "override", "free"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a value has to be, and what to tell a person whose value is not."""
+
+    holds: Callable[[Any], bool]
+    what_to_do: str
+
+
+ABOVE_0 = Check(lambda value: value > 0, "give more than 0")
+AT_LEAST_1 = Check(lambda value: value >= 1, "give 1 or more")
+AT_LEAST_0 = Check(lambda value: value >= 0, "give 0 or more")
+STEPS_OR_NEVER = Check(lambda value: value >= 0, "give a number of steps, or 0 for never")
+BELOW_1 = Check(lambda value: 0 <= value < 1, "give a fraction from 0 up to, not including, 1")
+UP_TO_1 = Check(lambda value: 0 <= value <= 1, "give 0 to 1")
+
+
+def setting(default: T, check: Check | None = None, *, resume: ResumeRule = "override") -> T:
+    """A dataclass field with that default, check and resume rule."""
+    return dataclasses.field(default=default, metadata={"check": check, "resume": resume})
+
+
+@dataclass(frozen=True)
+class Options:
+    """A network's or an optimizer's own settings. This one has none; the others add theirs."""
+
+
+NO_OPTIONS = Options()
+
+
+def flag(name: str, prefix: str = "") -> str:
+    """
+    >>> flag("batch_tokens"), flag("rotary_base", "network.")
+    ('--batch-tokens', '--network.rotary-base')
+    """
+    return f"--{prefix}{name.replace('_', '-')}"
+
+
+def check_settings(settings: Any, prefix: str = "") -> None:
+    """Holds each field of a dataclass of settings to its check; numbers must be finite.
+
+    Args:
+        prefix: comes before the names of flags, such as "network.".
+    Raises:
+        UsageError: the first that fails; names its flag.
+    """
+    for field in dataclasses.fields(settings):
+        value, check = getattr(settings, field.name), field.metadata.get("check")
+        what_to_do = None
+        if isinstance(value, float) and not math.isfinite(value):
+            what_to_do = "give a finite number"
+        elif isinstance(check, Check) and not check.holds(value):
+            what_to_do = check.what_to_do
+        if what_to_do is not None:
+            raise UsageError(f"{flag(field.name, prefix)} is {value!r}; {what_to_do}")
+
+
+def resume_rules(settings: Any) -> dict[str, ResumeRule]:
+    """The resume rule of each field, by name."""
+    return {field.name: field.metadata.get("resume", "override") for field in dataclasses.fields(settings)}

@@ -1,0 +1,136 @@
+"""A run's checkpoints: where it stands, found once and loaded on every rank; and the next ones, saved on the way."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from myna.errors import CheckpointError
+from myna.model.checkpoint import (
+    TRAIN_STATE,
+    TRAIN_TENSORS,
+    checkpoint_step,
+    load_train_files,
+    newest_sound,
+    set_aside,
+)
+from myna.model.network import Network
+from myna.model.weights import load_network
+from myna.run import Run
+from myna.train.average import WeightAverage
+from myna.train.keep.saver import Saver
+from myna.train.keep.snapshot import WEIGHTS, Camera
+from myna.train.machines.ranks import Ranks
+from myna.train.machines.shard import like
+from myna.train.optimizers.optimizer import Optimizer
+from myna.train.state import TrainState
+
+
+class Checkpoints:
+    """Saves a run's steps: a snapshot at once, on every rank; the main rank writes it while training goes on."""
+
+    def __init__(self, camera: Camera, saver: Saver, ranks: Ranks):
+        self.camera, self.saver, self.ranks = camera, saver, ranks
+        self.newest_step: int | None = None
+
+    def save(self, state: TrainState) -> None:
+        """Saves the step that `state` describes; nothing where that was done already.
+
+        Raises:
+            OutputError: the one before could not be written.
+        """
+        if self.newest_step == state.step:
+            return
+        if self.ranks.is_main:
+            self.saver.join()
+        snapshot = self.camera.take(state)
+        if self.ranks.is_main:
+            self.saver.begin(snapshot)
+        self.newest_step = state.step
+
+    def join(self) -> None:
+        """Waits until the checkpoint in flight is on the disk; on every rank.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        if self.ranks.is_main:
+            self.saver.join()
+        self.ranks.barrier()
+
+    def failed(self) -> bool:
+        """Whether a write has failed that `join` has not told yet."""
+        return self.saver.failed()
+
+
+def newest_on_main(run: Run, ranks: Ranks, say: Callable[[str], None]) -> Path | None:
+    """The newest sound checkpoint, as the main rank finds it; each damaged one on the way is renamed and named."""
+
+    def damaged(path: Path, error: CheckpointError) -> None:
+        say(f"{error} Renamed to {set_aside(path).name}.")
+
+    def find() -> str:
+        found = newest_sound(run.checkpoints, damaged)
+        return found.name if found else ""
+
+    name = ranks.main_does(find)
+    return run.checkpoints / name if name else None
+
+
+def load_checkpoint(
+    path: Path, network: Network, optimizer: Optimizer, average: WeightAverage | None
+) -> TrainState:
+    """Puts a checkpoint's weights and state into a network, sharded or not, its optimizer, and its average.
+
+    Raises:
+        CheckpointError: it is not a checkpoint of this network and optimizer, or of a newer format.
+    """
+    arrays, raw = load_train_files(path)
+    state = TrainState.from_dict(raw, str(path / TRAIN_STATE))
+    if state.step != checkpoint_step(path):
+        raise CheckpointError(f"{path / TRAIN_STATE} is of step {state.step}; use another checkpoint")
+    saved = load_network(path).state_dict()
+    tensors = named_tensors(arrays, state, network, str(path / TRAIN_TENSORS))
+    weights = {name: tensors.pop(f"{WEIGHTS}.{name}", tensor) for name, tensor in saved.items()}
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name not in saved or saved[name].shape != parameter.shape:
+                raise CheckpointError(f"{path}: {name} has another shape than this recipe's network")
+            parameter.copy_(like(weights[name], parameter))
+            if average is not None:
+                average.values[name].copy_(like(saved[name], parameter))
+    if tensors or state.optimizer_steps:
+        optimizer.load_named_state(tensors, str(path / TRAIN_TENSORS))
+    return state
+
+
+def named_tensors(
+    arrays: dict[str, np.ndarray], state: TrainState, network: Network, where: str
+) -> dict[str, Tensor]:
+    """The tensors of train_state.safetensors as KIND.PARAMETER, with padding, whatever format the file has."""
+    if state.format == 1:
+        return _of_format_1(arrays, state, network, where)
+    return {
+        key: network.padded(key.partition(".")[2], torch.from_numpy(array)) for key, array in arrays.items()
+    }
+
+
+def _of_format_1(
+    arrays: dict[str, np.ndarray], state: TrainState, network: Network, where: str
+) -> dict[str, Tensor]:
+    """Format 1 had each kind in the layout of the model's file, and the number of updates in the JSON alone."""
+    kinds: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        kind, _, rest = name.partition(".")
+        kinds.setdefault(kind, {})[rest] = array
+    tensors = {
+        f"{kind}.{name}": tensor
+        for kind, group in kinds.items()
+        for name, tensor in network.layout.from_file(network, group, where).items()
+    }
+    for name, _ in network.named_parameters():
+        if f"exp_avg.{name}" in tensors:
+            tensors[f"step.{name}"] = torch.tensor(float(state.optimizer_steps))
+    return tensors

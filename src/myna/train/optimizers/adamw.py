@@ -1,0 +1,48 @@
+"""AdamW in GPT-3's setting: decay on matrices only, fused where the device can."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from myna.settings import ABOVE_0, AT_LEAST_0, BELOW_1, Options, setting
+
+if TYPE_CHECKING:
+    from myna.model.network import Network
+    from myna.train.optimizers.optimizer import Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWOptions(Options):
+    """AdamW's own numbers."""
+
+    weight_decay: float = setting(0.1, AT_LEAST_0)
+    """Decay a step, as a share of the learning rate, on matrices and embeddings only [2]."""
+    beta1: float = setting(0.9, BELOW_1)
+    """Decay of the gradient's mean [2]."""
+    beta2: float = setting(0.95, BELOW_1)
+    """Decay of the gradient's square [2]."""
+    epsilon: float = setting(1e-8, ABOVE_0)
+    """Added to the root of the gradient's square [2]."""
+
+
+def build(network: "Network", learning_rate: float, options: AdamWOptions) -> "Optimizer":
+    """Two groups: what multiplies (matrices, embeddings) decays; what shifts or scales (biases, norms) doesn't.
+
+    Fused means one kernel over all parameters; CPU, CUDA and MPS have it.
+    """
+    import torch
+
+    from myna.train.optimizers.optimizer import Optimizer, Part
+
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=learning_rate,
+        betas=(options.beta1, options.beta2),
+        eps=options.epsilon,
+        fused=network.device.type in ("cpu", "cuda", "mps"),
+    )
+    return Optimizer(network, [Part(adamw, kinds=("exp_avg", "exp_avg_sq"))])

@@ -1,0 +1,136 @@
+"""An optimizer as training knows it: its groups and learning rates, its state by name, the memory it takes.
+
+Underneath are one or several of torch's own, each for its share of the parameters.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from myna.errors import CheckpointError
+from myna.model.network import Network
+from myna.train.machines.shard import like
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of torch's optimizers.
+
+    Attributes:
+        kinds: the names of the tensors, shaped like the parameter, that it keeps for each of its parameters.
+    """
+
+    optimizer: torch.optim.Optimizer
+    kinds: tuple[str, ...]
+
+
+class Optimizer:
+    """The optimizer of a network.
+
+    A parameter group may have a `factor` (1 where it has none): its learning rate is that many times the recipe's.
+
+    Args:
+        network: whose parameters all belong to exactly one part.
+    """
+
+    def __init__(self, network: Network, parts: Sequence[Part]):
+        self.network, self.parts = network, tuple(parts)
+        self._names = {parameter: name for name, parameter in network.named_parameters()}
+        mine = [parameter for part in self.parts for parameter in _parameters(part)]
+        assert len(mine) == len(set(mine)) == len(self._names), "each parameter belongs to one part"
+
+    def set_learning_rate(self, rate: float) -> None:
+        """The recipe's learning rate for the next step."""
+        for part in self.parts:
+            for group in part.optimizer.param_groups:
+                group["lr"] = rate * group.get("factor", 1.0)
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """One update from the gradients; fp16's scaler leaves it out where they are not finite."""
+        for part in self.parts:
+            scaler.step(part.optimizer)
+
+    def unscale(self, scaler: torch.amp.GradScaler) -> None:
+        """Divides the gradients by fp16's scale."""
+        for part in self.parts:
+            scaler.unscale_(part.optimizer)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for part in self.parts:
+            part.optimizer.zero_grad(set_to_none=True)
+
+    def memory_bytes(self) -> int:
+        """What its state takes on this rank once it has made a step; of a sharded network this rank's share."""
+        return sum(
+            len(part.kinds) * _local(parameter).numel() * 4
+            for part in self.parts
+            for parameter in _parameters(part)
+        )
+
+    def has_state(self) -> bool:
+        """Whether it has made a step, or has a checkpoint's state."""
+        return any(part.optimizer.state for part in self.parts)
+
+    def named_state(self) -> dict[str, Tensor]:
+        """Its tensors as KIND.PARAMETER, for a checkpoint: this rank's parts. Empty before the first step."""
+        return {
+            f"{kind}.{self._names[parameter]}": tensor
+            for part in self.parts
+            for parameter in _parameters(part)
+            for kind, tensor in part.optimizer.state.get(parameter, {}).items()
+            if isinstance(tensor, Tensor)
+        }
+
+    def load_named_state(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Puts the tensors of a checkpoint back: whole ones, present on every rank.
+
+        Raises:
+            CheckpointError: a tensor is missing, belongs to no parameter, or has another shape.
+        """
+        rest = dict(tensors)
+        for part in self.parts:
+            state = {}
+            for number, parameter in enumerate(_parameters(part)):
+                name = self._names[parameter]
+                found = {
+                    key.partition(".")[0]: rest.pop(key)
+                    for key in list(rest)
+                    if key.partition(".")[2] == name
+                }
+                self._check(part, name, parameter, found, where)
+                state[number] = {
+                    kind: like(tensor, parameter) if tensor.shape == parameter.shape else tensor
+                    for kind, tensor in found.items()
+                }
+            groups = part.optimizer.state_dict()["param_groups"]
+            part.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if rest:
+            raise CheckpointError(
+                f"{where}: {min(rest)!r} is not of this network and optimizer; use another checkpoint"
+            )
+
+    def _check(
+        self, part: Part, name: str, parameter: Tensor, found: Mapping[str, Tensor], where: str
+    ) -> None:
+        for kind in part.kinds:
+            if kind not in found:
+                raise CheckpointError(
+                    f"{where} lacks the optimizer's {kind} of {name}; use another checkpoint"
+                )
+            if found[kind].shape != parameter.shape:
+                raise CheckpointError(
+                    f"{where}: {kind}.{name} has shape {tuple(found[kind].shape)}, and the parameter "
+                    f"{tuple(parameter.shape)}; use another checkpoint"
+                )
+
+
+def _parameters(part: Part) -> Iterator[Any]:
+    return (parameter for group in part.optimizer.param_groups for parameter in group["params"])
+
+
+def _local(tensor: Any) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
