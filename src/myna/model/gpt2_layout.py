@@ -124,17 +124,9 @@ class HuggingFaceGPT2:
                 difference = float(
                     (example(ids) - gpt2_logits(dict(example.named_parameters()), ids, tiny)).abs().max()
                 )
-        with torch.device("meta"):
-            whole = kind(dataclasses.replace(network.config, n_layer=1))
-        changed = [
-            i for i, block in enumerate(network.blocks) if _anatomy(block) != _anatomy(whole.blocks[0])
-        ]
+        changed = _changed_part(network)
         if not difference < 1e-9 or changed:
-            what = (
-                f"its layer {changed[0]} has other parts"
-                if changed
-                else f"its logits differ by {difference:.2g}"
-            )
+            what = f"{changed} was changed" if changed else f"its logits differ by {difference:.2g}"
             raise ModelError(
                 f"the network {type(network).__name__} does not compute GPT-2 any more ({what}), so files in "
                 f"{self.exports_to} layout would load as another model; give it a line of its own in NETWORKS, and "
@@ -142,10 +134,25 @@ class HuggingFaceGPT2:
             )
 
 
-def _anatomy(block: nn.Module) -> tuple[str, list[Any]]:
-    """The parts of a block: their sizes and constants, their classes, and functions put into an instance."""
-    parts = list(block.modules())
-    return repr(block), [(type(part), part.__dict__.get("forward")) for part in parts]
+def _changed_part(network: Any) -> str | None:
+    """The first part that differs from a new network's of the same shape: its class, a constant, or its function."""
+    with torch.device("meta"):
+        new = dict(type(network)(network.config).named_modules())
+    parts = dict(network.named_modules())
+    for name in [*parts, *new]:
+        if name not in parts or name not in new or _differs(parts[name], new[name]):
+            return name or "the network itself"
+    return None
+
+
+def _differs(part: nn.Module, new: nn.Module) -> bool:
+    mine, theirs = vars(part), vars(new)
+    constants = [name for name in theirs if name[0] != "_" and name not in ("training", "recompute")]
+    return (
+        type(part) is not type(new)
+        or any(name not in mine or mine[name] != theirs[name] for name in constants)
+        or any(callable(mine[name]) for name in mine.keys() - theirs.keys())  # put over a method
+    )
 
 
 def gpt2_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkConfig) -> Tensor:
