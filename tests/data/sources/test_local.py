@@ -80,6 +80,15 @@ def test_text_of_any_name_is_taken_and_the_rest_is_said(
         assert part in said[0]
 
 
+def test_training_a_tokenizer_says_it_too(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["tokenizer", "train", str(project), "--vocab-size", "260", "--out", str(tmp_path / "own")]) == 0
+    )
+    assert capsys.readouterr().out.startswith("left out: 2 .png, ")
+
+
 def test_a_glob_leaves_out_too_and_a_named_file_is_an_error(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +138,10 @@ def test_a_dataset_inside_the_corpus_is_no_part_of_it(
         assert [file["file"] for file in open_dataset(tmp_path / "data" / name).info["source"]["files"]] == [
             "a.rst"
         ]
-    assert prepare(tmp_path / "three", "data/one") == 2
+    assert prepare(tmp_path / "three", "**/*") == 0
+    assert "left out: 2 made by myna prepare" in capsys.readouterr().out
+    assert prepare(tmp_path / "three", "**/*") == 0
+    assert prepare(tmp_path / "four", "data/one") == 2
     assert "holds no text (left out: 1 made by myna prepare)" in capsys.readouterr().err
 
 
