@@ -4,8 +4,13 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from myna import GPT
+    from myna.run import Run
 
 # The networks of the tests are tiny: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -73,3 +78,71 @@ SMALL_RUN = """
 def small_run(small_dataset: Path) -> list[str]:
     """Arguments of `myna train` for a run of a few milliseconds a step, with dropout; --out and --steps to be added."""
     return [*SMALL_RUN.split(), "--data", str(small_dataset)]
+
+
+@pytest.fixture
+def train(small_run: list[str]) -> "Callable[..., Run]":
+    """Trains the small run in this process: (out, steps, *more arguments) to its folder. Errors come as they are."""
+    from myna.commands import train as command
+    from myna.run import Run
+
+    def run(out: Path, steps: int, *more: object) -> Run:
+        command.main([*small_run, "--out", str(out), "--steps", str(steps), *map(str, more)])
+        return Run(out)
+
+    return run
+
+
+@pytest.fixture
+def refused(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Calls `myna train` with the small run's arguments and more, which must end with 2 and a line; that line."""
+    from myna.cli import main
+
+    def call(*more: object) -> str:
+        capsys.readouterr()
+        assert main(["train", *small_run, *map(str, more)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("myna train: ")
+        assert said.count("\n") == 1, said
+        return said
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def hashes() -> Callable[[Path, int], list[str]]:
+    """The weights and the optimizer's state of a run's step, as (run's folder, step) to two SHA-256."""
+    from myna.files import sha256_file
+
+    def read(out: Path, step: int) -> list[str]:
+        folder = out / "checkpoints" / f"step_{step:08d}"
+        return [sha256_file(folder / name) for name in ("model.safetensors", "train_state.safetensors")]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def save_tiny() -> "Callable[..., GPT]":
+    """Writes a checkpoint of a tiny network: (path, seed, state) to the network, whose weights are its exp_avg too."""
+    import torch
+
+    from myna import GPT, GPTConfig, Tokenizer
+    from myna.model.checkpoint import save_checkpoint
+    from myna.model.weights import config_files
+
+    def save(path: Path, seed: int = 0, state: dict[str, Any] | None = None) -> GPT:
+        torch.manual_seed(seed)
+        network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=257))
+        weights = network.state_dict()
+        save_checkpoint(
+            path,
+            network,
+            files=config_files(network, eot=256),
+            weights=weights,
+            tokenizer=Tokenizer.bytes(),
+            tensors={f"exp_avg.{name}": network.unpadded(name, w) for name, w in weights.items()},
+            state={"samples": seed} if state is None else state,
+        )
+        return network
+
+    return save

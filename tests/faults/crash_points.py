@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import torch
+from myna.train.saver import Retention, Saver, Snapshot
 
 from myna import GPT, Tokenizer
 from myna.files import sweep
@@ -28,7 +29,6 @@ from myna.model.checkpoint import (
     save_checkpoint,
 )
 from myna.model.config import GPTConfig
-from myna.train.saver import Retention, Saver, Snapshot
 
 CONFIG = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=257)
 OPERATIONS = ("open", "write", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir")

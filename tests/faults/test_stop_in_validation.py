@@ -66,17 +66,13 @@ def test_two_ranks(args, tmp_path, child_environment):
     """Rank 1 alone gets the signal; both end before the same batch."""
     out = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-    def run(call):
-        command = [*torchrun, str(SCRIPT), str(call), *args]
-        return subprocess.run(command, env=child_environment, capture_output=True, text=True)
-
-    stopped = run(2)
+    command = [*torchrun, str(SCRIPT), "2", *args]
+    stopped = subprocess.run(command, env=child_environment, capture_output=True, text=True)
     assert stopped.returncode != 0
     batches = dict(re.findall(r"rank (\d): batches \[(.*)\]", stopped.stdout))
     assert batches["0"] == batches["1"]
     assert batches["1"].endswith(f", {stop_in_validation.SIGNAL_BEFORE - 1}")
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step_00000003"]
     assert validated(out) == [0]
-    assert run(0).returncode == 0
+    assert main(args) == 0
     assert validated(out) == [0, 3, 6]

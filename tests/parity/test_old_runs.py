@@ -9,6 +9,7 @@ import torch
 
 from myna.cli import main
 from myna.run import Run
+from myna.train.state import FORMAT
 
 OLD = Path(__file__).parent / "run_before_networks"
 FLAGS = json.loads((OLD / "flags.json").read_text("utf-8"))
@@ -38,6 +39,25 @@ def test_the_same_command_finishes_it_with_the_same_losses(old_run, request, cap
         pytest.skip("this build of torch draws dropout otherwise than the one that made the expected losses")
     for step, expected in EXPECTED[name].items():
         assert {key: found[step][key] for key in expected} == pytest.approx(expected, abs=NATS), step
+
+
+@either
+def test_it_is_saved_in_the_newest_format_and_goes_on_from_there(old_run, request):
+    name = request.node.callspec.params["old_run"]
+    train = [
+        "train",
+        "shakespeare-char",
+        *FLAGS[name].split(),
+        "--data",
+        str(OLD / "data"),
+        "--out",
+        str(old_run),
+    ]
+    assert main(train) == 0
+    last = old_run / "checkpoints" / "step_00000024"
+    assert json.loads((last / "train_state.json").read_text("utf-8"))["format"] == FORMAT
+    assert main([*train, "--steps", "26", "--extend"]) == 0
+    assert (old_run / "checkpoints" / "step_00000026").is_dir()
 
 
 def dropout_draws() -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from myna.model.network import network_kind
+from myna.model.weights import build_without_memory
 from myna.recipes import named
-from myna.train.flops import flops_per_token
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 SCRIPTS = sorted(LAUNCH.iterdir()) if LAUNCH.is_dir() else []
@@ -24,7 +25,8 @@ def test_there_are_four():
 def test_the_price_is_what_the_recipe_computes(script):
     head = "".join(script.read_text().splitlines(keepends=True)[:6])
     recipe = named(script.stem)
-    per_token = flops_per_token(recipe.model_config(50257), recipe.sequence_length)
+    network = build_without_memory(network_kind(recipe.network), recipe.network_config(50257))
+    per_token = network.flops_per_token(recipe.sequence_length)
     tokens = recipe.steps * recipe.batch_tokens
     hours = per_token * tokens / (GPUS[script.stem] * 989e12 * 0.4) / 3600
     gpu_hours = hours * GPUS[script.stem]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from myna.train.ranks import Ranks
 
 from myna.commands import train as command
 from myna.errors import DataError, DeviceError, DivergedError, ModelError, OutputError, Stopped, UsageError
@@ -17,7 +18,6 @@ from myna.model import gpt2
 from myna.model.checkpoint import verify
 from myna.run import Run
 from myna.train import loop, spike, step
-from myna.train.ranks import Ranks
 
 
 def train(args, out, steps, *more):

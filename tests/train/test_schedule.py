@@ -2,7 +2,7 @@ import pytest
 
 from myna.train.schedule import learning_rate
 
-SHAPE = {"peak": 6e-4, "final_fraction": 0.1, "warmup_steps": 715, "steps": 19073}
+SHAPE = {"peak": 6e-4, "final_fraction": 0.1, "warmup_steps": 715, "decay_steps": 19073}
 
 
 def test_the_lectures_curve():
@@ -22,9 +22,13 @@ def test_it_rises_then_falls():
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_fewer_steps_than_warmup_is_legal(steps):
-    shape = SHAPE | {"steps": steps}
+    shape = SHAPE | {"decay_steps": steps}
     assert [learning_rate(s, **shape) for s in range(steps)] == [6e-4 * (s + 1) / 715 for s in range(steps)]
 
 
 def test_no_warmup():
-    assert learning_rate(0, peak=1.0, final_fraction=0.0, warmup_steps=0, steps=1) == 1.0
+    assert learning_rate(0, peak=1.0, final_fraction=0.0, warmup_steps=0, decay_steps=1) == 1.0
+
+
+def test_after_the_end_of_the_cosine_the_rate_stays():
+    assert [learning_rate(step, **SHAPE) for step in (19072, 19073, 40_000)] == [pytest.approx(6e-5)] * 3

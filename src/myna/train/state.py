@@ -43,8 +43,8 @@ class TrainState:
     format: int = FORMAT
 
     def to_dict(self) -> dict[str, Any]:
-        """As train_state.json has it, the format number first."""
-        return {"format": FORMAT} | dataclasses.asdict(self)
+        """As train_state.json has it, the format number first: today's, whatever the state was read from."""
+        return {"format": FORMAT} | dataclasses.asdict(dataclasses.replace(self, format=FORMAT))
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], where: str) -> "TrainState":
@@ -54,7 +54,7 @@ class TrainState:
             CheckpointError: of a newer format, or a value that cannot be.
         """
         number = raw.get("format", 1)
-        if not isinstance(number, int) or number > FORMAT:
+        if type(number) is not int or not 1 <= number <= FORMAT:
             raise CheckpointError(
                 f"{where} has format {number}, and this Myna reads up to {FORMAT}; use the version that wrote it, or "
                 "a newer one"

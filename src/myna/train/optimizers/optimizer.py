@@ -76,12 +76,15 @@ class Optimizer:
         return any(part.optimizer.state for part in self.parts)
 
     def named_state(self) -> dict[str, Tensor]:
-        """Its tensors as KIND.PARAMETER, for a checkpoint: this rank's parts. Empty before the first step."""
+        """Its tensors as KIND.PARAMETER, for a checkpoint: this rank's parts. Empty before the first step.
+
+        The order is that of the parameters, whatever order a checkpoint was loaded in: equal states are equal files.
+        """
         return {
             f"{kind}.{self._names[parameter]}": tensor
             for part in self.parts
             for parameter in _parameters(part)
-            for kind, tensor in part.optimizer.state.get(parameter, {}).items()
+            for kind, tensor in sorted(part.optimizer.state.get(parameter, {}).items())
             if isinstance(tensor, Tensor)
         }
 

@@ -6,7 +6,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from myna.train.allocator import keep_freed_memory
+from myna.train.machines.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 import torch

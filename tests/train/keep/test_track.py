@@ -5,11 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from myna.commands import train as command
 from myna.errors import UsageError
 from myna.run import Run
-from myna.train.copies import without_secrets
-from myna.train.track import NoTracker, open_tracker
+from myna.train.keep.copies import without_secrets
+from myna.train.keep.track import NoTracker, open_tracker
 
 
 def scalars(folder):
@@ -21,12 +20,10 @@ def scalars(folder):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the libraries' own
-def test_tensorboard_gets_what_the_metrics_get(small_run, tmp_path):
+def test_tensorboard_gets_what_the_metrics_get(train, tmp_path):
     pytest.importorskip("tensorboard")
-    args = [*small_run, "--track", "tensorboard", "--eval-every", "2", "--out", str(tmp_path / "run")]
-    command.main([*args, "--steps", "4"])
-    seen = scalars(tmp_path / "run" / "tensorboard")
-    records = Run(tmp_path / "run").metrics()
+    run = train(tmp_path / "run", 4, "--track", "tensorboard", "--eval-every", 2)
+    seen, records = scalars(run.path / "tensorboard"), run.metrics()
     for key in ("train_loss", "val_loss", "grad_norm"):
         expected = [(r["step"], pytest.approx(r[key], rel=1e-6)) for r in records if key in r]
         assert seen[key] == expected
@@ -35,7 +32,7 @@ def test_tensorboard_gets_what_the_metrics_get(small_run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_wandb_gets_them_without_a_network_and_no_secret_is_kept(small_run, tmp_path, monkeypatch):
+def test_wandb_gets_them_without_a_network_and_no_secret_is_kept(train, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", "s" + "3cret" * 8)
@@ -43,7 +40,7 @@ def test_wandb_gets_them_without_a_network_and_no_secret_is_kept(small_run, tmp_
     monkeypatch.setattr(
         sys, "argv", ["myna", "train", "--copy-to", "s3://user:hunter2@bucket/runs?token=hunter2"]
     )
-    command.main([*small_run, "--track", "wandb", "--steps", "3", "--out", str(out)])
+    train(out, 3, "--track", "wandb")
     identity = (out / "wandb_id.txt").read_text().strip()
     assert re.fullmatch("[0-9a-f]{8}", identity)
     assert list((out / "wandb").glob(f"offline-run-*-{identity}"))
@@ -53,10 +50,10 @@ def test_wandb_gets_them_without_a_network_and_no_secret_is_kept(small_run, tmp_
             assert b"hunter2" not in path.read_bytes(), path
 
 
-def test_no_secret_of_the_command_line_is_kept(small_run, tmp_path, monkeypatch):
+def test_no_secret_of_the_command_line_is_kept(train, tmp_path, monkeypatch):
     secret = ["myna", "train", "--copy-to", "s3://user:hunter2@bucket/runs?token=hunter2"]
     monkeypatch.setattr(sys, "argv", secret)
-    command.main([*small_run, "--steps", "1", "--out", str(tmp_path / "run")])
+    train(tmp_path / "run", 1)
     kept = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert kept["command"] == ["train", "--copy-to", "s3://bucket/runs"]
     assert not any(b"hunter2" in p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file())

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from myna import device as devices
+from myna.device import resolve_device, resolve_precision
 from myna.errors import DeviceError
-from myna.train import ranks
-from myna.train.ranks import Ranks, resolve_device, resolve_precision, start_ranks
 
 
 def only(monkeypatch, *, cuda=False, mps=False):
@@ -70,42 +70,10 @@ def test_a_gpu_without_it_is_told(monkeypatch, name):
     [({"amx_bf16", "sse"}, "bf16"), ({"avx512_bf16"}, "bf16"), ({"avx2"}, "fp32"), (set(), "fp32")],
 )
 def test_auto_precision_on_a_cpu_is_by_its_instructions(monkeypatch, flags, expected):
-    monkeypatch.setattr(ranks, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset(flags))
     assert resolve_precision("auto", torch.device("cpu")).name == expected
 
 
 def test_tf32_without_cuda_is_refused():
     with pytest.raises(DeviceError, match="mode of CUDA"):
         resolve_precision("tf32", torch.device("cpu"))
-
-
-def test_alone_there_is_one_rank():
-    with start_ranks({}, "cpu") as here:
-        assert here == Ranks(0, 1, torch.device("cpu"))
-        assert here.is_main
-        assert here.sum_(torch.ones(2)).tolist() == [1, 1]
-        assert here.from_main("x") == "x"
-
-
-def test_an_unreachable_rendezvous_is_told_in_seconds():
-    environ = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in environ.items():
-            patch.setenv(key, value)
-        with (
-            pytest.raises(DeviceError, match="rank 1 of 2 could not join"),
-            start_ranks(environ, "cpu", timeout_s=2),
-        ):
-            pass
-
-
-def test_a_rank_that_finds_no_others_is_told_whatever_the_library_says(monkeypatch):
-    def rendezvous(*_, **__):
-        raise ValueError
-
-    only(monkeypatch)
-    monkeypatch.setattr(ranks, "rendezvous", rendezvous)
-    environ = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    told = r"rank 1 of 2 could not join the others within 3 s: ValueError; start it"
-    with pytest.raises(DeviceError, match=told), start_ranks(environ, "cpu", 3.0):
-        pass

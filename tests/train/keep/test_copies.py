@@ -8,29 +8,22 @@ from typing import ClassVar
 
 import fsspec
 import pytest
-import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from myna import GPT, Tokenizer
 from myna.commands import train as command
 from myna.errors import OutputError, UsageError
-from myna.model.checkpoint import save_checkpoint, verify
-from myna.model.config import GPTConfig
-from myna.train import copies
-from myna.train.copies import Copier
-
-CONFIG = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=257)
+from myna.model.checkpoint import verify
+from myna.train.keep import copies
+from myna.train.keep.copies import Copier
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def checkpoint(save_tiny, tmp_path):
     """Makes the checkpoint of a step."""
 
     def make(step):
-        torch.manual_seed(step)
         path = tmp_path / "checkpoints" / f"step_{step:08d}"
-        weights = GPT(CONFIG).state_dict()
-        save_checkpoint(path, CONFIG, weights, Tokenizer.bytes(), {"exp_avg": weights}, {"samples": step})
+        save_tiny(path, step)
         return path
 
     return make
@@ -222,11 +215,11 @@ def test_an_unknown_kind_of_url_is_refused(url):
     assert "hunter2" not in str(refused.value)
 
 
-def test_a_run_copies_its_checkpoints_and_a_finished_one_sends_what_is_missing(small_run, tmp_path, capsys):
-    args = [*small_run, "--steps", "2", "--checkpoint-every", "1", "--out", str(tmp_path / "run")]
-    command.main(args)
-    command.main([*args, "--copy-to", f"file://{tmp_path}/copies"])
-    assert "Nothing is left to do" in capsys.readouterr().out
+def test_a_run_copies_its_checkpoints_and_a_finished_one_sends_what_is_missing(train, tmp_path, capsys):
+    args = (tmp_path / "run", 2, "--checkpoint-every", 1)
+    train(*args)
+    train(*args, "--copy-to", f"file://{tmp_path}/copies")
+    assert "Nothing is left to train" in capsys.readouterr().out
     verify(tmp_path / "copies" / "step_00000002")
 
 

@@ -4,8 +4,8 @@ import signal
 import pytest
 
 from myna.errors import Stopped
-from myna.train import signals
-from myna.train.signals import stop_on_signals
+from myna.train.machines import signals
+from myna.train.machines.signals import stop_on_signals
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from myna.train import flops
+from myna.train.machines import speed
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ from myna.train import flops
 )
 def test_a_gpu_is_known_by_its_whole_name(monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
-    monkeypatch.setattr(flops, "measured_flops", lambda device, dtype: (1.0, "measured"))
-    found, source = flops.peak_flops(torch.device("cuda"), torch.bfloat16)
+    monkeypatch.setattr(speed, "measured_flops", lambda device, dtype: (1.0, "measured"))
+    found, source = speed.peak_flops(torch.device("cuda"), torch.bfloat16)
     assert (found, source.split(",")[0]) == ((peak, "data sheet") if peak else (1.0, "measured"))
 
 
@@ -32,7 +32,7 @@ def test_a_slow_dtype_is_measured_on_a_small_matrix(monkeypatch):
     def seconds(a):
         return len(a) ** 3 / rate
 
-    monkeypatch.setattr(flops, "_product_seconds", seconds)
+    monkeypatch.setattr(speed, "_product_seconds", seconds)
     for rate, size in ((1e11, 1536), (1e9, 384)):
-        found, about = flops.measured_flops(torch.device("cpu"), torch.float32)
+        found, about = speed.measured_flops(torch.device("cpu"), torch.float32)
         assert (found, about) == (pytest.approx(2 * rate), f"measured, {size}x{size} matrix product")

@@ -10,11 +10,11 @@ import torch
 from torch.distributed import HashStore
 
 from myna.errors import DataError, DeviceError, RankError, Stopped
-from myna.train import links as meeting
-from myna.train import watch as watching
-from myna.train.links import HELLO_BYTES, KEY, Links, meet
-from myna.train.ranks import Ranks
-from myna.train.watch import Watch
+from myna.train.machines import links as meeting
+from myna.train.machines import watch as watching
+from myna.train.machines.links import HELLO_BYTES, KEY, Links, meet
+from myna.train.machines.ranks import Ranks
+from myna.train.machines.watch import Watch
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def test_one_that_is_silent(pair, ended):
 def test_a_checkpoint_in_flight_is_waited_for(pair, ended):
     waited = []
     with Watch(pair[0], 60.0) as zero:
-        zero.last_work = waited.append
+        zero.finish_first(waited.append)
         pair[1].links.by_rank[0].close()
         until(lambda: ended)
     assert waited == [watching.LAST_WORK_S]
