@@ -84,3 +84,21 @@ def test_a_large_split_is_sampled(dataset: Path) -> None:
 def test_show_without_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", str(tmp_path / "absent")]) == 2
     assert "make one with `myna prepare CORPUS" in capsys.readouterr().err
+
+
+def test_a_vocabulary_size_changed_by_hand_is_blamed_on_dataset_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("some text\n" * 50)
+    out = tmp_path / "data"
+    assert main(["prepare", str(tmp_path / "a.txt"), "--out", str(out), "--tokenizer", "bytes"]) == 0
+    info = json.loads((out / "dataset.json").read_bytes())
+    for size in (100, 300):
+        (out / "dataset.json").write_text(json.dumps(info | {"vocab_size": size}))
+        capsys.readouterr()
+        assert main(["data", "show", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{out / 'dataset.json'} says vocab_size {size}" in said
+        assert "dataset.json was changed by hand: put 257 back" in said
+        assert "--tokenizer" not in said

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from myna.cli import main
-from myna.files import sha256_file
+from myna.files import locked, sha256_file
 from myna.model.checkpoint import checkpoint_step, list_checkpoints, verify
 
 
@@ -52,3 +52,11 @@ def test_a_full_disk_ends_the_run_with_one_line_and_room_lets_it_go_on(
     last = "checkpoints/step_00000060"
     for name in ("model.safetensors", "train_state.safetensors"):
         assert sha256_file(small_disk / "run" / last / name) == sha256_file(tmp_path / "whole" / last / name)
+
+
+def test_a_full_disk_does_not_keep_a_lock_from_being_taken():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with locked(full, busy="busy") as descriptor:
+        assert descriptor > 0

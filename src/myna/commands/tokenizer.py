@@ -16,7 +16,7 @@ import tyro
 
 from myna.commands import parse
 from myna.errors import DataError, OutputError, TextError, TokenizerError, UsageError
-from myna.progress import Progress
+from myna.progress import Progress, speak
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,7 +117,7 @@ def train(call: Train) -> None:
     check_vocab_size(call.vocab_size)
     pattern = patterns.named(call.pattern)
     check_place(call.out)
-    files = find_files(call.files)
+    files = find_files(call.files, speak)
     sizes = [file.n_bytes for file in files if not file.compression and file.kind == "text"]
     total = sum(size or 0 for size in sizes) if len(sizes) == len(files) else None
     workers = call.workers or os.cpu_count() or 1

@@ -1,8 +1,6 @@
 """Files of any name: text is taken, what is left out is said, and a file that was named is never skipped."""
 
 import gzip
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ import zstandard
 
 from myna.cli import main
 from myna.data.shards import open_dataset
-from myna.data.sources import cut
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
@@ -83,6 +80,15 @@ def test_text_of_any_name_is_taken_and_the_rest_is_said(
         assert part in said[0]
 
 
+def test_training_a_tokenizer_says_it_too(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["tokenizer", "train", str(project), "--vocab-size", "260", "--out", str(tmp_path / "own")]) == 0
+    )
+    assert capsys.readouterr().out.startswith("left out: 2 .png, ")
+
+
 def test_a_glob_leaves_out_too_and_a_named_file_is_an_error(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,7 +138,10 @@ def test_a_dataset_inside_the_corpus_is_no_part_of_it(
         assert [file["file"] for file in open_dataset(tmp_path / "data" / name).info["source"]["files"]] == [
             "a.rst"
         ]
-    assert prepare(tmp_path / "three", "data/one") == 2
+    assert prepare(tmp_path / "three", "**/*") == 0
+    assert "left out: 2 made by myna prepare" in capsys.readouterr().out
+    assert prepare(tmp_path / "three", "**/*") == 0
+    assert prepare(tmp_path / "four", "data/one") == 2
     assert "holds no text (left out: 1 made by myna prepare)" in capsys.readouterr().err
 
 
@@ -145,53 +154,3 @@ def test_a_file_name_that_json_cannot_hold(tmp_path: Path, capsys: pytest.Captur
     assert prepare(tmp_path / "data", str(tmp_path / "in")) == 2
     assert "is not UTF-8, and dataset.json records it; rename the file" in capsys.readouterr().err
     assert not (tmp_path / "data.partial").exists()
-
-
-def text_of_validation(text: str) -> str:
-    """A text that falls to validation at 0.3, made from this one."""
-    while int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >= 0.3 * 2**64:
-        text = "again " + text
-    return text
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_a_document_that_is_most_of_validation_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], large: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`large`: so large that it is encoded in several parts."""
-    if large:
-        monkeypatch.setattr(cut, "PART_BYTES", 10_000)
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for n in range(40):
-        (folder / f"{n:02d}.txt").write_text(f"document {n}\n" * 10)
-    (folder / "z.txt").write_text(text_of_validation("document z\n" * 10))
-    arguments = ["prepare", str(folder), "--tokenizer", "bytes", "--val-fraction", "0.3", "--out"]
-    assert main([*arguments, str(tmp_path / "even")]) == 0
-    assert "of the validation split" not in capsys.readouterr().out
-    (folder / "z.txt").write_text(text_of_validation("one and the same line\n" * 1500))
-    assert main([*arguments, str(tmp_path / "odd")]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "of the validation split" in line]
-    assert len(said) == 1
-    assert said[0].startswith(f"one document of {folder.as_posix()}/z.txt is 9")
-    (tmp_path / "one.txt").write_text("a line\n" * 100)
-    assert main([*arguments[:1], str(tmp_path / "one.txt"), *arguments[2:], str(tmp_path / "one")]) == 0
-    assert "of the validation split" not in capsys.readouterr().out
-
-
-def test_a_vocabulary_size_changed_by_hand_is_blamed_on_dataset_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a.txt").write_text("some text\n" * 50)
-    out = tmp_path / "data"
-    assert prepare(out, str(tmp_path / "a.txt")) == 0
-    info = json.loads((out / "dataset.json").read_bytes())
-    for size in (100, 300):
-        (out / "dataset.json").write_text(json.dumps(info | {"vocab_size": size}))
-        capsys.readouterr()
-        assert main(["data", "show", str(out)]) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1
-        assert f"{out / 'dataset.json'} says vocab_size {size}" in said
-        assert "dataset.json was changed by hand: put 257 back" in said
-        assert "--tokenizer" not in said

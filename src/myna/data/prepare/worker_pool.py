@@ -1,5 +1,6 @@
 """The parent's side of the worker processes: submit a chunk, get a future for its record."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -83,10 +84,8 @@ class WorkerPool:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    try:
+                    with contextlib.suppress(BrokenPipeError):
                         pipe.close()
-                    except BrokenPipeError:
-                        continue
 
     def __enter__(self) -> Self:
         return self

@@ -20,25 +20,30 @@ from myna.errors import DataError
 
 SAMPLE_BYTES = 8192
 SUFFIXES_SHOWN = 6
+OURS = "made by myna prepare"
 
 
 class LeftOut(collections.Counter[tuple[str, str]]):
-    """How many files were left out, by (why, suffix).
+    """How many files were left out, by (why, suffix); the suffix is "" where it does not matter.
 
-    >>> str(LeftOut({("binary", ".png"): 12, ("binary", ".pyc"): 3, ("empty", ""): 2}))
-    '12 .png, 3 .pyc (binary); 2 empty'
+    >>> str(LeftOut({("binary", ".png"): 12, ("empty", ""): 2000, ("binary", ".pyc"): 3}))
+    '12 .png, 3 .pyc (binary); 2,000 empty'
     """
 
     def __str__(self) -> str:
-        groups: dict[str, list[str]] = {}
+        by_suffix: dict[str, list[str]] = {}
+        others = []
         for (why, suffix), count in self.most_common():
-            groups.setdefault(why, []).append(f"{count:,} {suffix}" if suffix else f"{count:,}")
-        lines = []
-        for why, counts in groups.items():
-            shown, rest = counts[:SUFFIXES_SHOWN], counts[SUFFIXES_SHOWN:]
-            more = f" and {len(rest)} other suffixes" * bool(rest)
-            lines.append(f"{shown[0]} {why}" if shown[0].isdigit() else f"{', '.join(shown)}{more} ({why})")
-        return "; ".join(lines)
+            if suffix:
+                by_suffix.setdefault(why, []).append(f"{count:,} {suffix}")
+            else:
+                others.append(f"{count:,} {why}")
+        groups = []
+        for why, counts in by_suffix.items():
+            rest = len(counts) - SUFFIXES_SHOWN
+            shown = ", ".join(counts[:SUFFIXES_SHOWN]) + f" and {rest} other suffixes" * (rest > 0)
+            groups.append(f"{shown} ({why})")
+        return "; ".join(groups + others)
 
 
 def local_files(spec: str, left_out: LeftOut) -> list[Source] | None:
@@ -63,9 +68,15 @@ def local_files(spec: str, left_out: LeftOut) -> list[Source] | None:
     elif path.exists():
         raise DataError(f"{spec} is no regular file (a device or a pipe?); copy its text into a file")
     else:
-        paths = [match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file()]
-        if not paths:
+        matches = [match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file()]
+        if not matches:
             return None
+        ours = {
+            folder for folder in {above for match in matches for above in match.parents} if _is_ours(folder)
+        }
+        paths = [match for match in matches if ours.isdisjoint(match.parents)]
+        if ours:
+            left_out[OURS, ""] += len(ours)
     files = []
     for file in sorted(paths, key=Path.as_posix):
         source, problem = _look_at(file)
@@ -81,9 +92,13 @@ def local_files(spec: str, left_out: LeftOut) -> list[Source] | None:
 
 def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     """The regular files in a folder and the folders in it."""
-    for place, folders, files in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"cannot read the folder {error.filename}: {error.strerror}; name what can be read")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
         if _is_ours(Path(place)):
-            left_out["made by myna prepare", ""] += 1
+            left_out[OURS, ""] += 1
             folders.clear()
             continue
         for name in folders:

@@ -12,15 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from myna.cli import main
 from myna.data.prepare import dataset, encode, prepare
-from myna.data.prepare.chunks import Chunk
-from myna.data.prepare.worker_pool import WorkerPool
 from myna.data.sources import cut
 from myna.data.sources.documents import documents
 from myna.data.sources.fetch import Fetcher
-from myna.data.sources.source import ReadOptions, Source
+from myna.data.sources.source import Source
 from myna.data.split import Dataset, Split
-from myna.errors import ChildError, DataError, DownloadError, OutputError, UsageError
+from myna.errors import DataError, DownloadError, OutputError, UsageError
 from myna.text.tokenizer import Tokenizer
 
 WORDS = ["the", "of", "and", "to", "in", "is", "it", "you", "that", "he", "was", "for", "on", "as", "be"]
@@ -314,23 +313,6 @@ def test_a_tokenizer_that_cutting_would_change_gets_large_texts_whole(
         assert made.train.read(0, made.train.n_tokens).tolist() == [other.eot, *other.encode(text)]
 
 
-def test_errors_in_a_worker_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A defect of ours shows its traceback and exits 1; bad input is what it is in this process."""
-    (tmp_path / "bad.jsonl").write_text("{")
-    defect = Chunk(0, 0, (Source("odd.file", "odd.file", "no such kind"),), 1)
-    bad = Chunk(1, 0, (Source("bad.jsonl", str(tmp_path / "bad.jsonl"), "jsonl"),), 1)
-    with WorkerPool(1, Tokenizer.bytes(), ReadOptions(), tmp_path) as pool:
-        with pytest.raises(ChildError, match=r"a worker process that encoded odd.file: KeyError") as raised:
-            pool.submit(defect).result()
-        assert raised.value.exit_code == 1
-        told = capfd.readouterr().err
-        assert told.startswith("Traceback")
-        assert "in read_texts" in told
-        with pytest.raises(DataError, match="line 1: not JSON"):
-            pool.submit(bad).result()
-    assert capfd.readouterr().err == ""
-
-
 @pytest.mark.parametrize("name", ["notes.md", "tokenizer.json", "journal.json"])
 def test_a_folder_of_someone_else_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.txt").write_text("Some text. " * 50)
@@ -362,3 +344,35 @@ def test_a_corpus_that_is_no_text_file(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=words):
             prepare([spec], tmp_path / "data", Tokenizer.bytes())
+
+
+def text_of_validation(text: str) -> str:
+    """A text that falls to validation at 0.3, made from this one."""
+    while int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >= 0.3 * 2**64:
+        text = "again " + text
+    return text
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_document_that_is_most_of_validation_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`large`: so large that it is encoded in several parts."""
+    if large:
+        monkeypatch.setattr(cut, "PART_BYTES", 10_000)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n in range(40):
+        (folder / f"{n:02d}.txt").write_text(f"document {n}\n" * 10)
+    (folder / "z.txt").write_text(text_of_validation("document z\n" * 10))
+    arguments = ["prepare", str(folder), "--tokenizer", "bytes", "--val-fraction", "0.3", "--out"]
+    assert main([*arguments, str(tmp_path / "even")]) == 0
+    assert "of the validation split" not in capsys.readouterr().out
+    (folder / "z.txt").write_text(text_of_validation("one and the same line\n" * 1500))
+    assert main([*arguments, str(tmp_path / "odd")]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "of the validation split" in line]
+    assert len(said) == 1
+    assert said[0].startswith(f"one document of {folder.as_posix()}/z.txt is 9")
+    (tmp_path / "one.txt").write_text("a line\n" * 100)
+    assert main([*arguments[:1], str(tmp_path / "one.txt"), *arguments[2:], str(tmp_path / "one")]) == 0
+    assert "of the validation split" not in capsys.readouterr().out

@@ -1,0 +1,56 @@
+"""Files to chunks: small ones together, large ones in parts, and from any position on the same as from the first."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from myna.data.prepare.chunks import chunks_of, is_small, runs_of
+from myna.data.sources import cut
+from myna.data.sources.source import ReadOptions, Source
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Source]:
+    """Two small files, a large one, a remote one, three small ones that fill more than a chunk."""
+    monkeypatch.setattr(cut, "PART_BYTES", 1000)
+    found = []
+    for number, lines in enumerate((10, 10, 200, 5, 20, 20, 20)):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(lines)))
+        place = "https://host/3.jsonl" if number == 3 else str(path)
+        found.append(Source(path.name, place, "jsonl", n_bytes=path.stat().st_size))
+    return found
+
+
+def test_runs_are_small_files_or_one_large_or_remote_one(files: list[Source]) -> None:
+    assert runs_of(files) == [range(2), range(2, 3), range(3, 4), range(4, 6), range(6, 7)]
+    assert runs_of(files[2:3]) == [range(1)]
+    assert runs_of([]) == []
+    assert is_small(files[:2])
+    assert not is_small(files[2:3])
+    assert not is_small(files[3:4])
+
+
+def test_chunks_from_a_position_are_the_rest_and_earlier_files_are_not_asked_for(
+    files: list[Source], tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def fetch(number: int) -> Source:
+        asked.append(number)
+        return files[number].fetched(tmp_path / f"{number}.jsonl") if number == 3 else files[number]
+
+    chunks = list(chunks_of(files, fetch, ReadOptions(), (0, 0)))
+    assert asked == list(range(7))
+    assert len(chunks) > 5
+    assert sum(chunk.input_bytes for chunk in chunks) == sum(file.n_bytes or 0 for file in files)
+    assert len({chunk.name for chunk in chunks}) == len(chunks)
+    for number, chunk in enumerate(chunks):
+        asked.clear()
+        assert list(chunks_of(files, fetch, ReadOptions(), (chunk.file, chunk.index))) == chunks[number:]
+        assert min(asked) == chunk.file
+        assert (
+            list(chunks_of(files, fetch, ReadOptions(), (chunk.file, chunk.index + 1)))
+            == chunks[number + 1 :]
+        )
