@@ -76,7 +76,9 @@ def test_rows_repeated_and_selected(model):
 
 
 def test_nothing_is_repeated_too(model):
-    assert_goes_on(model, model.new_cache(1, positions=0).repeat(2, positions=4), [[], []])
+    nothing = model.new_cache(1, positions=0)
+    assert nothing.capacity == nothing.select([0], positions=0).capacity == 0
+    assert_goes_on(model, nothing.repeat(2, positions=4), [[], []])
 
 
 @pytest.mark.parametrize("rows", [[1], [2, 0], [1, 0, 2], [0, 1, 2]])
