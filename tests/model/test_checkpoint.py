@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from myna import GPT, GPTConfig, Tokenizer
-from myna.errors import CheckpointError, ModelError
+from myna.errors import CheckpointError, ModelError, OutputError
 from myna.model import checkpoint
 from myna.model.open import open_model
+from myna.model.weights import config_files
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=12, vocab_size=257)
 
@@ -15,31 +16,49 @@ CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=12, vocab_size=257
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    model = GPT(CONFIG)
-    moments = {
-        kind: {name: torch.randn_like(p) for name, p in model.named_parameters()}
-        for kind in ("exp_avg", "exp_avg_sq")
-    }
-    for tensors in moments.values():
-        tensors["wte.weight"][257:] = 0  # padding has no gradient, so no moments
-    path = tmp_path / "run" / "checkpoints" / checkpoint.checkpoint_name(5)
+    model, path = GPT(CONFIG), tmp_path / "run" / "checkpoints" / checkpoint.checkpoint_name(5)
+    tensors = {"clock": torch.tensor(3.0), "exp_avg wpe.weight": torch.randn(12, 16)}
+    save(path, model, tensors)
+    return path, model, tensors
+
+
+def save(path, model, tensors):
     checkpoint.save_checkpoint(
-        path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 40, "learning_rate": 0.1}
+        path,
+        model,
+        files=config_files(model, Tokenizer.bytes().eot),
+        weights=model.state_dict(),
+        tokenizer=Tokenizer.bytes(),
+        tensors=tensors,
+        state={"samples": 40, "learning_rate": 0.1},
     )
-    return path, model, moments
 
 
 def test_everything_comes_back_bit_for_bit(saved):
-    path, model, moments = saved
+    path, model, tensors = saved
     checkpoint.verify(path)
-    tensors, state = checkpoint.load_train_state(path, model)
+    arrays, state = checkpoint.load_train_files(path)
     assert state == {"samples": 40, "learning_rate": 0.1}
-    for kind, by_name in moments.items():
-        for name, tensor in by_name.items():
-            assert torch.equal(tensors[kind][name], tensor), (kind, name)
+    assert arrays.keys() == tensors.keys()
+    assert all(torch.equal(torch.from_numpy(arrays[name]), tensors[name]) for name in tensors)
     opened = open_model(path)
     assert all(torch.equal(a, b) for a, b in zip(opened.model.parameters(), model.parameters(), strict=True))
     assert opened.tokenizer.n_vocab == 257
+
+
+def test_a_run_is_a_model_too(saved):
+    """Its newest sound checkpoint."""
+    path, model, _ = saved
+    loaded = GPT.from_pretrained(path.parents[1])
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("content", ["not json", "[1]"])
+def test_a_training_state_that_is_none_is_named(saved, content):
+    path, _, _ = saved
+    (path / "train_state.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"train_state\.json"):
+        checkpoint.load_train_files(path)
 
 
 def test_one_flipped_bit_anywhere_is_refused(saved):
@@ -67,12 +86,12 @@ def test_a_missing_file_is_named(saved):
 
 
 def test_a_sound_checkpoint_is_never_written_twice_and_a_damaged_one_is_set_aside(saved):
-    path, model, moments = saved
+    path, model, tensors = saved
     before = (path / "manifest.json").stat().st_mtime_ns
-    checkpoint.save_checkpoint(path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 41})
+    save(path, model, tensors)
     assert (path / "manifest.json").stat().st_mtime_ns == before
     (path / "config.json").write_text("{}")
-    checkpoint.save_checkpoint(path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 41})
+    save(path, model, tensors)
     checkpoint.verify(path)
     assert (path.parent / "step_00000005.damaged").is_dir()
 
@@ -111,11 +130,11 @@ def test_a_tokenizer_larger_than_the_model_is_refused(saved):
 
 
 def test_a_write_that_fails_leaves_nothing(saved, monkeypatch):
-    path, model, moments = saved
+    path, model, tensors = saved
     target = path.parent / checkpoint.checkpoint_name(6)
     monkeypatch.setattr(
         checkpoint, "write_safetensors", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
-    with pytest.raises(Exception, match="No space left"):
-        checkpoint.save_checkpoint(target, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {})
+    with pytest.raises(OutputError, match="No space left"):
+        save(target, model, tensors)
     assert [p.name for p in path.parent.iterdir()] == [path.name]

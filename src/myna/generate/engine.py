@@ -46,7 +46,7 @@ def generate(
     Raises:
         ModelError, UsageError: see `stream`.
 
-    >>> from myna.model.gpt2 import GPT, GPTConfig
+    >>> from myna import GPT, GPTConfig
     >>> model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=4, block_size=8, vocab_size=20))
     >>> [len(row) for row in generate(model, [[1, 2, 3], [4]], max_tokens=10, seed=0)]  # past the window's end
     [10, 10]

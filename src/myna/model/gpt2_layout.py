@@ -8,7 +8,7 @@ stored (in, out), as OpenAI's Conv1D had them; nn.Linear wants (out, in). And th
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from myna.model.network import Network, NetworkKind
 PREFIX = "transformer."
 _CONV1D = re.compile(r"\.(c_attn|c_fc|c_proj)\.weight$")
 _MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
+
+N = TypeVar("N", int, float)
 
 # What transformers computes by default for GPT-2, and this network too.
 USUAL = {
@@ -71,17 +73,14 @@ class HuggingFaceGPT2:
                 raise ModelError(
                     f"{where}: {key} is {raw[key]!r}; this network computes GPT-2 with {value!r}"
                 )
-        try:
-            config = kind.config(
-                n_layer=int(raw["n_layer"]),
-                n_head=int(raw["n_head"]),
-                n_embd=int(raw["n_embd"]),
-                block_size=int(raw["n_positions"]),
-                vocab_size=int(raw["vocab_size"]),
-                dropout=float(raw.get("resid_pdrop", 0.0)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{where}: {error} is missing or not a number") from error
+        config = kind.config(
+            n_layer=_number(raw, "n_layer", int, where),
+            n_head=_number(raw, "n_head", int, where),
+            n_embd=_number(raw, "n_embd", int, where),
+            block_size=_number(raw, "n_positions", int, where),
+            vocab_size=_number(raw, "vocab_size", int, where),
+            dropout=_number({"resid_pdrop": 0.0, **raw}, "resid_pdrop", float, where),
+        )
         if raw.get("n_inner") not in (None, 4 * config.n_embd):
             raise ModelError(f"{where}: n_inner is {raw['n_inner']}; this network's MLP is 4 * n_embd wide")
         return config
@@ -132,6 +131,13 @@ class HuggingFaceGPT2:
                 f"{self.exports_to} layout would load as another model; give it a line of its own in NETWORKS, and "
                 "`layout = OwnLayout()`"
             )
+
+
+def _number(raw: Mapping[str, Any], key: str, of: type[N], where: str) -> N:
+    try:
+        return of(raw[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{where}: {key} is {raw.get(key)!r}; it has to be a number") from error
 
 
 def _changed_part(network: Any) -> str | None:
