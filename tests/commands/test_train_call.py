@@ -207,9 +207,10 @@ def test_an_extension_that_was_stopped_goes_on_with_the_same_command(
             raise Stopped("in the middle")
 
     more = ("--extend", "--checkpoint-every", 1)
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
+    with monkeypatch.context() as patch:
         patch.setattr(Training, "_show", stop_at_8)
-        train(finished.path, 10, *more)
+        with pytest.raises(Stopped):
+            train(finished.path, 10, *more)
     said = refused("--out", finished.path, "--extend", "--steps", 11, "--checkpoint-every", 1)
     assert "is not finished (7 of 10 steps)" in said
     train(finished.path, 10, *more)

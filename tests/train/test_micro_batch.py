@@ -7,8 +7,8 @@ import torch
 
 from myna.errors import DeviceError, UsageError
 from myna.files import cache_folder
-from myna.train.micro_batch import choose_micro_batch
 from myna.train.machines.ranks import Ranks
+from myna.train.micro_batch import choose_micro_batch
 from myna.train.recipe import Recipe
 
 CPU = Ranks(0, 1, torch.device("cpu"))
