@@ -9,6 +9,7 @@ and renames. Then the parent looks for the newest sound checkpoint, loads it, an
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -16,19 +17,16 @@ import stat
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
-from myna.train.saver import Retention, Saver, Snapshot
 
-from myna import GPT, Tokenizer
+from myna import GPT, GPTConfig, Tokenizer
 from myna.files import sweep
-from myna.model.checkpoint import (
-    checkpoint_step,
-    list_checkpoints,
-    load_train_state,
-    newest_sound,
-    save_checkpoint,
-)
-from myna.model.config import GPTConfig
+from myna.model.checkpoint import checkpoint_step, list_checkpoints, load_train_files, newest_sound
+from myna.model.weights import config_files
+from myna.train.keep.saver import Retention, Saver
+from myna.train.keep.snapshot import Snapshot
+from myna.train.state import TrainState
 
 CONFIG = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=257)
 OPERATIONS = ("open", "write", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir")
@@ -101,41 +99,43 @@ class Disk:
                 back()
 
 
-def weights(step):
-    torch.manual_seed(step)
-    return GPT(CONFIG).state_dict()
+@functools.cache
+def network(seed):
+    torch.manual_seed(seed)
+    return GPT(CONFIG)
 
 
-def state(step):
-    return (
-        weights(step),
-        {"exp_avg": weights(step + 100), "exp_avg_sq": weights(step + 200)},
-        {"samples": step},
-    )
+@functools.cache
+def snapshot(step):
+    """A step whose numbers follow from it."""
+    tensors = {}
+    for kind, more in (("exp_avg", 100), ("exp_avg_sq", 200)):
+        other = network(step + more)
+        tensors |= {f"{kind}.{name}": other.unpadded(name, t) for name, t in other.state_dict().items()}
+    state = TrainState(dataset="d", recipe={}, step=step, samples=step)
+    return Snapshot(state, network(step).state_dict(), tensors)
 
 
-def save(folder, step):
+def save(folder, step, keep_last=1):
     """As a run does it: by the saver's thread, with what retention removes."""
-    parameters, moments, rest = state(step)
-    saver = Saver(folder, TOKENIZER, Retention(keep_last=1), print)
-    with saver:
-        saver.begin(Snapshot(step, CONFIG, parameters, moments, rest))
+    model = network(step)
+    with Saver(
+        folder, model, config_files(model, eot=256), TOKENIZER, Retention(keep_last), say=print
+    ) as saver:
+        saver.begin(snapshot(step))
 
 
 def loads(path):
     """Whether a checkpoint is that of its step to the last bit."""
-    step = checkpoint_step(path)
-    parameters, moments, rest = state(step)
-    model = GPT.from_pretrained(path)
-    read, read_rest = load_train_state(path, model)
-    same = [torch.equal(tensor, parameters[name]) for name, tensor in model.state_dict().items()]
-    kinds = [
-        torch.equal(read[k][n], t)
-        for k, named in moments.items()
-        for n, t in named.items()
-        if n != "wte.weight"
-    ]
-    return all(same) and all(kinds) and read_rest == rest
+    expected = snapshot(checkpoint_step(path))
+    weights = GPT.from_pretrained(path).state_dict()
+    tensors, state = load_train_files(path)
+    return (
+        all(torch.equal(tensor, expected.weights[name]) for name, tensor in weights.items())
+        and tensors.keys() == expected.tensors.keys()
+        and all(np.array_equal(tensors[key], tensor.numpy()) for key, tensor in expected.tensors.items())
+        and TrainState.from_dict(state, str(path)) == expected.state
+    )
 
 
 def one_life(folder, end_at, power):
@@ -160,8 +160,7 @@ def one_life(folder, end_at, power):
 def main(folder: Path, power: bool, damaged: bool):
     start = folder / "start"
     for step in (1, 2):
-        parameters, moments, rest = state(step)
-        save_checkpoint(start / f"step_{step:08d}", CONFIG, parameters, TOKENIZER, moments, rest)
+        save(start, step, keep_last=2)
     if damaged:  # a broken one of the very step that is to be saved
         shutil.copytree(start / "step_00000002", start / "step_00000003")
         (start / "step_00000003" / "model.safetensors").write_bytes(b"cut")

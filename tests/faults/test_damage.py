@@ -3,34 +3,23 @@
 import pickle
 import random
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
-import torch
 
-from myna import GPT, Tokenizer
 from myna.cli import main
 from myna.errors import CheckpointError
 from myna.model import checkpoint
-from myna.model.checkpoint import newest_sound, save_checkpoint, verify
-from myna.model.config import GPTConfig
+from myna.model.checkpoint import newest_sound, verify
 from myna.run import Run
-
-CONFIG = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=257)
 
 
 @pytest.fixture
-def checkpoints(tmp_path):
+def checkpoints(save_tiny, tmp_path):
     """Two, of steps 1 and 2."""
-    torch.manual_seed(0)
-    weights = GPT(CONFIG).state_dict()
     for step in (1, 2):
-        moments = {"exp_avg": weights, "exp_avg_sq": weights}
-        path = tmp_path / "checkpoints" / f"step_{step:08d}"
-        save_checkpoint(path, CONFIG, weights, Tokenizer.bytes(), moments, {"samples": step})
+        save_tiny(tmp_path / "checkpoints" / f"step_{step:08d}", step)
     return tmp_path / "checkpoints"
 
 
@@ -88,8 +77,7 @@ class Canary:
 def finished(small_run, tmp_path_factory):
     """A run of two steps that is done."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    arguments = [*small_run, "--steps", "2", "--sample-every", "2", "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "myna", "train", *arguments], check=True, capture_output=True)
+    assert main(["train", *small_run, "--steps", "2", "--out", str(out)]) == 0
     return out
 
 

@@ -9,9 +9,6 @@ import json
 import sys
 from pathlib import Path
 
-from myna.train.ranks import process_environment, start_ranks
-from myna.train.watch import Watch
-
 from myna.commands.train import train
 from myna.commands.train_call import TrainCall
 from myna.errors import DivergedError
@@ -19,6 +16,8 @@ from myna.files import sha256_file
 from myna.model.checkpoint import list_checkpoints
 from myna.recipes import named
 from myna.train import step
+from myna.train.machines.ranks import process_environment, start_ranks
+from myna.train.machines.watch import Watch
 
 
 def poison(at: int, whose: int, where: str, rank: int):

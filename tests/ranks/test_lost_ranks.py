@@ -7,15 +7,9 @@ import time
 
 import pytest
 
-from myna.files import sha256_file
 from myna.model.checkpoint import list_checkpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the ranks in /proc")
-
-
-def hashes(out, step):
-    folder = out / "checkpoints" / f"step_{step:08d}"
-    return sha256_file(folder / "model.safetensors"), sha256_file(folder / "train_state.safetensors")
 
 
 @pytest.fixture
@@ -66,7 +60,7 @@ def test_a_hung_rank_is_named_within_the_timeout_and_five_seconds(launch, args, 
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_from_the_newest_sound_checkpoint_by_itself(launch, small_run, tmp_path):
+def test_torchrun_restarts_from_the_newest_sound_checkpoint_by_itself(launch, small_run, hashes, tmp_path):
     """A rank killed twice, two restarts: the weights of an undisturbed run."""
     steps = 300
     args = [*small_run, "--steps", str(steps), "--checkpoint-every", "20", "--timeout-s", "20"]

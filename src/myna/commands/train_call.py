@@ -154,7 +154,9 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
         compared = replace(compared, tokenizer=recipe["tokenizer"])
     if call.extend:
         asked = extended(run, asked, recipe, finished, say)
-        compared = replace(compared, steps=recipe["steps"], decay_steps=recipe.get("decay_steps", 0))
+        begun = asked.steps == recipe["steps"]
+        decay_steps = asked.decay_steps if begun else recipe.get("decay_steps", 0)
+        compared = replace(compared, steps=recipe["steps"], decay_steps=decay_steps)
     require_unchanged(run, compared, recipe, call.override, finished, say)
     return asked, stored
 

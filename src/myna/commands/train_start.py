@@ -138,7 +138,10 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     plan = plan_of(recipe, stepper, flops)
     if going_on:
         describe(setting, recipe, micro_batch, stepper, saver)
-    record = open_records(setting, recipe, state, ending)
+    # A finished run stays as it is: this call may be another machine's, or another recipe's with --override.
+    record = (
+        open_records(setting, recipe, state, ending) if going_on or due.missing(state.step) else _keep_nothing
+    )
     if going_on and recipe.compile:
         with explained_memory(lambda: "compiling", micro_batch.sequences):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
@@ -273,7 +276,7 @@ def open_saver(
 def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: contextlib.ExitStack) -> Any:
     """Writes what the run is, and returns what keeps the values of a step: metrics.jsonl and a tracker."""
     if not setting.ranks.is_main:
-        return lambda step, tokens, values: None
+        return _keep_nothing
     run, call = setting.run, setting.call
     about = recipe.to_dict() | {"trained_on": [trained_on(setting.dataset)]}
     before = setting.stored.recipe if setting.stored else {}
@@ -293,6 +296,10 @@ def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: co
         tracker.record(step, values)
 
     return record
+
+
+def _keep_nothing(step: int, tokens: int, values: dict[str, float]) -> None:
+    """For a rank that doesn't write, and a run that is finished."""
 
 
 def trained_on(dataset: Dataset) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""The end of `myna train`: a finished run says so, and lacks nothing."""
+
+import subprocess
+import sys
+
+
+def stamps(run):
+    return {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_the_same_command_twice_says_finished_and_changes_nothing(train, tmp_path, capsys):
+    run = train(tmp_path / "run", 2)
+    before = stamps(run)
+    capsys.readouterr()
+    train(tmp_path / "run", 2)
+    said = capsys.readouterr().out
+    assert f"{run.path} is finished: 2 of 2 steps. Nothing is left to train." in said
+    assert "resuming" not in said
+    assert stamps(run) == before
+
+
+def test_a_finished_run_that_lacks_its_report_gets_it(train, tmp_path, capsys):
+    run = train(tmp_path / "run", 2)
+    run.report_path.unlink()
+    capsys.readouterr()
+    train(tmp_path / "run", 2)
+    assert run.report_path.read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert "is finished" in said
+    assert f"report      {run.report_path}" in said
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(small_run, tmp_path, child_environment):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "myna", "train", *small_run, "--out", str(tmp_path / "run"), "--steps", "5"],
+        stdout=subprocess.PIPE, env=child_environment,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.wait() == 0
+    assert (tmp_path / "run" / "checkpoints" / "step_00000005").is_dir()
