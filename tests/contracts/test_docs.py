@@ -9,7 +9,8 @@ import pytest
 import tyro
 
 from myna import cli
-from myna.commands import prepare, train
+from myna.commands import prepare
+from myna.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -70,7 +71,7 @@ def test_a_python_block_runs(block, tmp_path, monkeypatch):
 
 def test_every_recipe_is_named_in_the_readme():
     text = (ROOT / "README.md").read_text("utf-8")
-    for name in train.RECIPES:
+    for name in RECIPES:
         assert name in text
 
 

@@ -101,9 +101,9 @@ def with_options_of(recipe: Recipe, args: Sequence[str]) -> Recipe:
 
 def _value_of(wanted: str, args: Sequence[str]) -> str | None:
     found = None
-    for arg, after in zip(args, [*args[1:], ""], strict=True):
-        if arg == wanted:
-            found = after
+    for number, arg in enumerate(args):
+        if arg == wanted and number + 1 < len(args):
+            found = args[number + 1]
         elif arg.startswith(wanted + "="):
             found = arg.partition("=")[2]
     return found
