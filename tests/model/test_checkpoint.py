@@ -1,49 +1,47 @@
 import random
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
-from myna import GPT, GPTConfig, Tokenizer
-from myna.errors import CheckpointError, ModelError
+from myna import Tokenizer
+from myna.errors import CheckpointError, ModelError, OutputError
 from myna.model import checkpoint
 from myna.model.open import open_model
 
-CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=12, vocab_size=257)
-
 
 @pytest.fixture
-def saved(tmp_path):
-    torch.manual_seed(0)
-    model = GPT(CONFIG)
-    moments = {
-        kind: {name: torch.randn_like(p) for name, p in model.named_parameters()}
-        for kind in ("exp_avg", "exp_avg_sq")
-    }
-    for tensors in moments.values():
-        tensors["wte.weight"][257:] = 0  # padding has no gradient, so no moments
+def saved(save_tiny, tmp_path):
     path = tmp_path / "run" / "checkpoints" / checkpoint.checkpoint_name(5)
-    checkpoint.save_checkpoint(
-        path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 40, "learning_rate": 0.1}
-    )
-    return path, model, moments
+    return path, save_tiny(path, state={"samples": 40, "learning_rate": 0.1})
 
 
 def test_everything_comes_back_bit_for_bit(saved):
-    path, model, moments = saved
+    path, model = saved
     checkpoint.verify(path)
-    tensors, state = checkpoint.load_train_state(path, model)
+    tensors, state = checkpoint.load_train_files(path)
     assert state == {"samples": 40, "learning_rate": 0.1}
-    for kind, by_name in moments.items():
-        for name, tensor in by_name.items():
-            assert torch.equal(tensors[kind][name], tensor), (kind, name)
+    assert tensors.keys() == {f"exp_avg.{name}" for name, _ in model.named_parameters()}
+    for name, weight in model.named_parameters():
+        assert np.array_equal(tensors[f"exp_avg.{name}"], model.unpadded(name, weight).detach()), name
     opened = open_model(path)
     assert all(torch.equal(a, b) for a, b in zip(opened.model.parameters(), model.parameters(), strict=True))
     assert opened.tokenizer.n_vocab == 257
 
 
+@pytest.mark.parametrize("content", ["[]", "3", "{", "\udcff"])
+def test_a_training_state_that_is_none_is_refused(saved, content):
+    path, _ = saved
+    (path / "train_state.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(
+        CheckpointError, match=r"train_state\.json (cannot be read|holds no JSON object).*; use another"
+    ):
+        checkpoint.load_train_files(path)
+
+
 def test_one_flipped_bit_anywhere_is_refused(saved):
-    path, _, _ = saved
+    path, _ = saved
     chance = random.Random(0)
     for file in sorted(path.iterdir()):
         whole = file.read_bytes()
@@ -60,25 +58,26 @@ def test_one_flipped_bit_anywhere_is_refused(saved):
 
 
 def test_a_missing_file_is_named(saved):
-    path, _, _ = saved
+    path, _ = saved
     (path / "train_state.json").unlink()
     with pytest.raises(CheckpointError, match=r"train_state\.json is missing"):
         checkpoint.verify(path)
 
 
-def test_a_sound_checkpoint_is_never_written_twice_and_a_damaged_one_is_set_aside(saved):
-    path, model, moments = saved
+def test_a_sound_checkpoint_is_never_written_twice_and_a_damaged_one_is_set_aside(saved, save_tiny):
+    path, _ = saved
     before = (path / "manifest.json").stat().st_mtime_ns
-    checkpoint.save_checkpoint(path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 41})
+    save_tiny(path, state={"samples": 41})
     assert (path / "manifest.json").stat().st_mtime_ns == before
     (path / "config.json").write_text("{}")
-    checkpoint.save_checkpoint(path, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {"samples": 41})
+    save_tiny(path, state={"samples": 41})
     checkpoint.verify(path)
+    assert checkpoint.load_train_files(path)[1] == {"samples": 41}
     assert (path.parent / "step_00000005.damaged").is_dir()
 
 
 def test_the_newest_sound_one_is_found_past_damaged_ones(saved):
-    path, _, _ = saved
+    path, _ = saved
     newer = path.parent / checkpoint.checkpoint_name(7)
     shutil.copytree(path, newer)
     (newer / "model.safetensors").write_bytes(b"")
@@ -92,7 +91,7 @@ def test_the_newest_sound_one_is_found_past_damaged_ones(saved):
 
 
 def test_a_run_without_a_sound_checkpoint_says_so(saved):
-    path, _, _ = saved
+    path, _ = saved
     (path / "manifest.json").unlink()
     with (
         pytest.warns(UserWarning, match="manifest"),
@@ -102,7 +101,7 @@ def test_a_run_without_a_sound_checkpoint_says_so(saved):
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(saved):
-    path, model, _ = saved
+    path, model = saved
     folder = path.parents[2] / "folder"
     model.save_pretrained(folder)
     Tokenizer.gpt2().save(folder)
@@ -110,12 +109,13 @@ def test_a_tokenizer_larger_than_the_model_is_refused(saved):
         open_model(folder)
 
 
-def test_a_write_that_fails_leaves_nothing(saved, monkeypatch):
-    path, model, moments = saved
-    target = path.parent / checkpoint.checkpoint_name(6)
-    monkeypatch.setattr(
-        checkpoint, "write_safetensors", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left"))
-    )
-    with pytest.raises(Exception, match="No space left"):
-        checkpoint.save_checkpoint(target, CONFIG, model.state_dict(), Tokenizer.bytes(), moments, {})
+def test_a_write_that_fails_leaves_nothing(saved, save_tiny, monkeypatch):
+    path, _ = saved
+
+    def full(*args):
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(checkpoint, "write_safetensors", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_tiny(path.parent / checkpoint.checkpoint_name(6))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
