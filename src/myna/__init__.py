@@ -5,6 +5,8 @@ tokenize never pay for torch.
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,8 +25,6 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "generate":  # the room of that name can be called: see there
-        return importlib.import_module("myna.generate")
     if name not in _HOME:
         raise AttributeError(f"module 'myna' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
@@ -34,3 +34,25 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """This package, where `generate` is the function, though a room has the same name.
+
+    After it has imported a room, Python binds the room's module to its name here, which would hide the function. So
+    the name is a property, which ignores that.
+    """
+
+    @property
+    def generate(self) -> Any:
+        function = importlib.import_module("myna.generate.engine").generate
+        # The function has the room's attributes too: `import myna.generate.engine as engine` looks them up here.
+        function.__dict__ = sys.modules["myna.generate"].__dict__
+        return function
+
+    @generate.setter
+    def generate(self, room: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare": "text to tokens: a corpus becomes shards that training reads",
     "sample": "a model continues a prompt",
     "eval": "validation loss, bits per byte, HellaSwag",
+    "export": "a model as files for other programs",
     "bench": "the lecture's speed ladder, measured on this machine",
     "report": "loss and HellaSwag curves of one or more runs, as a picture",
     "tokenizer": "train, show and compare tokenizers",

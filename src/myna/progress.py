@@ -152,4 +152,6 @@ def _bar(what: str, counted: bool, stream: IO[str]) -> "Bar":
         TimeRemainingColumn(),
         console=Console(file=stream, highlight=False),
         transient=True,
+        # Else rich would send what is printed meanwhile to the bar's stream, past the file or pipe that stdout is.
+        redirect_stdout=sys.stdout.isatty(),
     )

@@ -1,16 +1,19 @@
 import bz2
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from myna.cli import main
-from myna.commands.train_data import dataset_identity
 from myna.data.prepare import prepare
 from myna.data.shards import open_dataset
-from myna.model.gpt2 import GPT, GPTConfig
+from myna.model.checkpoint import save_checkpoint
+from myna.model.config import GPTConfig
+from myna.model.gpt2 import GPT
+from myna.model.weights import config_files
 from myna.run import Run
 from myna.text.tokenizer import Tokenizer
 
@@ -42,6 +45,25 @@ def hellaswag_file(tmp_path: Path) -> Path:
     lines = [json.dumps(ITEM | {"label": n % 4, "endings": endings}) for n in range(8)]
     (tmp_path / "h.jsonl").write_text("\n".join(lines))
     return tmp_path / "h.jsonl"
+
+
+@pytest.fixture
+def trained_run(tmp_path: Path, data_folder: Path, monkeypatch) -> Run:
+    """A run in runs/tiny, whose recipe tells that it trained on the dataset in ./data."""
+    monkeypatch.chdir(tmp_path)
+    run, model, tokenizer = Run("runs/tiny"), small_model(), Tokenizer.bytes()
+    save_checkpoint(
+        run.checkpoints / "step_00000005",
+        model,
+        files=config_files(model, tokenizer.eot),
+        weights=model.state_dict(),
+        tokenizer=tokenizer,
+        tensors={},
+        state={},
+    )
+    told = {"path": "data", "corpus": None, "tokenizer": None, "identity": open_dataset("data").identity}
+    run.write_recipe({"name": "tiny", "sequence_length": 16, "trained_on": [told]})
+    return run
 
 
 def evaluate(*args: object) -> int:
@@ -76,19 +98,58 @@ def test_bits_per_byte_is_in_the_unit_of_compressors(model_folder, data_folder, 
     assert 8 * len(bz2.compress(text, 9)) / len(text) < found["val_bits_per_byte"]
 
 
-def test_a_run_is_scored_as_it_was_trained(tmp_path, data_folder, monkeypatch, capsys):
-    """Its sequence length, and the dataset in the place where `myna train` keeps it."""
-    monkeypatch.chdir(tmp_path)
-    data_folder.rename(tmp_path / "named")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "named").rename(tmp_path / "data" / "tiny")
-    run = Run(tmp_path / "runs" / "tiny")
-    run.path.mkdir(parents=True)
-    run.write_recipe({"name": "tiny", "sequence_length": 16})
-    small_model().save_pretrained(tmp_path / "model", Tokenizer.bytes())
-    monkeypatch.setattr("myna.model.open.newest_sound", lambda *_: tmp_path / "model")
+def test_a_run_is_scored_as_it_was_trained(trained_run, capsys):
+    """Its sequence length, and its dataset."""
     assert evaluate("runs/tiny", "--task", "val", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["sequence_length"] == 16
+    found = json.loads(capsys.readouterr().out)
+    assert (found["sequence_length"], found["data"]) == (16, "data")
+
+
+def test_a_run_says_what_it_expects_where(trained_run, capsys):
+    recipe = trained_run.recipe()
+    (told,) = recipe["trained_on"]
+    wrong = told | {"identity": "0" * 64}
+    cases = [
+        ([wrong], f"identity {'0' * 64}, and data has {told['identity']}"),
+        (
+            [told | {"path": "gone"}],
+            f"runs/tiny was trained on gone, which is not here (its identity is {told['identity']})",
+        ),
+        ([told, told | {"path": "more"}], "2 datasets (data, more)"),
+        ([], "0 datasets"),
+        ({"path": "data"}, "no list of datasets"),
+        ([{"path": "data"}], "no list of datasets"),
+    ]
+    for entries, words in cases:
+        trained_run.write_recipe(recipe | {"trained_on": entries})
+        assert evaluate("runs/tiny", "--task", "val") == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert words in err
+        assert "--data DIR" in err
+        assert err.count("\n") == 1
+    trained_run.write_recipe(recipe | {"trained_on": [wrong]})
+    assert evaluate("runs/tiny", "--task", "val", "--data", "data") == 0
+
+
+def test_an_older_run_keeps_its_data_in_the_usual_place(trained_run, capsys):
+    """Its recipe does not tell what it was trained on; a checkpoint may."""
+    trained_run.write_recipe({"name": "tiny", "sequence_length": 16})
+    assert evaluate("runs/tiny", "--task", "val") == 2
+    assert "--task val needs --data DIR" in capsys.readouterr().err
+    shutil.move("data", "moved")
+    shutil.move("moved", "data/tiny")
+    identity = open_dataset("data/tiny").identity
+    checkpoint = trained_run.checkpoints / "step_00000005"
+    (checkpoint / "manifest.json").unlink()
+    for state, code in (({"dataset": identity}, 0), ({"dataset": "0" * 64}, 2)):
+        (checkpoint / "train_state.json").write_text(json.dumps(state))
+        assert evaluate(checkpoint.rename("as-it-was"), "--task", "val", "--data", "data/tiny") == 0
+        Path("as-it-was").rename(checkpoint)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("myna.model.open.newest_sound", lambda *_: checkpoint)
+            assert evaluate("runs/tiny", "--task", "val") == code
+    assert "--data DIR" in capsys.readouterr().err
 
 
 def test_validation_for_people(model_folder, data_folder, capsys):
@@ -106,6 +167,17 @@ def test_hellaswag_as_json(model_folder, hellaswag_file, capsys):
         assert found["hellaswag_items"] == 8
         # Near-uniform weights: the shortest ending has the largest sum, and each is right in a quarter of the items.
         assert [found[f"hellaswag_{name}"] for name in ("acc", "acc_token", "acc_char")] == [0.25] * 3
+        errors = [found[f"hellaswag_{name}_stderr"] for name in ("acc", "acc_token", "acc_char")]
+        assert errors == [pytest.approx((0.25 * 0.75 / 8) ** 0.5)] * 3
+        assert found["hellaswag_chance"] == 0.25
+
+
+def test_hellaswag_for_people(model_folder, hellaswag_file, capsys):
+    assert evaluate(model_folder, "--task", "hellaswag", "--data", hellaswag_file) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["hellaswag_acc"] == lines["hellaswag_acc_char"] == "0.2500 ± 0.1531 (chance 0.2500)"
+    assert lines["hellaswag_items"] == "8"
+    assert not [key for key in lines if "stderr" in key]
 
 
 def test_data_of_another_tokenizer_is_refused(tmp_path, model_folder, capsys):
@@ -137,27 +209,3 @@ def test_what_is_missing_is_named_in_a_line(tmp_path, model_folder, data_folder,
         assert out == ""
         assert words in err
         assert err.count("\n") == 1
-
-
-def test_a_run_is_not_scored_on_other_data_than_its_own_unasked(tmp_path, data_folder, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    run = Run(tmp_path / "runs" / "tiny")
-    run.path.mkdir(parents=True)
-    run.write_recipe({"name": "tiny", "sequence_length": 16})
-    (data_folder / "tiny").mkdir()
-    for file in data_folder.glob("*.*"):
-        file.rename(data_folder / "tiny" / file.name)
-    small_model().save_pretrained(tmp_path / "model", Tokenizer.bytes())
-    monkeypatch.setattr("myna.model.open.newest_sound", lambda *_: tmp_path / "model")
-    state = tmp_path / "model" / "train_state.json"
-    state.write_text(json.dumps({"dataset": dataset_identity(open_dataset("data/tiny"))}))
-    assert evaluate("runs/tiny", "--task", "val") == 0
-    state.write_text(json.dumps({"dataset": "0" * 64}))
-    capsys.readouterr()
-    assert evaluate("runs/tiny", "--task", "val") == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "--data" in err
-    assert "data/tiny" in err
-    assert err.count("\n") == 1
-    assert evaluate("runs/tiny", "--task", "val", "--data", "data/tiny") == 0

@@ -5,8 +5,10 @@ import torch
 
 from myna.cli import main
 from myna.commands.sample import rows_at_once
+from myna.generate import text as generate_text
 from myna.generate.engine import generate, stream
-from myna.model.gpt2 import GPT, GPTConfig
+from myna.model.config import GPTConfig
+from myna.model.gpt2 import GPT
 from myna.text.tokenizer import Tokenizer
 
 
@@ -20,14 +22,12 @@ def model_folder(tmp_path: Path) -> Path:
 
 
 def sample(*args: object) -> int:
-    return main(["sample", *map(str, args), "--device", "cpu"])
+    return main(["sample", *map(str, args), "--device", "cpu", "--precision", "fp32"])
 
 
 def expected(folder: Path, prompt: str, **options: object) -> list[str]:
     tok = Tokenizer.bytes()
-    rows = generate(
-        GPT.from_pretrained(folder), [tok.encode(prompt)] * 3, **options, stop_ids=[tok.eot], vocab_size=257
-    )
+    rows = generate(GPT.from_pretrained(folder), [tok.encode(prompt)] * 3, **options, stop_ids=[tok.eot])
     return [prompt + tok.decode(row) for row in rows]
 
 
@@ -43,6 +43,17 @@ def test_several_continuations_are_set_apart(model_folder, capsys):
     texts = expected(model_folder, "A", max_tokens=20, temperature=0.7, top_k=30, top_p=0.9, seed=3)
     assert len(set(texts)) == 3
     assert capsys.readouterr().out == "".join(f"--- {n} of 3 ---\n{t}\n" for n, t in enumerate(texts, 1))
+
+
+def test_the_precision_is_taken(model_folder, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(
+        generate_text, "stream", lambda *a, **k: taken.append(k["autocast_dtype"]) or stream(*a, **k)
+    )
+    for precision in ("bf16", "fp32"):
+        call = ("sample", str(model_folder), "--prompt", "A", "--max-tokens", "3", "--device", "cpu")
+        assert main([*call, "--precision", precision]) == 0
+    assert taken == [torch.bfloat16, None]
 
 
 def test_it_ends_before_a_stop_text(model_folder, capsys):
@@ -76,7 +87,7 @@ def test_a_model_without_a_tokenizer_asks_for_one(model_folder, capsys):
         (("--count", "0"), "count is 0"),
         (("--seed", "-1"), "seed is -1"),
         (("--stop", ""), "stop text is empty"),
-        (("--tokenizer", "gpt2"), "tokenizer has 50257 ids and the model 257"),
+        (("--tokenizer", "gpt2"), "tokenizer gpt2 has 50257 ids and the model 257"),
     ],
 )
 def test_a_wrong_value_is_named_in_a_line(model_folder, capsys, flags, words):
@@ -98,9 +109,7 @@ def test_many_continuations_are_made_a_few_at_a_time(model_folder, monkeypatch, 
     together = capsys.readouterr().out
     monkeypatch.setattr("myna.commands.sample.MOST_ROWS", 2)
     rows = []
-    monkeypatch.setattr(
-        "myna.generate.text.stream", lambda *a, **k: rows.append(len(a[1])) or stream(*a, **k)
-    )
+    monkeypatch.setattr(generate_text, "stream", lambda *a, **k: rows.append(len(a[1])) or stream(*a, **k))
     assert sample(*call) == 0
     assert capsys.readouterr().out == together
     assert rows == [2, 2, 1]

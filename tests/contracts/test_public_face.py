@@ -21,17 +21,29 @@ def test_the_public_names_are_these():
         myna.GPT5  # noqa: B018
 
 
-@pytest.mark.parametrize("first", ["import myna.generate.engine", "import myna.generate", "pass"])
+# What a person, a test or the import system may do with the two things of that name: the room and the function.
+USES = {
+    "public": "from myna import generate, GPT",
+    "attribute": "import myna; generate = myna.generate",
+    "room": "import myna.generate",
+    "from room": "from myna.generate import engine; assert engine.stream",
+    "from module": "from myna.generate.engine import stream, generate as g; assert g.__name__ == 'generate'",
+    "module": "import myna.generate.engine; assert myna.generate.engine.stream",
+    "module as": "import myna.generate.engine as engine; assert engine.stream",
+    "by name": "import importlib; assert importlib.import_module('myna.generate.text').stream_text",
+    "patched": "import pytest; pytest.MonkeyPatch().setattr('myna.generate.text.stream', None)",
+}
+
+
+@pytest.mark.parametrize("first", ["public", "room", "module as", "patched"])
 def test_generate_is_the_function_whatever_was_imported_before(first):
-    code = (
-        f"{first}\nfrom myna import generate, GPT, GPTConfig\nimport torch, myna.generate.engine as engine\n"
-        + (
-            "model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=9))\n"
-            "assert len(generate(model, torch.zeros(1, 1, dtype=torch.int64), max_tokens=3)[0]) == 3\n"
-            "assert engine.generate.__name__ == 'generate'\n"
-        )
+    code = "\n".join([USES[first], *USES.values()]) + (
+        "\nfrom myna import GPTConfig\nimport types\n"
+        "assert type(generate) is types.FunctionType and generate is myna.generate\n"
+        "model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=9))\n"
+        "assert len(generate(model, [[1], [2, 3]], max_tokens=3)[1]) == 3\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_help_and_import_load_nothing_heavy():

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from myna.errors import DataError
-from myna.evaluate.hellaswag import Item, encode_items, ending_nats, hellaswag_sums, read_items
-from myna.model.gpt2 import GPT, GPTConfig
+from myna.evaluate.continuations import ending_nats
+from myna.evaluate.hellaswag import Item, encode_items, hellaswag_sums, read_items
+from myna.model.config import GPTConfig
+from myna.model.gpt2 import GPT
 from myna.text.tokenizer import Tokenizer
 
 ROW = {
@@ -131,6 +133,52 @@ def test_ranks_add_up_to_the_whole():
             for rank in range(world_size)
         ]
         assert torch.equal(torch.stack(parts).sum(dim=0), whole)
+
+
+@pytest.mark.parametrize("world_size", [1, 5, 7, 50])
+def test_each_rank_is_asked_equally_often_before_a_batch(world_size):
+    model, questions = byte_model(), encode_items(many_items(40), Tokenizer.bytes(), 64)
+    asked, batches = [0] * world_size, [0] * world_size
+    for rank in range(world_size):
+
+        def ask(rank=rank):
+            asked[rank] += 1
+
+        def done(_, rank=rank):
+            batches[rank] += 1
+
+        hellaswag_sums(
+            model,
+            questions,
+            rank=rank,
+            world_size=world_size,
+            batch_positions=500,
+            on_questions=done,
+            before_batch=ask,
+        )
+    assert asked == [max(batches)] * world_size
+    assert world_size == 1 or min(batches) < max(batches)  # or the test shows nothing
+
+
+def test_the_evaluation_ends_where_it_is_told_to():
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    model = byte_model().train()
+    with pytest.raises(KeyboardInterrupt):
+        hellaswag_sums(
+            model,
+            encode_items(many_items(40), Tokenizer.bytes(), 64),
+            batch_positions=200,
+            on_questions=lambda _: calls.append(1),
+            before_batch=stop,
+        )
+    assert len(calls) == 3  # before, done, before
+    assert model.training
 
 
 def test_the_model_is_put_back_into_training_mode_and_the_generator_left_alone():

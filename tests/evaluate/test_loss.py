@@ -7,7 +7,8 @@ import torch
 from myna.data.split import Split
 from myna.errors import DataError
 from myna.evaluate.loss import validation_scores, validation_sums
-from myna.model.gpt2 import GPT, GPTConfig
+from myna.model.config import GPTConfig
+from myna.model.gpt2 import GPT
 
 V = 60  # ids 0 to 58 stand for 1 to 3 bytes, 59 is special
 ID_BYTES = np.array([1 + i % 3 for i in range(59)] + [0])
@@ -36,6 +37,9 @@ def small_model(block_size: int = 8, dropout: float = 0.0) -> GPT:
     return GPT(
         GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=block_size, vocab_size=V, dropout=dropout)
     ).eval()
+
+
+TINY = small_model()
 
 
 def naive_sums(model: GPT, ids: np.ndarray, T: int, limit: int) -> list[float]:
@@ -84,6 +88,42 @@ def test_ranks_add_up_to_the_whole(world_size):
     total = torch.stack(parts).sum(dim=0)
     assert total.tolist() == pytest.approx(whole.tolist(), rel=1e-6)
     assert validation_scores(total) == pytest.approx(validation_scores(whole), rel=1e-6)
+
+
+# Targets and batches in awkward numbers: a short last window with and without whole ones before it on its rank.
+@pytest.mark.parametrize("n_tokens", [2, 9, 10, 41, 42, 65, 67, 161])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5, 40])
+def test_each_rank_is_asked_equally_often_before_a_batch(n_tokens, world_size):
+    asked, batches = [0] * world_size, [0] * world_size
+    for rank in range(world_size):
+
+        def ask(rank=rank):
+            asked[rank] += 1
+
+        def done(_, rank=rank):
+            batches[rank] += 1
+
+        validation_sums(
+            TINY,
+            split_of(n_tokens),
+            ID_BYTES,
+            batch_tokens=16,
+            rank=rank,
+            world_size=world_size,
+            on_targets=done,
+            before_batch=ask,
+        )
+    assert asked == [max(batches)] * world_size
+
+
+def test_the_evaluation_ends_where_it_is_told_to():
+    def stop():
+        raise KeyboardInterrupt
+
+    model = small_model().train()
+    with pytest.raises(KeyboardInterrupt):
+        validation_sums(model, split_of(50), ID_BYTES, before_batch=stop)
+    assert model.training
 
 
 def test_scores_leave_special_tokens_out_of_bits_per_byte():

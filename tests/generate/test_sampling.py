@@ -75,7 +75,7 @@ def test_the_largest_draw_gives_the_last_id_that_is_kept():
     assert choose(logits, Sampling(), FixedDraws(0.0, 1)).tolist() == [0]
 
 
-def test_greedy_takes_the_likeliest_and_a_tiny_temperature_comes_to_the_same():
+def test_greedy_takes_the_most_likely_and_a_tiny_temperature_comes_to_the_same():
     logits = torch.randn(5, 100, generator=torch.Generator().manual_seed(2))
     best = logits.argmax(dim=1).tolist()
     assert choose(logits, Sampling(temperature=0), RowDraws(0, 5)).tolist() == best
@@ -104,6 +104,8 @@ def test_sampling_leaves_torch_generator_alone():
 @pytest.mark.parametrize(
     ("values", "word"),
     [
+        ({"max_tokens": -1}, "max tokens"),
+        ({"seed": -1}, "seed is -1"),
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
         ({"temperature": math.inf}, "temperature"),
@@ -117,11 +119,6 @@ def test_values_that_cannot_be_are_refused_in_a_line(values, word):
     with pytest.raises(UsageError, match=word) as caught:
         Sampling(**values)
     assert "\n" not in str(caught.value)
-
-
-def test_a_negative_seed_is_refused():
-    with pytest.raises(UsageError, match="seed is -1"):
-        RowDraws(-1, 1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -5,9 +5,13 @@ from hypothesis import strategies as st
 
 from myna.errors import ModelError, UsageError
 from myna.generate.engine import generate
+from myna.generate.sampling import Sampling
 from myna.generate.text import StopText, continue_text, stream_text
-from myna.model.gpt2 import GPT, GPTConfig
+from myna.model.config import GPTConfig
+from myna.model.gpt2 import GPT
 from myna.text.tokenizer import Tokenizer
+
+FIFTY = Sampling(max_tokens=50)
 
 
 def byte_model(vocab_size: int = 257) -> GPT:
@@ -26,7 +30,7 @@ class ScriptedModel(GPT):
 
     def hidden(self, ids, cache=None):
         if cache is not None:
-            cache.length += ids.shape[1]
+            cache.advance(ids.shape[1])
         self.said += 1
         one_hot = torch.zeros(ids.shape[0], ids.shape[1], 384)
         one_hot[:, -1, self.script[self.said - 1]] = 100.0
@@ -55,65 +59,87 @@ def test_an_empty_stop_is_refused():
 
 
 def test_stop_text_spans_tokens():
-    said = continue_text(ScriptedModel(b"one END two"), Tokenizer.bytes(), "x", max_tokens=50, stop=["END"])
+    said = continue_text(ScriptedModel(b"one END two"), Tokenizer.bytes(), "x", FIFTY, stop=["END"])
     assert said == ["one "]
 
 
 def test_what_only_begins_like_a_stop_is_said_after_all():
-    said = continue_text(ScriptedModel(b"one EN"), Tokenizer.bytes(), "x", max_tokens=50, stop=["END"])
+    said = continue_text(ScriptedModel(b"one EN"), Tokenizer.bytes(), "x", FIFTY, stop=["END"])
     assert said == ["one EN"]
 
 
 def test_generation_ends_with_the_stop_and_not_later():
     model = ScriptedModel(b"stop.and much more")
-    assert continue_text(model, Tokenizer.bytes(), "x", max_tokens=50, stop=["."]) == ["stop"]
+    assert continue_text(model, Tokenizer.bytes(), "x", FIFTY, stop=["."]) == ["stop"]
     assert model.said == 5
 
 
 def test_characters_come_whole():
     script = "aé漢🙂b".encode()
     pieces = [
-        row[0] for row in stream_text(ScriptedModel(script), Tokenizer.bytes(), "x", max_tokens=len(script))
+        row[0]
+        for row in stream_text(
+            ScriptedModel(script), Tokenizer.bytes(), "x", Sampling(max_tokens=len(script))
+        )
     ]
     assert "".join(pieces) == "aé漢🙂b"
     assert [piece for piece in pieces if piece] == ["a", "é", "漢", "🙂", "b"]
 
 
 def test_end_of_text_ends_it_and_is_not_shown():
-    assert continue_text(ScriptedModel(b"bye"), Tokenizer.bytes(), "x", max_tokens=50) == ["bye"]
+    assert continue_text(ScriptedModel(b"bye"), Tokenizer.bytes(), "x", FIFTY) == ["bye"]
 
 
 def test_it_is_the_engine_that_generates():
     model, tok = byte_model(), Tokenizer.bytes()
     ids = generate(model, [tok.encode("Hello")] * 3, max_tokens=30, seed=5, stop_ids=[tok.eot])
-    assert continue_text(model, tok, "Hello", count=3, max_tokens=30, seed=5) == [tok.decode(r) for r in ids]
+    assert continue_text(model, tok, "Hello", Sampling(max_tokens=30, seed=5), count=3) == [
+        tok.decode(r) for r in ids
+    ]
+
+
+def test_rows_drawn_apart_are_those_drawn_together():
+    model, tok, sampling = byte_model(), Tokenizer.bytes(), Sampling(max_tokens=20, seed=5)
+    together = continue_text(model, tok, "Hello", sampling, count=3)
+    apart = zip(*stream_text(model, tok, "Hello", sampling, count=2, first_row=1), strict=True)
+    assert ["".join(pieces) for pieces in apart] == together[1:]
+
+
+def test_the_requests_own_stop_ids_count_too():
+    model, tok = byte_model(), Tokenizer.bytes()
+    (ids,) = generate(model, [tok.encode("Hello")], max_tokens=20, seed=5)
+    found = continue_text(model, tok, "Hello", Sampling(max_tokens=20, seed=5, stop_ids=[ids[3]]))
+    assert found == [tok.decode(ids[: ids.index(ids[3])])]
 
 
 def test_an_empty_prompt_is_the_beginning_of_a_document():
     model, tok = byte_model(), Tokenizer.bytes()
     ids = generate(model, [[tok.eot]], max_tokens=10, seed=5, stop_ids=[tok.eot])
-    assert continue_text(model, tok, "", max_tokens=10, seed=5) == [tok.decode(ids[0])]
+    assert continue_text(model, tok, "", Sampling(max_tokens=10, seed=5)) == [tok.decode(ids[0])]
 
 
 def test_a_special_token_spelled_in_the_prompt_is_text():
     model, tok = byte_model(), Tokenizer.bytes()
     spelled = generate(model, [list(b"<|endoftext|>")], max_tokens=10, seed=5, stop_ids=[tok.eot])
-    assert continue_text(model, tok, "<|endoftext|>", max_tokens=10, seed=5) == [tok.decode(spelled[0])]
+    assert continue_text(model, tok, "<|endoftext|>", Sampling(max_tokens=10, seed=5)) == [
+        tok.decode(spelled[0])
+    ]
 
 
 def test_a_model_with_more_ids_than_its_tokenizer_says_none_of_them():
     model = byte_model(vocab_size=300)
     with torch.no_grad():
         model.wte.weight[257:300] *= 100
-    texts = continue_text(model, Tokenizer.bytes(), "x", count=4, max_tokens=40, temperature=5.0, seed=0)
+    bold = Sampling(max_tokens=40, temperature=5.0, seed=0)
+    texts = continue_text(model, Tokenizer.bytes(), "x", bold, count=4)
     assert len(texts) == 4  # decoding an id from 257 on would be an error
 
 
 def test_a_tokenizer_that_is_too_large_is_refused():
     with pytest.raises(ModelError, match="257 ids and the model 100"):
-        next(stream_text(byte_model(vocab_size=100), Tokenizer.bytes(), "x", max_tokens=1))
+        next(stream_text(byte_model(vocab_size=100), Tokenizer.bytes(), "x", FIFTY))
 
 
 def test_a_count_of_zero_is_refused():
     with pytest.raises(UsageError, match="count is 0"):
-        stream_text(byte_model(), Tokenizer.bytes(), "x", count=0, max_tokens=1)
+        stream_text(byte_model(), Tokenizer.bytes(), "x", FIFTY, count=0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from myna import Tokenizer
+from myna import GPT, Tokenizer
 from myna.errors import CheckpointError, ModelError, OutputError
 from myna.model import checkpoint
 from myna.model.open import open_model
@@ -28,6 +28,13 @@ def test_everything_comes_back_bit_for_bit(saved):
     opened = open_model(path)
     assert all(torch.equal(a, b) for a, b in zip(opened.model.parameters(), model.parameters(), strict=True))
     assert opened.tokenizer.n_vocab == 257
+
+
+def test_a_run_is_a_model_too(saved):
+    """Its newest sound checkpoint."""
+    path, model = saved
+    loaded = GPT.from_pretrained(path.parents[1])
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "{", "\udcff"])

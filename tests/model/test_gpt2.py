@@ -1,3 +1,4 @@
+import contextlib
 import math
 
 import pytest
@@ -5,9 +6,8 @@ import torch
 
 from myna import GPT, GPTConfig
 from myna.errors import ModelError
-from myna.model.config import parameter_shapes
 from myna.model.loss import token_nats
-from myna.recipes import gpt2_124m, gpt3_124m
+from myna.model.network import evaluation_mode
 
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=100)
 
@@ -40,16 +40,11 @@ def test_initial_weights_are_gpt2s():
 def test_initial_loss_of_gpt2_124m_is_that_of_its_initial_weights():
     """Logits start as N(0, C * 0.02^2), so the expected loss is ln V + C * 0.02^2 / 2 = 10.825 + 0.154."""
     torch.manual_seed(0)
-    config = gpt2_124m().model_config(50257)
-    model = GPT(config).eval()
+    model = GPT(GPTConfig()).eval()
     ids = torch.randint(0, 50257, (4, 129))
     with torch.no_grad():
         loss = token_nats(model(ids[:, :-1]), ids[:, 1:]).mean().item()
     assert loss == pytest.approx(math.log(50257) + 768 * 0.02**2 / 2, abs=0.06)
-
-
-def test_gpt3_has_twice_the_positions():
-    assert gpt3_124m().model_config(50257).block_size == 2048
 
 
 def test_later_tokens_do_not_reach_earlier_logits():
@@ -92,5 +87,39 @@ def test_one_batch_of_4x32_ids_is_overfitted():
     assert loss.item() < 0.01
 
 
-def test_the_table_of_parameters_is_the_networks():
-    assert parameter_shapes(SMALL) == {name: tuple(t.shape) for name, t in GPT(SMALL).state_dict().items()}
+def test_the_sizes_of_gpt2():
+    """Counted without the 47 rows that pad the vocabulary."""
+    with torch.device("meta"):
+        model = GPT(GPTConfig())
+    assert model.n_parameters() == 124_439_808
+    # 6 operations a weight but the positions', and 12 L C T for attention.
+    assert model.flops_per_token(1024) == 6 * (124_439_808 - 1024 * 768) + 12 * 12 * 768 * 1024
+
+
+def test_evaluation_mode_ends_as_it_began():
+    model = GPT(SMALL)
+    for training in (True, False):
+        model.train(training)
+        with contextlib.suppress(KeyError), evaluation_mode(model):
+            assert not model.h[0].attn.training
+            raise KeyError
+        assert all(part.training == training for part in model.modules())
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    model, ids = GPT(SMALL), torch.randint(0, 100, (2, 9))
+    gradients = []
+    for model.recompute in (False, True):
+        model.zero_grad()
+        model.nats(model.hidden(ids), ids).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_each_targets_loss_adds_up_to_the_whole():
+    model, ids = GPT(SMALL), torch.randint(0, 100, (2, 9))
+    hidden = model.hidden(ids)
+    each = model.token_nats(hidden, ids)
+    assert each.shape == (2, 9)
+    torch.testing.assert_close(each, token_nats(model.logits(hidden), ids).detach())
+    torch.testing.assert_close(model.nats(hidden, ids).detach(), each.sum())

@@ -115,14 +115,24 @@ def test_a_wrong_shape_is_named(saved):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model_type", "llama"), ("activation_function", "relu"), ("n_inner", 7), ("n_layer", None)],
+    [
+        ("model_type", "llama"),
+        ("model_type", "myna-unheard-of"),
+        ("activation_function", "relu"),
+        ("layer_norm_epsilon", 1e-6),
+        ("n_inner", 7),
+        ("n_layer", None),
+    ],
 )
 def test_a_config_of_another_network_is_refused_by_key(saved, key, value):
     _, path = saved
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {key: value}))
-    with pytest.raises(ModelError):
+    wanted = f"no network '{value.removeprefix('myna-')}'" if str(value).startswith("myna-") else key
+    with pytest.raises(ModelError, match=wanted) as caught:
         GPT.from_pretrained(path)
+    assert str(path / "config.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_cut_file_is_refused(saved):

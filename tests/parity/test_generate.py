@@ -3,25 +3,30 @@
 import pytest
 import torch
 
-from myna.generate.engine import generate
-from myna.model.gpt2 import GPT, GPTConfig
-from myna.model.weights import hugging_face_config, to_hugging_face
+from myna import GPT, GPTConfig
+from myna.generate.engine import generate, stream
+from myna.generate.sampling import Sampling
 
 transformers = pytest.importorskip("transformers")
 
 
 def hugging_face_copy(model: GPT) -> "transformers.GPT2LMHeadModel":
     """The same weights in transformers' network, without a detour over the disk."""
-    config = transformers.GPT2Config(**hugging_face_config(model.config, eot=None))
-    state = {
-        name: torch.from_numpy(a) for name, a in to_hugging_face(model.state_dict(), model.config).items()
-    }
+    config = transformers.GPT2Config(**model.layout.config_json(model, eot=None))
+    arrays = model.layout.to_file(model, model.state_dict())
+    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
     with torch.device("meta"):
         theirs = transformers.GPT2LMHeadModel(config)
     theirs.load_state_dict(state, strict=False, assign=True)
     theirs.tie_weights()
     assert not any(tensor.is_meta for tensor in theirs.state_dict().values())
     return theirs.eval()
+
+
+def plain_greedy(model: GPT, ids: torch.Tensor, max_tokens: int) -> list[list[int]]:
+    """Ours without the cache."""
+    steps = stream(model, ids, Sampling(max_tokens=max_tokens, temperature=0), use_cache=False)
+    return [list(row) for row in zip(*steps, strict=True)]
 
 
 def their_greedy(theirs, ids: torch.Tensor, max_tokens: int) -> list[list[int]]:
@@ -49,7 +54,7 @@ def test_greedy_ids_of_small_models(shape):
     ids = torch.randint(0, vocab_size, (3, 7))
     theirs = their_greedy(hugging_face_copy(model), ids, 30)
     assert generate(model, ids, max_tokens=30, temperature=0) == theirs
-    assert generate(model, ids, max_tokens=30, temperature=0, use_cache=False) == theirs
+    assert plain_greedy(model, ids, 30) == theirs
 
 
 def test_greedy_ids_of_gpt2_124m_shaped_weights():
@@ -57,5 +62,5 @@ def test_greedy_ids_of_gpt2_124m_shaped_weights():
     model = GPT(GPTConfig()).eval()
     ids = torch.randint(0, 50257, (2, 12))
     cached = generate(model, ids, max_tokens=8, temperature=0)
-    assert cached == generate(model, ids, max_tokens=8, temperature=0, use_cache=False)
+    assert cached == plain_greedy(model, ids, 8)
     assert cached == their_greedy(hugging_face_copy(model), ids, 8)

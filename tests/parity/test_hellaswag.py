@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from myna.evaluate.hellaswag import encode_items, ending_nats, hellaswag_scores, hellaswag_sums, read_items
-from myna.model.gpt2 import GPT, GPTConfig
-from myna.model.weights import hugging_face_config, to_hugging_face
+from myna import GPT, GPTConfig
+from myna.evaluate.continuations import ending_nats
+from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
 from myna.text.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -53,9 +53,9 @@ def network(block_size: int, vocab_size: int, deviation: float = 0.15) -> tuple[
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * deviation)
     theirs = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(**hugging_face_config(model.config, eot=None))
+        transformers.GPT2Config(**model.layout.config_json(model, eot=None))
     )
-    arrays = to_hugging_face(model.state_dict(), model.config)
+    arrays = model.layout.to_file(model, model.state_dict())
     theirs.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}, strict=False)
     return model, theirs.eval()
 
@@ -133,6 +133,6 @@ def test_the_official_items(shared_data):
         assert question.characters == tuple(map(len, row["endings"]))
         joined = [tuple(tok.encode(f"{row['ctx']} {ending}")) for ending in row["endings"]]
         assert [question.shared + ids for ids in question.rows] == joined  # apart and together are the same
-    whole = hellaswag_sums(model, questions)
-    assert whole[3] == 500
-    assert all(90 < right < 165 for right in whole[:3].tolist())  # chance is 125, with a deviation of 9.7
+    some = hellaswag_sums(model, questions[:250])
+    assert some[3] == 250
+    assert all(35 < right < 90 for right in some[:3].tolist())  # chance is 62.5, with a deviation of 6.8

@@ -5,6 +5,7 @@ import torch
 
 from myna import GPT, GPTConfig, Tokenizer, generate
 from myna.model.checkpoint import save_checkpoint
+from myna.model.weights import config_files
 
 transformers = pytest.importorskip("transformers")
 
@@ -68,9 +69,14 @@ def test_a_checkpoint_loads_as_it_lies_with_equal_ids_and_greedy_text(pattern, t
     torch.manual_seed(3)
     config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=tokenizer.n_vocab)
     model = randomised(GPT(config))
-    moments = {kind: dict(model.named_parameters()) for kind in ("exp_avg", "exp_avg_sq")}
     save_checkpoint(
-        tmp_path / "step_00000001", model.config, model.state_dict(), tokenizer, moments, {"samples": 0}
+        tmp_path / "step_00000001",
+        model,
+        files=config_files(model, tokenizer.eot),
+        weights=model.state_dict(),
+        tokenizer=tokenizer,
+        tensors={f"exp_avg {name}": parameter for name, parameter in model.named_parameters()},
+        state={"samples": 0},
     )
 
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "step_00000001")

@@ -1,4 +1,4 @@
-"""HellaSwag: which of four endings goes on from the context? Chance is 25%.
+"""HellaSwag: which of four endings goes on from the context?
 
 A model that only continues text answers by likelihood: the ending whose tokens, after the context, cost it least.
 Three readings of "least", all from the same log-probabilities:
@@ -20,12 +20,11 @@ Sources: Zellers et al. 2019, arXiv:1905.07830 (github.com/rowanz/hellaswag, MIT
 lm-evaluation-harness's tasks/hellaswag/utils.py and api/task.py.
 """
 
-import dataclasses
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,13 +32,13 @@ import torch
 from torch import Tensor
 
 from myna.errors import DataError
-from myna.generate.engine import autocast, evaluation_mode
-from myna.model.cache import KVCache
-from myna.model.gpt2 import GPT
-from myna.model.loss import head_token_nats
+from myna.evaluate.continuations import Question, ending_costs, question
+from myna.model.network import Network
 from myna.text.tokenizer import Tokenizer
 
 Rendering = Literal["lecture", "harness"]
+
+CHANCE = 0.25  # the accuracy of guessing
 
 SOURCE = "the official file is hellaswag_val.jsonl of github.com/rowanz/hellaswag, folder data"
 
@@ -51,21 +50,6 @@ class Item:
     context: str
     completions: tuple[str, ...]
     characters: tuple[int, ...]  # of each ending, the space before it not counted
-    label: int
-
-
-@dataclass(frozen=True)
-class Question:
-    """One item as ids, cut to a model's window.
-
-    `shared` comes before each of `rows`; the last `scored[i]` ids of `rows[i]` are the ending. At least one id of a
-    row comes before them.
-    """
-
-    shared: tuple[int, ...]
-    rows: tuple[tuple[int, ...], ...]
-    scored: tuple[int, ...]
-    characters: tuple[int, ...]
     label: int
 
 
@@ -165,37 +149,25 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, block_size: int) -
     Context and completion are encoded apart and joined, as the lecture does (with GPT-2's pattern, which splits before
     a space, that is the same as encoding them together). An empty context stands for the beginning of a document.
 
-    Of context plus completion the last block_size + 1 ids are kept (the last id is a target alone). Where a completion
-    does not fit, the part of it that is kept is scored, and its own characters are counted.
+    Of a text that is longer than the window, the last part is kept: see `continuations.question`.
     """
     contexts = tokenizer.encode_batch([item.context for item in items])
-    completions = tokenizer.encode_batch([text for item in items for text in item.completions])
-    rest = iter(completions)
-    questions = []
-    for item, ids in zip(items, contexts, strict=True):
-        context, endings = ids or [tokenizer.eot], [next(rest) for _ in item.completions]
-        questions.append(_question(item, context, endings, tokenizer, block_size))
-    return questions
-
-
-def _question(
-    item: Item, context: list[int], endings: list[list[int]], tokenizer: Tokenizer, block_size: int
-) -> Question:
-    if len(context) + max(map(len, endings)) <= block_size + 1:
-        rows = tuple((context[-1], *ending) for ending in endings)
-        scored = tuple(map(len, endings))
-        return Question(tuple(context[:-1]), rows, scored, item.characters, item.label)
-    rows = tuple(tuple([*context, *ending][-block_size - 1 :]) for ending in endings)
-    scored = tuple(min(len(ending), len(row) - 1) for row, ending in zip(rows, endings, strict=True))
-    characters = tuple(
-        whole if n == len(ending) else max(1, len(tokenizer.decode(ending[-n:])))
-        for whole, n, ending in zip(item.characters, scored, endings, strict=True)
-    )
-    return Question((), rows, scored, characters, item.label)
+    completions = iter(tokenizer.encode_batch([text for item in items for text in item.completions]))
+    return [
+        question(
+            context or [tokenizer.eot],
+            [next(completions) for _ in item.completions],
+            item.characters,
+            block_size=block_size,
+            decode=tokenizer.decode,
+            label=item.label,
+        )
+        for item, context in zip(items, contexts, strict=True)
+    ]
 
 
 def hellaswag_sums(
-    model: GPT,
+    model: Network,
     questions: Sequence[Question],
     *,
     rank: int = 0,
@@ -203,21 +175,30 @@ def hellaswag_sums(
     batch_positions: int = 4096,
     autocast_dtype: torch.dtype | None = None,
     on_questions: Callable[[int], None] | None = None,
+    before_batch: Callable[[], None] | None = None,
 ) -> Tensor:
     """One rank's share of the right answers.
 
     Args:
-        model: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
         questions: all of them, the same list on every rank, from `encode_items` with this model's block_size.
-        batch_positions: ids computed at once, padding counted; bounds the memory.
         on_questions: called with the number of questions done after each batch.
+        model, rank, world_size, batch_positions, autocast_dtype: see `continuations.ending_costs`.
+        before_batch: called before each batch, and equally often on every rank; it may raise to end the evaluation.
     Returns:
         (4,) float64 on the CPU: right by sum, right by mean per token, right by characters, questions.
     """
     total = torch.zeros(4, dtype=torch.float64)
-    batches = list(_batches(questions, batch_positions))[rank::world_size]
-    for batch in batches:
-        nats = ending_nats(model, batch, autocast_dtype=autocast_dtype)  # (N, K)
+    costs = ending_costs(
+        model,
+        questions,
+        rank=rank,
+        world_size=world_size,
+        batch_positions=batch_positions,
+        autocast_dtype=autocast_dtype,
+        before_batch=before_batch,
+    )
+    for numbers, nats in costs:
+        batch = [questions[number] for number in numbers]
         label = torch.tensor([question.label for question in batch])
         tokens = torch.tensor([question.scored for question in batch])
         characters = torch.tensor([question.characters for question in batch])
@@ -243,62 +224,10 @@ def hellaswag_scores(sums: Tensor) -> dict[str, float]:
     }
 
 
-def _batches(questions: Iterable[Question], batch_positions: int) -> Iterator[list[Question]]:
-    """Questions that can be computed together: equally long `shared`, equally many rows, of similar lengths."""
+def standard_error(accuracy: float, items: int) -> float:
+    """How far an accuracy over that many items is off by chance.
 
-    def shape(question: Question) -> tuple[int, int]:
-        return len(question.shared), len(question.rows)
-
-    def longest(question: Question) -> int:
-        return max(map(len, question.rows))
-
-    for (shared, rows), group in groupby(sorted(questions, key=lambda q: (shape(q), longest(q))), key=shape):
-        batch: list[Question] = []
-        for question in group:  # from short to long, so the newest is the longest
-            if batch and (len(batch) + 1) * rows * (shared + longest(question)) > batch_positions:
-                yield batch
-                batch = []
-            batch.append(question)
-        yield batch
-
-
-@torch.no_grad()
-def ending_nats(
-    model: GPT, batch: Sequence[Question], *, autocast_dtype: torch.dtype | None = None
-) -> Tensor:
-    """What each ending costs the model after its context: minus the sum of its tokens' log-probabilities.
-
-    The shared part is computed once a question, and its keys and values serve all its rows. Rows are padded on the
-    right, where causal attention never looks.
-
-    Shapes:
-        batch    N questions of K rows, with equally long `shared`
-        returns  (N, K) float64 nats on the CPU
+    >>> round(standard_error(0.25, 10042), 4)
+    0.0043
     """
-    device, config = model.device, model.config
-    rows = [torch.tensor(row) for question in batch for row in question.rows]
-    scored = torch.tensor([n for question in batch for n in question.scored])
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)  # (N*K, T+1)
-    T = ids.shape[1] - 1
-    at = torch.arange(T)  # position t predicts id t + 1, which is scored if it is among a row's last
-    wanted = ((at >= (lengths - scored - 1)[:, None]) & (at < (lengths - 1)[:, None])).to(device)  # (N*K, T)
-    with evaluation_mode(model), autocast(device, autocast_dtype):
-        dtype = autocast_dtype or model.wte.weight.dtype
-        shared = torch.tensor(
-            [question.shared for question in batch], dtype=torch.int64, device=device
-        )  # (N, S)
-        S = shared.shape[1]
-        room = KVCache(dataclasses.replace(config, block_size=S + T), len(rows), device, dtype)
-        if S:
-            once = KVCache(dataclasses.replace(config, block_size=S), len(batch), device, dtype)
-            model.hidden(shared, once)
-            for source, copy in zip(once.layers, room.layers, strict=True):
-                copy.keys[:, :, :S] = source.keys.repeat_interleave(len(rows) // len(batch), dim=0)
-                copy.values[:, :, :S] = source.values.repeat_interleave(len(rows) // len(batch), dim=0)
-            room.length = S
-        hidden = model.hidden(ids[:, :-1], room)  # (N*K, T, C)
-        nats = head_token_nats(hidden[wanted], model.wte.weight, ids[:, 1:][wanted], model.config.vocab_size)
-        nats = nats.cpu().double()
-    row_of = torch.arange(len(rows)).repeat_interleave(scored)
-    return torch.zeros(len(rows), dtype=torch.float64).index_add(0, row_of, nats).view(len(batch), -1)
+    return math.sqrt(accuracy * (1 - accuracy) / items)

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from myna.data.batches import VALIDATION_TARGETS, val_windows
 from myna.data.split import Split
+from myna.device import autocast
 from myna.errors import DataError
-from myna.generate.engine import autocast, evaluation_mode
-from myna.model.gpt2 import GPT
-from myna.model.loss import head_token_nats
+from myna.evaluate.rounds import in_rounds
+from myna.model.network import Network, evaluation_mode
 
 
 @torch.no_grad()
 def validation_sums(
-    model: GPT,
+    model: Network,
     split: Split,
     id_bytes: np.ndarray,
     *,
@@ -37,6 +37,7 @@ def validation_sums(
     world_size: int = 1,
     autocast_dtype: torch.dtype | None = None,
     on_targets: Callable[[int], None] | None = None,
+    before_batch: Callable[[], None] | None = None,
 ) -> Tensor:
     """One rank's share of the validation sums.
 
@@ -48,6 +49,7 @@ def validation_sums(
         limit: targets at most, over all ranks.
         autocast_dtype: compute in this precision where autocast allows; softmax and sums stay fp32 and fp64.
         on_targets: called with the number of targets done after each batch.
+        before_batch: called before each batch, and equally often on every rank; it may raise to end the evaluation.
     Returns:
         (4,) float64 on the CPU: nats, targets, nats of text targets, bytes of text targets.
     Raises:
@@ -59,13 +61,15 @@ def validation_sums(
         )
     T = min(sequence_length or model.config.block_size, model.config.block_size)
     bytes_of = torch.from_numpy(np.asarray(id_bytes, dtype=np.int64)).to(model.device)
-    windows = val_windows(split, T, limit, rank, world_size)
+    batch_windows = max(1, batch_tokens // T)
+    batches = _batches(val_windows(split, T, limit, rank, world_size), batch_windows)
+    rounds = most_batches(min(limit, split.n_tokens - 1), T, batch_windows, world_size)
     total = torch.zeros(4, dtype=torch.float64)
     with evaluation_mode(model), autocast(model.device, autocast_dtype):
-        for inputs, targets in _batches(windows, max(1, batch_tokens // T)):
+        for inputs, targets in in_rounds(batches, rounds, before_batch):
             hidden = model.hidden(inputs.to(model.device))  # (B, T, C)
             wanted = targets.to(model.device).flatten()
-            nats = head_token_nats(hidden.flatten(0, 1), model.wte.weight, wanted, model.config.vocab_size)
+            nats = model.token_nats(hidden.flatten(0, 1), wanted)
             n_bytes = bytes_of[wanted]
             # To the CPU before the sums: not every device has float64.
             all_nats, text_nats = torch.stack([nats, nats * (n_bytes > 0)]).cpu().double().sum(dim=1).tolist()
@@ -87,6 +91,22 @@ def validation_scores(sums: Tensor) -> dict[str, float]:
         "val_loss": nats / targets,
         "val_bits_per_byte": text_nats / (math.log(2) * text_bytes) if text_bytes else math.nan,
     }
+
+
+def most_batches(targets: int, sequence_length: int, batch_windows: int, world_size: int) -> int:
+    """The most batches that any rank of a world has, when windows are dealt to the ranks in turn.
+
+    >>> most_batches(targets=33, sequence_length=8, batch_windows=4, world_size=1)  # 4 windows, and a short one
+    2
+    """
+    whole, rest = divmod(targets, sequence_length)
+
+    def batches(rank: int) -> int:
+        mine = len(range(rank, whole, world_size))
+        # The short window is the last of all, and a batch by itself.
+        return -(-mine // batch_windows) + (rest > 0 and rank == whole % world_size)
+
+    return max(batches(rank) for rank in range(world_size))
 
 
 def _batches(

@@ -1,8 +1,8 @@
-"""Logits -> the next id: temperature, top-k, top-p, and a draw that each row makes for itself.
+"""How a text is drawn, and the next id from the logits.
 
-The filters apply in this order: the logits are divided by the temperature; the `top_k` likeliest ids are kept; of
-those, renormalised, the smallest set of likeliest ids whose probabilities sum to `top_p` or more is kept; one id is
-drawn from what is left, in proportion. Temperature 0 is greedy: the likeliest id, with no draw.
+The filters apply in this order: the logits are divided by the temperature. The `top_k` most likely ids are kept, and
+their probabilities scaled to add up to 1. The most likely of them are kept until their probabilities add up to `top_p`.
+One id is drawn from what is left, in proportion. Temperature 0 is greedy: the most likely id, without a draw.
 
 Every row has its own stream of random numbers, a function of (seed, row) alone. So sampling never touches torch's
 global generator (training stays reproducible), row 0 of five is what one row alone would be, and a row that has
@@ -10,6 +10,7 @@ stopped takes nothing from the others.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,27 +22,38 @@ from myna.errors import ModelError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next id is chosen.
+    """How a text is drawn: all that a request may say about it.
 
     Attributes:
+        max_tokens: new ids at most; 0 draws none.
         temperature: 0 is greedy, 1 is the model's own distribution; more is bolder.
-        top_k: keep this many of the likeliest ids; None keeps all.
-        top_p: keep the likeliest ids that together hold this probability, in (0, 1]; None keeps all.
+        top_k: keep this many of the most likely ids; None keeps all.
+        top_p: keep the most likely ids until their probabilities add up to this, in (0, 1]; None keeps all.
+        seed: the same seed gives the same ids; None draws one from the operating system.
+        stop_ids: ids that end a row; they are no part of it.
     Raises:
         UsageError: a value that cannot be.
     """
 
+    max_tokens: int = 128
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    seed: int | None = None
+    stop_ids: Collection[int] = frozenset()
 
     def __post_init__(self) -> None:
+        if self.max_tokens < 0:
+            raise UsageError(f"max tokens is {self.max_tokens}; give 0 or more")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise UsageError(f"temperature is {self.temperature}; give 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top-k is {self.top_k}; give 1 or more, or leave it out to keep every id")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"top-p is {self.top_p}; give more than 0 and at most 1, or leave it out")
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"seed is {self.seed}; give 0 or more")
+        object.__setattr__(self, "stop_ids", frozenset(self.stop_ids))
 
 
 class RowDraws:
@@ -53,8 +65,6 @@ class RowDraws:
     """
 
     def __init__(self, seed: int | None, rows: int, first_row: int = 0):
-        if seed is not None and seed < 0:
-            raise UsageError(f"seed is {seed}; give 0 or more")
         entropy = np.random.SeedSequence().entropy if seed is None else seed
         self._rows = [
             np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(r,)))
@@ -103,7 +113,7 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
     Shapes:
         logits   (B, V)
         returns  probabilities (B, K), 0 for what top-p drops, not renormalised after top-p; ids (B, K) of the columns,
-                 likeliest first, or None where column = id
+                 most likely first, or None where column = id
     """
     if logits.device.type == "mps":  # which has no float64
         logits = logits.cpu()

@@ -4,13 +4,16 @@ A token may hold a part of a character, and a stop text may begin in one token a
 back while it could still turn out to be part of either.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from myna.errors import ModelError, UsageError
 from myna.generate.engine import stream
-from myna.model.gpt2 import GPT
+from myna.generate.sampling import Sampling
+from myna.model.network import Network
+from myna.text.stream import ContextStreamDecoder, StreamDecoder
 from myna.text.tokenizer import Tokenizer
 
 
@@ -57,26 +60,23 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def stream_text(
-    model: GPT,
+    model: Network,
     tokenizer: Tokenizer,
     prompt: str,
+    sampling: Sampling,
     *,
     count: int = 1,
-    max_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    first_row: int = 0,
     stop: Sequence[str] = (),
+    first_row: int = 0,
     autocast_dtype: torch.dtype | None = None,
 ) -> Iterator[list[str]]:
     """Yields the new text of each of `count` continuations of `prompt`, step by step; a row may get "" in a step.
 
-    A row ends at the end-of-text token, at a stop text (which is not part of it), or after `max_tokens`. The prompt is
-    ordinary text, also where it spells a special token; an empty one stands for the beginning of a document. They are
-    numbers `first_row` on of those that `seed` gives, so that many can be made a few at a time.
-
+    Args:
+        prompt: ordinary text, also where it spells a special token; "" stands for the beginning of a document.
+        sampling: a row ends at the end-of-text token too, besides its `stop_ids`.
+        stop: texts that end a row; they are no part of it.
+        first_row, autocast_dtype: see `engine.stream`.
     Raises:
         UsageError, ModelError: as `engine.stream`; and a tokenizer that is not the model's.
     """
@@ -93,20 +93,19 @@ def stream_text(
     steps = stream(
         model,
         [ids] * count,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
+        dataclasses.replace(sampling, stop_ids={*sampling.stop_ids, tokenizer.eot}),
         first_row=first_row,
-        stop_ids=(tokenizer.eot,),
         vocab_size=tokenizer.n_vocab,
         autocast_dtype=autocast_dtype,
     )
     return _pieces(steps, decoders, gates)
 
 
-def _pieces(steps: Iterator[list[int | None]], decoders: list, gates: list[StopText]) -> Iterator[list[str]]:
+def _pieces(
+    steps: Iterator[list[int | None]],
+    decoders: Sequence[StreamDecoder | ContextStreamDecoder],
+    gates: Sequence[StopText],
+) -> Iterator[list[str]]:
     for step in steps:
         yield [
             "" if id is None or gate.stopped else gate.feed(decoder.feed([id]))
@@ -117,9 +116,18 @@ def _pieces(steps: Iterator[list[int | None]], decoders: list, gates: list[StopT
     yield [gate.feed(decoder.finish()) + gate.finish() for decoder, gate in zip(decoders, gates, strict=True)]
 
 
-def continue_text(model: GPT, tokenizer: Tokenizer, prompt: str, **options: object) -> list[str]:
-    """The whole new text of each continuation; `options` as in `stream_text`."""
-    texts: list[str] = []
-    for pieces in stream_text(model, tokenizer, prompt, **options):  # type: ignore[arg-type]
-        texts = [a + b for a, b in zip(texts or [""] * len(pieces), pieces, strict=True)]
-    return texts
+def continue_text(
+    model: Network,
+    tokenizer: Tokenizer,
+    prompt: str,
+    sampling: Sampling,
+    *,
+    count: int = 1,
+    stop: Sequence[str] = (),
+    autocast_dtype: torch.dtype | None = None,
+) -> list[str]:
+    """The whole new text of each continuation; see `stream_text`."""
+    steps = stream_text(
+        model, tokenizer, prompt, sampling, count=count, stop=stop, autocast_dtype=autocast_dtype
+    )
+    return ["".join(pieces) for pieces in zip(*steps, strict=True)]

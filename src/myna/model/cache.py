@@ -25,11 +25,12 @@ class LayerCache:
                      What a shorter row has from its own end on is hidden by `mask`.
         """
         T = k.shape[2]
-        end = max(self.owner.lengths) + T
-        for stored, new in ((self.keys, k), (self.values, v)):
-            if self.owner.is_even:
-                stored[:, :, end - T : end] = new
-            else:
+        end = self.owner.longest + T
+        if self.owner.is_even:
+            self.keys[:, :, end - T : end] = k
+            self.values[:, :, end - T : end] = v
+        else:
+            for stored, new in ((self.keys, k), (self.values, v)):
                 # No row may meet a NaN that lay in fresh memory: attention gives it weight 0, and 0 * NaN is NaN.
                 stored[:, :, self.owner.written : end] = 0
                 rows = torch.arange(len(k), device=k.device)[:, None]
@@ -49,6 +50,8 @@ class KVCache:
 
     Attributes:
         lengths: positions of each row so far; its next position.
+        longest: the largest of them.
+        is_even: whether all rows are equally long.
         written: columns that every row has something in, be it its own or padding.
 
     >>> cache = KVCache((1, 2, 1, 8, 4), torch.device("cpu"))
@@ -67,29 +70,35 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
     ):
         n_layers, rows, *rest = shape
-        self.lengths, self.written = [0] * rows, 0
+        self.written = 0
+        self._set([0] * rows)
 
         def storage() -> Tensor:
             return torch.empty((rows, *rest), device=device, dtype=dtype)
 
         self.layers = [LayerCache(self, storage(), storage()) for _ in range(n_layers)]
-        self._mask: tuple[int, Tensor | None] | None = None
+
+    def _set(self, lengths: list[int]) -> None:
+        self.lengths, self.longest, self.is_even = lengths, max(lengths), min(lengths) == max(lengths)
+        # Masks and positions are made once for all layers, by the number of new positions.
+        self._masks: dict[int, Tensor | None] = {}
+        self._positions: dict[int, Tensor] = {}
 
     @property
     def capacity(self) -> int:
         """Positions that a row has room for."""
         return self.layers[0].keys.shape[2]
 
-    @property
-    def is_even(self) -> bool:
-        """Whether all rows are equally long."""
-        return min(self.lengths) == max(self.lengths)
-
     def positions(self, T: int) -> Tensor:
         """The positions of T new ids: int64 (T,) where all rows are equally long, else (B, T)."""
+        if T not in self._positions:
+            self._positions[T] = self._make_positions(T)
+        return self._positions[T]
+
+    def _make_positions(self, T: int) -> Tensor:
         device = self.layers[0].keys.device
         if self.is_even:
-            return torch.arange(self.lengths[0], self.lengths[0] + T, device=device)
+            return torch.arange(self.longest, self.longest + T, device=device)
         return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(T, device=device)
 
     def mask(self, T: int) -> Tensor | None:
@@ -98,28 +107,28 @@ class KVCache:
         Returns:
             bool, (T, S) where all rows are equally long, else (B, 1, T, S); None where each may see all.
         """
-        if self._mask is None or self._mask[0] != T:
-            self._mask = (T, self._make_mask(T))
-        return self._mask[1]
+        if T not in self._masks:
+            self._masks[T] = self._make_mask(T)
+        return self._masks[T]
 
     def _make_mask(self, T: int) -> Tensor | None:
         if self.is_even and T == 1:
             return None
-        seen = torch.arange(max(self.lengths) + T, device=self.layers[0].keys.device)
+        seen = torch.arange(self.longest + T, device=self.layers[0].keys.device)
         mask = seen <= self.positions(T)[..., None]
         return mask if self.is_even else mask[:, None]
 
     def advance(self, T: int) -> None:
         """Every row has T more positions, which all layers have stored."""
-        self.lengths = [length + T for length in self.lengths]
-        self.written, self._mask = max(self.written, *self.lengths), None
+        self._set([length + T for length in self.lengths])
+        self.written = max(self.written, self.longest)
 
     def cut(self, lengths: Sequence[int] | int) -> None:
         """Forgets what each row holds from a length on. The storage is used again."""
         wanted = [lengths] * len(self.lengths) if isinstance(lengths, int) else list(lengths)
         assert len(wanted) == len(self.lengths)
         assert all(0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True))
-        self.lengths, self._mask = wanted, None
+        self._set(wanted)
 
     def repeat(self, times: int, positions: int | None = None) -> "KVCache":
         """A new cache with each row so many times, copies side by side.
@@ -134,7 +143,7 @@ class KVCache:
         """A new cache with some of the rows, in that order; a row may come more than once."""
         first = self.layers[0].keys
         _, heads, capacity, width = first.shape
-        shape = (len(self.layers), len(rows), heads, positions or capacity, width)
+        shape = (len(self.layers), len(rows), heads, capacity if positions is None else positions, width)
         chosen = KVCache(shape, first.device, first.dtype)
         chosen.put(range(len(rows)), self, rows)
         return chosen
@@ -151,11 +160,13 @@ class KVCache:
         there, here = torch.tensor(source_rows, device=device), torch.tensor(rows, device=device)
         for target, layer in zip(self.layers, source.layers, strict=True):
             for stored, new in ((target.keys, layer.keys), (target.values, layer.values)):
-                if len(rows) == len(self.lengths):
+                if list(rows) == list(range(len(self.lengths))):
                     stored[:, :, :end] = new[:, :, :end].index_select(0, there)
                 else:
                     stored[:, :, self.written : end] = 0
                     stored[here, :, :end] = new[:, :, :end].index_select(0, there).to(stored.dtype)
+        lengths = list(self.lengths)
         for row, source_row in zip(rows, source_rows, strict=True):
-            self.lengths[row] = source.lengths[source_row]
-        self.written, self._mask = max(self.written, end), None
+            lengths[row] = source.lengths[source_row]
+        self._set(lengths)
+        self.written = max(self.written, end)

@@ -86,7 +86,7 @@ class Decoder(nn.Module):
                 f"ids have shape {tuple(ids.shape)}; give (B, T), as in ids[None] for one sequence"
             )
         T = ids.shape[1]
-        end = T + (0 if cache is None else max(cache.lengths))
+        end = T + (0 if cache is None else cache.longest)
         if end > self.config.block_size:
             raise ModelError(
                 f"{end} positions asked of a model that has {self.config.block_size}; shorten the text"
@@ -154,7 +154,8 @@ class Decoder(nn.Module):
             dtype: of keys and values; None for that of the weights.
         """
         config = self.config
-        shape = (config.n_layer, rows, config.n_head, positions or config.block_size, config.head_width)
+        room = config.block_size if positions is None else positions
+        shape = (config.n_layer, rows, config.n_head, room, config.head_width)
         return KVCache(shape, self.device, dtype or self.head_weight.dtype)
 
     @property

@@ -76,6 +76,7 @@ class Block(nn.Module):
 class GPT(Decoder):
     """Token ids in, logits for the next token out.
 
+    >>> from myna.model.config import GPTConfig
     >>> model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=16, vocab_size=50))
     >>> model(torch.zeros(2, 5, dtype=torch.int64)).shape
     torch.Size([2, 5, 50])

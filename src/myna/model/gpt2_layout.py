@@ -8,7 +8,7 @@ stored (in, out), as OpenAI's Conv1D had them; nn.Linear wants (out, in). And th
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from myna.model.network import Network, NetworkKind
 PREFIX = "transformer."
 _CONV1D = re.compile(r"\.(c_attn|c_fc|c_proj)\.weight$")
 _MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
+
+N = TypeVar("N", int, float)
 
 # What transformers computes by default for GPT-2, and this network too.
 USUAL = {
@@ -71,17 +73,14 @@ class HuggingFaceGPT2:
                 raise ModelError(
                     f"{where}: {key} is {raw[key]!r}; this network computes GPT-2 with {value!r}"
                 )
-        try:
-            config = kind.config(
-                n_layer=int(raw["n_layer"]),
-                n_head=int(raw["n_head"]),
-                n_embd=int(raw["n_embd"]),
-                block_size=int(raw["n_positions"]),
-                vocab_size=int(raw["vocab_size"]),
-                dropout=float(raw.get("resid_pdrop", 0.0)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{where}: {error} is missing or not a number") from error
+        config = kind.config(
+            n_layer=_number(raw, "n_layer", int, where),
+            n_head=_number(raw, "n_head", int, where),
+            n_embd=_number(raw, "n_embd", int, where),
+            block_size=_number(raw, "n_positions", int, where),
+            vocab_size=_number(raw, "vocab_size", int, where),
+            dropout=_number({"resid_pdrop": 0.0, **raw}, "resid_pdrop", float, where),
+        )
         if raw.get("n_inner") not in (None, 4 * config.n_embd):
             raise ModelError(f"{where}: n_inner is {raw['n_inner']}; this network's MLP is 4 * n_embd wide")
         return config
@@ -108,9 +107,9 @@ class HuggingFaceGPT2:
         return state
 
     def check(self, network: Network) -> None:
-        """Compares a tiny network of this class with the formula below, and the network's parts with a new one's.
+        """Compares a tiny network of this class with the formula below, and each part of the real one with a new one's.
 
-        So it finds a changed class (another activation, another norm), and a changed instance (another block).
+        So it finds a changed class (another activation or norm) and a changed instance (a part that was replaced).
         """
         kind: Any = type(network)
         tiny = dataclasses.replace(network.config, n_layer=2, n_head=2, n_embd=8, block_size=8, vocab_size=11)
@@ -124,17 +123,9 @@ class HuggingFaceGPT2:
                 difference = float(
                     (example(ids) - gpt2_logits(dict(example.named_parameters()), ids, tiny)).abs().max()
                 )
-        with torch.device("meta"):
-            whole = kind(dataclasses.replace(network.config, n_layer=1))
-        changed = [
-            i for i, block in enumerate(network.blocks) if _anatomy(block) != _anatomy(whole.blocks[0])
-        ]
+        changed = _changed_part(network)
         if not difference < 1e-9 or changed:
-            what = (
-                f"its layer {changed[0]} has other parts"
-                if changed
-                else f"its logits differ by {difference:.2g}"
-            )
+            what = f"{changed} was changed" if changed else f"its logits differ by {difference:.2g}"
             raise ModelError(
                 f"the network {type(network).__name__} does not compute GPT-2 any more ({what}), so files in "
                 f"{self.exports_to} layout would load as another model; give it a line of its own in NETWORKS, and "
@@ -142,10 +133,32 @@ class HuggingFaceGPT2:
             )
 
 
-def _anatomy(block: nn.Module) -> tuple[str, list[Any]]:
-    """The parts of a block: their sizes and constants, their classes, and functions put into an instance."""
-    parts = list(block.modules())
-    return repr(block), [(type(part), part.__dict__.get("forward")) for part in parts]
+def _number(raw: Mapping[str, Any], key: str, of: type[N], where: str) -> N:
+    try:
+        return of(raw[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{where}: {key} is {raw.get(key)!r}; it has to be a number") from error
+
+
+def _changed_part(network: Any) -> str | None:
+    """The first part that differs from a new network's of the same shape: its class, a constant, or its function."""
+    with torch.device("meta"):
+        new = dict(type(network)(network.config).named_modules())
+    parts = dict(network.named_modules())
+    for name in [*parts, *new]:
+        if name not in parts or name not in new or _differs(parts[name], new[name]):
+            return name or "the network itself"
+    return None
+
+
+def _differs(part: nn.Module, new: nn.Module) -> bool:
+    mine, theirs = vars(part), vars(new)
+    constants = [name for name in theirs if name[0] != "_" and name not in ("training", "recompute")]
+    return (
+        type(part) is not type(new)
+        or any(name not in mine or mine[name] != theirs[name] for name in constants)
+        or any(callable(mine[name]) for name in mine.keys() - theirs.keys())  # put over a method
+    )
 
 
 def gpt2_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkConfig) -> Tensor:

@@ -79,6 +79,12 @@ def kind_of(raw: Mapping[str, Any], where: str) -> NetworkKind:
             return kind
     known = [kind.model_type for kind in NETWORKS.values() if kind.model_type]
     known += [OWN_PREFIX + name for name, kind in NETWORKS.items() if not kind.model_type]
+    if isinstance(model_type, str) and model_type.startswith(OWN_PREFIX):
+        name = model_type.removeprefix(OWN_PREFIX)
+        raise ModelError(
+            f"{where}: this Myna has no network {name!r} (it has {', '.join(NETWORKS)}); use the Myna that wrote the "
+            "file, or add the network to NETWORKS"
+        )
     raise ModelError(f"{where}: model_type is {model_type!r}; Myna can load {', '.join(known)}")
 
 
