@@ -42,7 +42,7 @@ def make_batches(accumulate: int) -> list[Batch]:
 
 def make_side(side: str, recipe: Recipe, batches: list[Batch]) -> Step:
     """The step of a side."""
-    gpt = GPT(recipe.model_config(50257))
+    gpt = GPT(recipe.network_config(50257))
     if side == "lecture":
         bf16 = recipe.precision == "bf16"
         on = Switches(bf16=bf16, flash_attention=True, padded_vocabulary=True)

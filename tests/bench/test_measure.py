@@ -102,10 +102,14 @@ SAY = "import json; print(json.dumps({!r}), flush=True)"
             "rung bf16: its process ended with exit code 3: last words",
         ),
         ("", ChildError, "it said nothing"),
-        (SAY.format({"event": "defect", "message": "KeyError: 3"}), ChildError, "rung bf16: KeyError: 3"),
+        (
+            SAY.format({"event": "error", "error": {"kind": "defect", "message": "KeyError: 3"}}),
+            ChildError,
+            "rung bf16: KeyError: 3",
+        ),
         (SAY.format({"event": "step", "number": 1}), ChildError, "exit code 0"),
         (
-            SAY.format({"event": "error", "kind": "DeviceError", "message": "no GPU"}),
+            SAY.format({"event": "error", "error": {"kind": "DeviceError", "message": "no GPU"}}),
             DeviceError,
             "no GPU",
         ),

@@ -4,11 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from myna import GPT, GPTConfig
 from myna.bench.ladder import LADDER, switches
 from myna.bench.lecture import LectureGPT
 from myna.bench.rungs import lecture_step, make_step
-from myna.model.config import GPTConfig
-from myna.model.gpt2 import GPT
 from myna.train.recipe import Recipe
 
 STEPS = 5
@@ -31,7 +30,7 @@ def losses(rung: str, without: list[str], *, compile: bool) -> list[float]:
     precision = "fp32" if "bf16" in without or rung in ("fp32", "tf32") else "bf16"
     recipe = Recipe(**SMALL, batch_tokens=48, precision=precision, compile=compile)
     torch.manual_seed(0)
-    gpt = GPT(recipe.model_config(vocab_size=300))
+    gpt = GPT(recipe.network_config(vocab_size=300))
     ids = torch.randint(300, (2, 3, 49))
     batches = [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
     step, failure = make_step(rung, gpt, recipe, batches, without)
@@ -71,7 +70,7 @@ def lecture(**on: bool):
     recipe = Recipe(**SMALL, batch_tokens=48)
     torch.manual_seed(0)
     ids = torch.randint(300, (1, 49))
-    gpt = GPT(recipe.model_config(vocab_size=300))
+    gpt = GPT(recipe.network_config(vocab_size=300))
     return lecture_step(gpt, recipe, [(ids[:, :-1], ids[:, 1:])], dataclasses.replace(switches("fp32"), **on))
 
 

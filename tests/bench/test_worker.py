@@ -84,7 +84,16 @@ def test_the_machine_is_looked_at(monkeypatch):
 def test_a_device_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     last = worker.answer({"task": "survey", "device": "cuda"}, print)
-    assert (last["event"], last["kind"]) == ("error", "DeviceError")
+    assert (last["event"], last["error"]["kind"]) == ("error", "DeviceError")
+
+
+def test_a_network_larger_than_the_machine_is_named():
+    huge = dataclasses.replace(RECIPE, n_embd=2**22)
+    last = worker.answer(JOB | {"recipe": huge.to_dict()}, print)
+    assert (last["event"], last["error"]["kind"]) == ("error", "ModelError")
+    assert (
+        "fit the memory of cpu: weights, gradients and the optimizer's state take" in last["error"]["message"]
+    )
 
 
 def out_of_memory(*args):
@@ -106,7 +115,8 @@ def test_a_defect_is_no_reason_to_skip(monkeypatch, capsys):
 
     monkeypatch.setattr(LectureStep, "__call__", broken)
     last = worker.answer(JOB, lambda event: None)
-    assert last == {"event": "defect", "message": "RuntimeError: shapes differ"}
+    assert (last["event"], last["error"]["kind"]) == ("error", "defect")
+    assert last["error"]["message"] == "RuntimeError: shapes differ"
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -38,7 +38,7 @@ def curve(make, batches, precision):
         compile=False,
     )
     torch.manual_seed(0)
-    step = make(GPT(recipe.model_config(50257)), recipe)
+    step = make(GPT(recipe.network_config(50257)), recipe)
     losses = []
     for step.batches in batches:
         losses.append(step())

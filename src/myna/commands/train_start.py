@@ -139,9 +139,8 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     if going_on:
         describe(setting, recipe, micro_batch, stepper, saver)
     # A finished run stays as it is: this call may be another machine's, or another recipe's with --override.
-    record = (
-        open_records(setting, recipe, state, ending) if going_on or due.missing(state.step) else _keep_nothing
-    )
+    unfinished = going_on or due.missing(state.step)
+    record = open_records(setting, recipe, state, ending) if unfinished else _keep_nothing
     if going_on and recipe.compile:
         with explained_memory(lambda: "compiling", micro_batch.sequences):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)

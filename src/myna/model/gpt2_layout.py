@@ -109,7 +109,7 @@ class HuggingFaceGPT2:
     def check(self, network: Network) -> None:
         """Compares a tiny network of this class with the formula below, and the network's parts with a new one's.
 
-        So it finds a changed class (another activation, another norm), and a changed instance (another block).
+        So it finds a changed class (another activation or norm) and a changed instance (a part that was replaced).
         """
         kind: Any = type(network)
         tiny = dataclasses.replace(network.config, n_layer=2, n_head=2, n_embd=8, block_size=8, vocab_size=11)

@@ -112,8 +112,10 @@ def named_tensors(
     """The tensors of train_state.safetensors as KIND.PARAMETER, with padding, whatever format the file has."""
     if state.format == 1:
         return _of_format_1(arrays, state, network, where)
+    # Copies: what was read is a view of the file, which retention may remove while the optimizer goes on with it.
     return {
-        key: network.padded(key.partition(".")[2], torch.from_numpy(array)) for key, array in arrays.items()
+        key: network.padded(key.partition(".")[2], torch.from_numpy(array.copy()))
+        for key, array in arrays.items()
     }
 
 
