@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from myna.model.gpt2 import GPT
     from myna.text.tokenizer import Tokenizer
 
+    __version__: str
+
 __all__ = ["GPT", "GPTConfig", "Tokenizer", "generate"]
 
 _HOME = {
@@ -25,6 +27,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # pyproject.toml states it; asked for when used, since the answer takes a while
+        return importlib.import_module("importlib.metadata").version("myna")
     if name not in _HOME:
         raise AttributeError(f"module 'myna' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

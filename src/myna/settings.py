@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
 from myna.errors import UsageError
@@ -24,6 +25,20 @@ PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 # What a run that is taken up again may change: nothing (its checkpoints are made for it); what leads to other weights,
 # with --override; what the weights don't depend on, at any time.
 ResumeRule = Literal["never", "override", "free"]
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, Python's or NumPy's.
+
+    >>> is_whole(3), is_whole(3.0), is_whole("3"), is_whole(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a whole number or a fraction, Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

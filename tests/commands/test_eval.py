@@ -87,6 +87,32 @@ def test_validation_as_json(model_folder, data_folder, capsys):
     assert found["sequence_length"] == 32
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_score_that_is_not_finite_is_a_line_and_exit_2(
+    model_folder, data_folder, hellaswag_file, form, capsys
+):
+    model = GPT.from_pretrained(model_folder)
+    with torch.no_grad():
+        model.h[0].mlp.c_proj.bias[0] = float("nan")
+    model.save_pretrained(model_folder)
+    for task, data, key in (("val", data_folder, "val_loss"), ("hellaswag", hellaswag_file, "hellaswag_acc")):
+        assert evaluate(model_folder, "--task", task, "--data", data, *form) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert f"{key} is nan: the model's output is not finite" in said.err.splitlines()[-1]
+
+
+def test_a_dataset_that_says_more_ids_than_its_tokenizer_has_is_refused(
+    model_folder, data_folder, tmp_path, capsys
+):
+    """Ids from 257 on have rows in the embedding, which stand for nothing."""
+    shutil.copytree(data_folder, tmp_path / "edited")
+    info = json.loads((tmp_path / "edited" / "dataset.json").read_text())
+    (tmp_path / "edited" / "dataset.json").write_text(json.dumps(info | {"vocab_size": 300}))
+    assert evaluate(model_folder, "--task", "val", "--data", tmp_path / "edited") == 2
+    assert "says vocab_size 300" in capsys.readouterr().err
+
+
 def test_bits_per_byte_is_in_the_unit_of_compressors(model_folder, data_folder, capsys):
     """A byte model that knows nothing spends near log2(257) bits on a byte; bz2 over the same bytes far fewer."""
     assert evaluate(model_folder, "--task", "val", "--data", data_folder, "--json") == 0

@@ -1,6 +1,7 @@
 """What is public, what the command line answers, and what neither may cost."""
 
 import importlib
+import importlib.metadata
 import subprocess
 import sys
 
@@ -19,6 +20,10 @@ def test_the_public_names_are_these():
         assert callable(getattr(myna, name))
     with pytest.raises(AttributeError, match="no attribute 'GPT5'"):
         myna.GPT5  # noqa: B018
+
+
+def test_the_version_is_the_packages():
+    assert myna.__version__ == importlib.metadata.version("myna")
 
 
 # What a person, a test or the import system may do with the two things of that name: the room and the function.

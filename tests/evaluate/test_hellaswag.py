@@ -1,11 +1,12 @@
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from myna.errors import DataError
+from myna.errors import DataError, ModelError
 from myna.evaluate.continuations import ending_nats
-from myna.evaluate.hellaswag import Item, encode_items, hellaswag_sums, read_items
+from myna.evaluate.hellaswag import Item, encode_items, hellaswag_scores, hellaswag_sums, read_items
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.text.tokenizer import Tokenizer
@@ -228,3 +229,32 @@ def test_an_item_that_is_not_of_the_task(tmp_path, rendering, change, words):
     write(tmp_path / "h.jsonl", ROW, ROW | change)
     with pytest.raises(DataError, match=words):
         read_items(tmp_path / "h.jsonl", rendering)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_model_whose_output_is_not_finite_has_no_accuracy(bad):
+    model = byte_model()
+    with torch.no_grad():
+        model.ln_f.bias[0] = bad
+    questions = encode_items(many_items(8), Tokenizer.bytes(), 64)
+    with pytest.raises(ModelError, match="hellaswag_acc is nan: the model's output is not finite"):
+        hellaswag_scores(hellaswag_sums(model, questions))
+
+
+def test_one_item_that_is_not_finite_is_enough():
+    """The NaN is at a position that only the longest item reaches; its batch is one of several."""
+    model = byte_model()
+    with torch.no_grad():
+        model.wpe.weight[55:] = float("nan")
+    long = Item("x" * 60, (" a", " b", " c", " d"), (1, 1, 1, 1), 0)
+    questions = encode_items([*many_items(8), long], Tokenizer.bytes(), 64)
+    assert hellaswag_sums(model, questions[:-1]).isfinite().all()
+    sums = hellaswag_sums(model, questions, batch_positions=300)
+    assert sums[:3].isnan().all()
+    assert sums[3] == 9
+
+
+def test_an_id_that_only_pads_the_vocabulary_is_refused():
+    item = encode_items(many_items(1), Tokenizer.bytes(), 64)[0]
+    with pytest.raises(ModelError, match="id 300 is outside the vocabulary"):
+        ending_nats(byte_model(), [dataclasses.replace(item, rows=((300, 1), *item.rows[1:]))])

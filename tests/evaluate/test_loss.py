@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from myna.data.split import Split
-from myna.errors import DataError
+from myna.errors import DataError, ModelError
 from myna.evaluate.loss import validation_scores, validation_sums
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
@@ -133,7 +133,21 @@ def test_scores_leave_special_tokens_out_of_bits_per_byte():
 
 def test_text_without_bytes_has_no_bits_per_byte():
     scores = validation_scores(torch.tensor([1.0, 1.0, 0.0, 0.0]))
-    assert math.isnan(scores["val_bits_per_byte"])
+    assert scores == {"val_loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    "sums", [(math.nan, 1.0, 1.0, 1.0), (math.inf, 1.0, 1.0, 1.0), (1.0, 1.0, math.nan, 1.0)]
+)
+def test_a_score_that_is_not_finite_is_an_error(sums):
+    with pytest.raises(ModelError, match="not finite"):
+        validation_scores(torch.tensor(sums))
+
+
+def test_a_split_of_more_ids_than_the_model_is_refused():
+    """Its ids might be those that stand for the rows that pad the vocabulary."""
+    with pytest.raises(DataError, match="99 ids, and the model has 60"):
+        validation_sums(small_model(), Split("val", [], 99), np.zeros(99))
 
 
 def test_training_is_not_disturbed():

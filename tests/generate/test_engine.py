@@ -171,8 +171,12 @@ def test_lower_precision_is_taken_when_asked_for():
         ([[]], "empty"),
         (torch.zeros(2, 0, dtype=torch.int64), "empty"),
         ([[1, 2], []], "empty"),
-        ([1, 2], "rows of integers"),
+        ([1, [2]], "rows of integers"),
+        ([1, 2.5], "rows of integers"),
         ([[1, 2.5]], "rows of integers"),
+        ("abc", "rows of integers"),
+        (None, "rows of integers"),
+        ([1, 61], "61 is outside the vocabulary"),
         ([[61]], "61 is outside the vocabulary"),
         ([[-1]], "-1 is outside the vocabulary"),
         (torch.zeros(3, dtype=torch.int64), "shape"),
@@ -183,6 +187,31 @@ def test_prompts_that_cannot_be_are_refused_in_a_line(ids, words):
     with pytest.raises(ModelError, match=words) as caught:
         generate(small_model(), ids, max_tokens=1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_ids_is_one_row():
+    model = small_model()
+    assert generate(model, [1, 2, 3], max_tokens=9, seed=0) == generate(
+        model, [[1, 2, 3]], max_tokens=9, seed=0
+    )
+
+
+@pytest.mark.parametrize("model", [None, "gpt2", 3])
+def test_what_is_no_model_is_refused_in_our_words(model):
+    with pytest.raises(ModelError, match=r"the model is .*; give a network"):
+        generate(model, [1, 2], max_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"max_tokens": "3"}, {"max_tokens": None}, {"max_tokens": 2.0}, {"temperature": "hot"}, {"temperature": None},
+        {"top_k": 1.5}, {"top_p": "x"}, {"seed": 0.5}, {"stop_ids": 3}, {"stop_ids": "ab"}, {"stop_ids": [None]},
+    ],
+)  # fmt: skip
+def test_an_option_of_another_type_is_refused_in_our_words(option):
+    with pytest.raises(UsageError, match="give a"):
+        generate(small_model(), [1, 2], **({"max_tokens": 1} | option))
 
 
 def test_options_are_checked_before_any_work():

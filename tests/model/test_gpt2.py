@@ -1,6 +1,7 @@
 import contextlib
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,77 @@ def test_later_tokens_do_not_reach_earlier_logits():
 def test_an_impossible_shape_is_refused_by_name(change, named):
     with pytest.raises(ModelError, match=named):
         GPTConfig(**({"n_head": 2, "n_embd": 16} | change))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"n_layer": "3"}, {"n_layer": 3.0}, {"n_layer": True}, {"n_layer": None}, {"n_embd": [16]},
+        {"vocab_size": float("inf")}, {"block_size": 1 << 40}, {"dropout": "0.1"}, {"dropout": None},
+    ],
+)  # fmt: skip
+def test_a_shape_of_another_type_is_refused_in_our_words(shape):
+    with pytest.raises(ModelError, match=f"model shape: {next(iter(shape))} is .*; give"):
+        GPTConfig(**shape)
+
+
+def test_numpy_numbers_are_numbers():
+    config = GPTConfig(vocab_size=np.int64(100), n_layer=np.uint8(2))
+    assert (type(config.vocab_size), type(config.n_layer)) == (int, int)
+
+
+@pytest.mark.parametrize("config", [None, {"n_layer": 1}, "gpt2", 12])
+def test_what_is_no_config_is_refused_in_our_words(config):
+    with pytest.raises(ModelError, match=r"GPT was given .*; give a NetworkConfig"):
+        GPT(config)
+
+
+@pytest.mark.parametrize(
+    ("ids", "says"),
+    [
+        (
+            torch.tensor([[1, 100]]),
+            "id 100 is outside the vocabulary",
+        ),  # a row of zeros that pads the embedding
+        (torch.tensor([[127]]), "id 127 is outside"),
+        (torch.tensor([[128]]), "id 128 is outside"),  # torch's own error before
+        (torch.tensor([[-1, 3]]), "id -1 is outside"),
+        (torch.zeros(1, 3), r"ids are torch\.float32; give a tensor of int64"),
+        (torch.ones(1, 3, dtype=torch.bool), r"ids are torch\.bool"),
+        ([[1, 2]], "ids are list; give a tensor"),
+        ("abc", "ids are str; give a tensor"),
+        (torch.zeros(2, 0, dtype=torch.int64), "one or more each"),  # torch's own error before
+        (torch.tensor([1, 2]), "as in ids.None. for one sequence"),
+    ],
+)
+def test_ids_that_cannot_be_are_refused_with_and_without_a_cache(ids, says):
+    model = GPT(SMALL)
+    for call in (model, model.hidden, lambda ids: model.hidden(ids, model.new_cache(1))):
+        with pytest.raises(ModelError, match=says):
+            call(ids)
+
+
+def test_ids_of_int32_go_through():
+    model = GPT(SMALL).eval()
+    torch.testing.assert_close(
+        model(torch.tensor([[1, 99]])), model(torch.tensor([[1, 99]], dtype=torch.int32))
+    )
+
+
+def test_compiled_code_and_other_devices_do_not_read_the_ids(monkeypatch):
+    """Reading them would break the graph, or wait for the device."""
+    import myna.model.decoder
+
+    def read(*_):
+        raise AssertionError("the ids were read")
+
+    monkeypatch.setattr(myna.model.decoder, "check_ids", read)
+    ids = torch.zeros(1, 3, dtype=torch.int64)
+    with torch.device("meta"):
+        GPT(SMALL)(ids.to("meta"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    GPT(SMALL)(ids)
+    monkeypatch.undo()
 
 
 def test_more_positions_than_the_model_has_are_refused():

@@ -1,7 +1,6 @@
 """`myna eval`: validation loss and bits per byte, or HellaSwag, of a model."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +50,7 @@ def main(args: Sequence[str]) -> None:
     scores = task(call, data, opened, tokenizer, precision.dtype)
     about = {"model": str(opened.path), "task": call.task, "data": str(data), "precision": precision.name}
     if call.json:
-        whole = about | {key: value if math.isfinite(value) else None for key, value in scores.items()}
-        print(json.dumps(whole, ensure_ascii=False))
+        print(json.dumps(about | scores, ensure_ascii=False, allow_nan=False))
         return
     for key, shown in (about | for_people(scores)).items():
         print(f"{key:<20} {shown}")
@@ -175,13 +173,12 @@ def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
         return open_dataset(
             path, tokenizer=tokenizer
         )  # another project's format, which can't say what made it
-    dataset = open_dataset(path)
-    if dataset.tokenizer_sha256 != tokenizer.sha256:
+    if open_dataset(path, verify=False).tokenizer_sha256 != tokenizer.sha256:
         raise DataError(
             f"{path} was made with another tokenizer than the model's ({tokenizer.name}), so its ids mean other text; "
             "prepare the corpus with the model's: myna prepare CORPUS --out DIR --tokenizer MODEL_FOLDER"
         )
-    return dataset
+    return open_dataset(path, tokenizer=tokenizer)
 
 
 def check_trained_on(dataset: "Dataset", checkpoint: Path, run: Run) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from myna.device import autocast
 from myna.evaluate.rounds import in_rounds
+from myna.model.ids import check_ids
 from myna.model.network import Network, evaluation_mode
 
 
@@ -124,16 +125,21 @@ def ending_nats(
     Shapes:
         batch    N questions of K rows, with equally long `shared`
         returns  (N, K) float64 nats on the CPU
+    Raises:
+        ModelError: an id outside the model's vocabulary.
     """
     device = network.device
     rows = [torch.tensor(row) for question in batch for row in question.rows]
     scored = torch.tensor([n for question in batch for n in question.scored])
     lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)  # (N*K, T+1)
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (N*K, T+1)
+    shared = torch.tensor([question.shared for question in batch], dtype=torch.int64)  # (N, S)
+    for part in (ids, shared):
+        check_ids(part, network.config.vocab_size)
+    ids, shared = ids.to(device), shared.to(device)
     T = ids.shape[1] - 1
     at = torch.arange(T)  # position t predicts id t + 1, which is scored if it is among a row's last
     wanted = ((at >= (lengths - scored - 1)[:, None]) & (at < (lengths - 1)[:, None])).to(device)  # (N*K, T)
-    shared = torch.tensor([question.shared for question in batch], dtype=torch.int64, device=device)  # (N, S)
     S = shared.shape[1]
     with evaluation_mode(network), autocast(device, autocast_dtype):
         once = network.new_cache(len(batch), S, autocast_dtype)

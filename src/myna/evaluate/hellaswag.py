@@ -32,6 +32,7 @@ from torch import Tensor
 
 from myna.errors import DataError
 from myna.evaluate.continuations import Question, ending_costs, question
+from myna.evaluate.finite import finite
 from myna.model.network import Network
 from myna.text.tokenizer import Tokenizer
 
@@ -182,7 +183,8 @@ def hellaswag_sums(
         model, rank, world_size, batch_positions, autocast_dtype: see `continuations.ending_costs`.
         before_batch: called before each batch, and equally often on every rank; it may raise to end the evaluation.
     Returns:
-        (4,) float64 on the CPU: right by sum, right by mean per token, right by characters, questions.
+        (4,) float64 on the CPU: right by sum, right by mean per token, right by characters, questions. The first three
+        are NaN where the model's output was not finite.
     """
     total = torch.zeros(4, dtype=torch.float64)
     costs = ending_costs(
@@ -199,7 +201,11 @@ def hellaswag_sums(
         label = torch.tensor([question.label for question in batch])
         tokens = torch.tensor([question.scored for question in batch])
         characters = torch.tensor([question.characters for question in batch])
-        right = [(cost.argmin(dim=1) == label).sum() for cost in (nats, nats / tokens, nats / characters)]
+        # Among costs that are not finite there is no least one, though argmin would name one.
+        hit = 1.0 if bool(nats.isfinite().all()) else math.nan
+        right = [
+            (cost.argmin(dim=1) == label).sum() * hit for cost in (nats, nats / tokens, nats / characters)
+        ]
         total += torch.tensor([*right, len(batch)], dtype=torch.float64)
         if on_questions:
             on_questions(len(batch))
@@ -209,13 +215,16 @@ def hellaswag_sums(
 def hellaswag_scores(sums: Tensor) -> dict[str, float]:
     """Sums, added over the ranks, to the keys of metrics.jsonl; with the number of items, which says how sure they are.
 
+    Raises:
+        ModelError: the model's output was not finite.
+
     >>> hellaswag_scores(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     {'hellaswag_acc': 0.25, 'hellaswag_acc_token': 0.5, 'hellaswag_acc_char': 0.75, 'hellaswag_items': 4}
     """
     by_sum, by_token, by_character, questions = sums.tolist()
-    return {
+    accuracies = {
         "hellaswag_acc": by_sum / questions,
         "hellaswag_acc_token": by_token / questions,
         "hellaswag_acc_char": by_character / questions,
-        "hellaswag_items": int(questions),
     }
+    return finite(accuracies) | {"hellaswag_items": int(questions)}

@@ -20,6 +20,7 @@ from myna.data.batches import VALIDATION_TARGETS, val_windows
 from myna.data.split import Split
 from myna.device import autocast
 from myna.errors import DataError
+from myna.evaluate.finite import finite
 from myna.evaluate.rounds import in_rounds
 from myna.model.network import Network, evaluation_mode
 
@@ -53,8 +54,13 @@ def validation_sums(
     Returns:
         (4,) float64 on the CPU: nats, targets, nats of text targets, bytes of text targets.
     Raises:
-        DataError: nothing to score.
+        DataError: nothing to score, or the split has more ids than the model.
     """
+    if split.vocab_size > model.config.vocab_size:
+        raise DataError(
+            f"{split.place} is of {split.vocab_size:,} ids, and the model has {model.config.vocab_size:,}; use data "
+            "made with the model's own tokenizer"
+        )
     if split.n_tokens < 2:
         raise DataError(
             f"{split.place} has {split.n_tokens} ids, so nothing to score; prepare a larger share of it"
@@ -81,16 +87,19 @@ def validation_sums(
 
 
 def validation_scores(sums: Tensor) -> dict[str, float]:
-    """Sums, added over the ranks, to the keys of metrics.jsonl.
+    """Sums, added over the ranks, to the keys of metrics.jsonl; without bits per byte where no text was scored.
+
+    Raises:
+        ModelError: the loss is not finite.
 
     >>> validation_scores(torch.tensor([8 * math.log(2), 4, 6 * math.log(2), 3], dtype=torch.float64))
     {'val_loss': 1.3862943611198906, 'val_bits_per_byte': 2.0}
     """
     nats, targets, text_nats, text_bytes = sums.tolist()
-    return {
-        "val_loss": nats / targets,
-        "val_bits_per_byte": text_nats / (math.log(2) * text_bytes) if text_bytes else math.nan,
-    }
+    scores = {"val_loss": nats / targets}
+    if text_bytes:
+        scores["val_bits_per_byte"] = text_nats / (math.log(2) * text_bytes)
+    return finite(scores)
 
 
 def most_batches(targets: int, sequence_length: int, batch_windows: int, world_size: int) -> int:

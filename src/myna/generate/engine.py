@@ -20,9 +20,11 @@ from myna.device import autocast
 from myna.errors import ModelError
 from myna.generate.sampling import RowDraws, Sampling, choose
 from myna.model.cache import KVCache
+from myna.model.ids import check_ids
 from myna.model.network import Network, evaluation_mode
+from myna.settings import is_whole
 
-Ids = Tensor | Sequence[Sequence[int]]
+Ids = Tensor | Sequence[Sequence[int]] | Sequence[int]
 
 
 def generate(
@@ -59,8 +61,9 @@ def generate(
         seed=seed,
         stop_ids=stop_ids,
     )
-    rows: list[list[int]] = [[] for _ in range(len(ids))]
-    for step in stream(model, ids, sampling):
+    prompts = check_rows(ids, checked_network(model).config.vocab_size)
+    rows: list[list[int]] = [[] for _ in prompts]
+    for step in stream(model, prompts, sampling):
         for row, new in zip(rows, step, strict=True):
             if new is not None:
                 row.append(new)
@@ -82,7 +85,7 @@ def stream(
     Args:
         model: the network itself, not its compiled or DDP wrapper (they share its weights). It is put in evaluation
             mode for each step and put back before the step is handed out.
-        ids: (B, T) int64, or rows of any lengths; one id or more each.
+        ids: (B, T) int64, or rows of any lengths, one id or more each; or one row, as a list of ids.
         first_row: the number of the first row: rows 4 to 7 of eight are the same drawn apart from the others.
         vocab_size: ids from this one on are never chosen; for a model with more ids than its tokenizer. None: all are.
         autocast_dtype: compute in this precision (bfloat16, float16) where autocast allows; None computes as the
@@ -92,7 +95,7 @@ def stream(
         ModelError: no ids, an id outside the model's vocabulary, or (after the first step has begun) an output that is
             not finite.
     """
-    own = model.config.vocab_size
+    own = checked_network(model).config.vocab_size
     predictor = _Predictor(
         model, check_rows(ids, own), min(vocab_size or own, own), autocast_dtype, use_cache
     )
@@ -112,20 +115,31 @@ def check_rows(ids: Ids, vocab_size: int) -> list[list[int]]:
             raise ModelError(f"prompt ids are {ids.dtype}; give integers")
         ids = ids.tolist()
     try:
-        rows = [[operator.index(id) for id in row] for row in ids]
+        given = list(ids)
+        if given and all(map(is_whole, given)):
+            given = [given]  # one row
+        rows = [[operator.index(id) for id in row] for row in given]
     except TypeError as error:
         raise ModelError(
-            f"prompt ids are no rows of integers ({error}); give them as in [[1, 2, 3]]"
+            f"prompt ids are no rows of integers ({error}); give them as in [[1, 2, 3]], or one row as in [1, 2, 3]"
         ) from error
     if not rows or not all(rows):
         raise ModelError("a prompt is empty; give at least one token, such as the end-of-text id")
-    low, high = min(map(min, rows)), max(map(max, rows))
-    if low < 0 or high >= vocab_size:
-        wrong = low if low < 0 else high
-        raise ModelError(
-            f"prompt id {wrong} is outside the vocabulary (0 to {vocab_size - 1}); use this model's own tokenizer"
-        )
+    for row in rows:
+        check_ids(row, vocab_size, "prompt id")
     return rows
+
+
+def checked_network(model: Network) -> Network:
+    """
+    Raises:
+        ModelError: it is no network, such as the name of one.
+    """
+    if not hasattr(model, "hidden") or not hasattr(model, "config"):
+        raise ModelError(
+            f"the model is {type(model).__name__}; give a network, such as GPT.from_pretrained(DIR) returns"
+        )
+    return model
 
 
 def _steps(predictor: "_Predictor", sampling: Sampling, draws: RowDraws) -> Iterator[list[int | None]]:

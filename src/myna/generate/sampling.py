@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from myna.errors import ModelError, UsageError
+from myna.settings import is_number, is_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,16 @@ class Sampling:
     stop_ids: Collection[int] = frozenset()
 
     def __post_init__(self) -> None:
+        for name in ("max_tokens", "top_k", "seed", "temperature", "top_p"):
+            value = getattr(self, name)
+            whole = name in ("max_tokens", "top_k", "seed")
+            may_be_none = name in ("top_k", "seed", "top_p")
+            if not (value is None and may_be_none) and not (is_whole(value) if whole else is_number(value)):
+                raise UsageError(
+                    f"{name.replace('_', '-')} is {value!r}; give a {'whole ' if whole else ''}number"
+                )
+        if not isinstance(self.stop_ids, Collection) or not all(map(is_whole, self.stop_ids)):
+            raise UsageError(f"stop ids are {self.stop_ids!r}; give a list of whole numbers")
         if self.max_tokens < 0:
             raise UsageError(f"max tokens is {self.max_tokens}; give 0 or more")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

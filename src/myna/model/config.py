@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from myna.errors import ModelError
-from myna.settings import NO_OPTIONS, Options
+from myna.settings import NO_OPTIONS, Options, is_number, is_whole
 
 # Matrix products are fastest when their sides are multiples of a power of two; 50257 is odd. (The lecture pads to
 # 50304, which is 393 * 128.)
 VOCABULARY_MULTIPLE = 128
 
 MOST_LAYERS = 1000  # ten times GPT-3's: more is a slip of the finger, and would build modules for minutes
+LARGEST = 1 << 31  # of any size; a product of two of them still fits torch's 64 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,12 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"model shape: {name} is {getattr(self, name)}; give 1 or more")
+            value = getattr(self, name)
+            if not is_whole(value):
+                raise ModelError(f"model shape: {name} is {value!r}; give a whole number")
+            if not 1 <= value <= LARGEST:
+                raise ModelError(f"model shape: {name} is {value}; give 1 to {LARGEST:,}")
+            object.__setattr__(self, name, int(value))  # a NumPy number would not go into config.json
         if self.n_layer > MOST_LAYERS:
             raise ModelError(f"model shape: n_layer is {self.n_layer}; give at most {MOST_LAYERS}")
         if self.n_embd % self.n_head:
@@ -42,9 +47,9 @@ class NetworkConfig:
                 f"model shape: width n_embd {self.n_embd} does not divide into n_head {self.n_head} heads; "
                 f"give a multiple of {self.n_head}"
             )
-        if not 0.0 <= self.dropout < 1.0:
+        if not is_number(self.dropout) or not 0.0 <= self.dropout < 1.0:
             raise ModelError(
-                f"model shape: dropout is {self.dropout}; give a fraction from 0 up to, not including, 1"
+                f"model shape: dropout is {self.dropout!r}; give a fraction from 0 up to, not including, 1"
             )
 
     @property

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from myna.errors import ModelError
 from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig
+from myna.model.ids import check_ids
 from myna.model.layout import OwnLayout
 from myna.model.loss import head_nats, head_token_nats
 from myna.model.network import Layout, Network, evaluation_mode
@@ -46,6 +47,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
+        if not isinstance(config, NetworkConfig):
+            raise ModelError(
+                f"{type(self).__name__} was given {type(config).__name__}; give a {NetworkConfig.__name__}, such as "
+                "GPTConfig(n_layer=2)"
+            )
         self.config = config
         # In training, keep only the blocks' inputs, and compute the rest again in the backward pass.
         self.recompute = False
@@ -78,12 +84,18 @@ class Decoder(nn.Module):
     def positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
         """The positions of ids (B, T): int64 (T,), or (B, T) where the cache's rows are not equally long.
 
+        Every network's `hidden` calls this, so it is also where ids are checked. Ids on a CPU are held to the
+        vocabulary, but not in compiled code. On other devices the check would wait for the device.
+
         Raises:
-            ModelError: more positions than the model has, or ids of another shape.
+            ModelError: more positions than the model has, ids of another type or shape, or outside the vocabulary.
         """
-        if ids.dim() != 2:
+        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
+            given = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+            raise ModelError(f"ids are {given}; give a tensor of int64, (B, T)")
+        if ids.dim() != 2 or 0 in ids.shape:
             raise ModelError(
-                f"ids have shape {tuple(ids.shape)}; give (B, T), as in ids[None] for one sequence"
+                f"ids have shape {tuple(ids.shape)}; give (B, T), one or more each, as in ids[None] for one sequence"
             )
         T = ids.shape[1]
         end = T + (0 if cache is None else cache.longest)
@@ -91,6 +103,8 @@ class Decoder(nn.Module):
             raise ModelError(
                 f"{end} positions asked of a model that has {self.config.block_size}; shorten the text"
             )
+        if ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_ids(ids, self.config.vocab_size)
         return torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
 
     def run_blocks(
@@ -202,7 +216,7 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
-        """Weights from a run, a checkpoint, a Hugging Face folder, or the hub by name (`gpt2`).
+        """Weights from a run, a checkpoint, a Hugging Face folder, or the hub by name (`gpt2`); in evaluation mode.
 
         Raises:
             ModelError, CheckpointError, DownloadError: what is missing or wrong, and where.
@@ -211,7 +225,7 @@ class Decoder(nn.Module):
         network: Any = load_network(path)
         if not isinstance(network, cls):
             raise ModelError(f"{path} holds a {type(network).__name__}; load it with that class")
-        return network
+        return network.eval()
 
     def save_pretrained(self, directory: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Writes `config.json`, `model.safetensors` and, given a tokenizer, its files.

@@ -7,8 +7,9 @@ stored (in, out), as OpenAI's Conv1D had them; nn.Linear wants (out, in). And th
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,24 +18,54 @@ from torch import Tensor, nn
 
 from myna.errors import ModelError
 from myna.model.config import NetworkConfig
-from myna.model.layout import as_float32, require_all, taken
+from myna.model.layout import as_float32, require_all, shape_of, taken
 from myna.model.network import Network, NetworkKind
 
 PREFIX = "transformer."
+HEAD = "lm_head.weight"  # a copy of the token embedding in some files; never read as anything else
 _CONV1D = re.compile(r"\.(c_attn|c_fc|c_proj)\.weight$")
 _MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
 
-N = TypeVar("N", int, float)
-
-# What transformers computes by default for GPT-2, and this network too.
-USUAL = {
-    "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-5,
-    "scale_attn_weights": True,
-    "tie_word_embeddings": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "add_cross_attention": False,
+# What a config.json of transformers' GPT-2 may say of the function: first what an absent key means, then what else
+# computes the same.
+COMPUTED: dict[str, tuple[Any, ...]] = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "tie_word_embeddings": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
+    "is_causal": (True,),
+    "chunk_size_feed_forward": (0,),
+    # Each of these changes what transformers computes, or which weights it reads.
+    **dict.fromkeys(
+        (
+            "quantization_config",
+            "per_layer_config",
+            "fusion_config",
+            "transformers_weights",
+            "attribute_map",
+            "layer_types",
+            "sliding_window",
+            "attention_chunk_size",
+            "decoder",
+            "generator",
+            "text_config",
+            "text_encoder",
+        ),
+        (None,),
+    ),
 }
+# Names of transformers' for the sizes, which stand above GPT-2's own.
+ALSO_NAMED = {
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+}
+DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+USUAL_DROPOUT = 0.1  # where the file is silent
 
 
 class HuggingFaceGPT2:
@@ -54,11 +85,11 @@ class HuggingFaceGPT2:
             "n_layer": config.n_layer,
             "n_head": config.n_head,
             "n_inner": None,
-            "activation_function": USUAL["activation_function"],
+            "activation_function": "gelu_new",
             "resid_pdrop": config.dropout,
             "embd_pdrop": config.dropout,
             "attn_pdrop": config.dropout,
-            "layer_norm_epsilon": USUAL["layer_norm_epsilon"],
+            "layer_norm_epsilon": 1e-5,
             "initializer_range": 0.02,
             "scale_attn_weights": True,
             "tie_word_embeddings": True,
@@ -68,21 +99,37 @@ class HuggingFaceGPT2:
         }
 
     def read_config(self, raw: Mapping[str, Any], kind: NetworkKind, where: str) -> NetworkConfig:
-        for key, value in USUAL.items():
-            if raw.get(key, value) != value:
+        for key, same in COMPUTED.items():
+            value = raw.get(key, same[0])
+            if not any(_equal(value, known) for known in same):
                 raise ModelError(
-                    f"{where}: {key} is {raw[key]!r}; this network computes GPT-2 with {value!r}"
+                    f"{where}: {key} is {_shown(value)}; this network computes GPT-2 with {same[0]!r}"
                 )
-        config = kind.config(
-            n_layer=_number(raw, "n_layer", int, where),
-            n_head=_number(raw, "n_head", int, where),
-            n_embd=_number(raw, "n_embd", int, where),
-            block_size=_number(raw, "n_positions", int, where),
-            vocab_size=_number(raw, "vocab_size", int, where),
-            dropout=_number({"resid_pdrop": 0.0, **raw}, "resid_pdrop", float, where),
+        for key, own in ALSO_NAMED.items():
+            if key in raw and not _equal(raw[key], raw.get(own)):
+                raise ModelError(
+                    f"{where}: {key} is {_shown(raw[key])} and {own} {_shown(raw.get(own))}; remove the wrong one"
+                )
+        dropouts = {key: raw.get(key, USUAL_DROPOUT) for key in DROPOUTS}
+        if any(value != dropouts["resid_pdrop"] for value in dropouts.values()):
+            raise ModelError(
+                f"{where}: {', '.join(f'{key} is {_shown(value)}' for key, value in dropouts.items())}; this network "
+                "has one dropout for all three: give them one value (they matter in training alone)"
+            )
+        config = shape_of(
+            kind,
+            where,
+            n_layer=raw.get("n_layer"),
+            n_head=raw.get("n_head"),
+            n_embd=raw.get("n_embd"),
+            block_size=raw.get("n_positions"),
+            vocab_size=raw.get("vocab_size"),
+            dropout=dropouts["resid_pdrop"],
         )
-        if raw.get("n_inner") not in (None, 4 * config.n_embd):
-            raise ModelError(f"{where}: n_inner is {raw['n_inner']}; this network's MLP is 4 * n_embd wide")
+        if raw.get("n_inner") is not None and not _equal(raw["n_inner"], 4 * config.n_embd):
+            raise ModelError(
+                f"{where}: n_inner is {_shown(raw['n_inner'])}; this network's MLP is 4 * n_embd wide"
+            )
         return config
 
     def to_file(self, network: Network, state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -97,13 +144,19 @@ class HuggingFaceGPT2:
         state: dict[str, Tensor] = {}
         for full_name, array in arrays.items():
             name = full_name.removeprefix(PREFIX)
-            # The head is the token embedding (tied), the masks are known.
-            if _MASK_BUFFER.match(name) or name == "lm_head.weight":
+            if _MASK_BUFFER.match(name) or full_name == HEAD:
                 continue
             array = array.T if _CONV1D.search(name) else array
             own = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))  # our own copy, aligned
-            state[name] = taken(name, own, network, expected, where)
+            tensor = taken(name, own, network, expected, where)
+            if name in state and not _same(state[name], tensor):
+                raise ModelError(
+                    f"{where}: {name!r} and {PREFIX + name!r} stand for one tensor and differ; remove the wrong one"
+                )
+            state[name] = tensor
         require_all(state, expected, where)
+        if HEAD in arrays:
+            _check_head(torch.from_numpy(np.array(arrays[HEAD])), state["wte.weight"], network, where)
         return state
 
     def check(self, network: Network) -> None:
@@ -133,11 +186,31 @@ class HuggingFaceGPT2:
             )
 
 
-def _number(raw: Mapping[str, Any], key: str, of: type[N], where: str) -> N:
-    try:
-        return of(raw[key])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{where}: {key} is {raw.get(key)!r}; it has to be a number") from error
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers; a NaN is the same as a NaN."""
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _check_head(head: Tensor, embedding: Tensor, network: Network, where: str) -> None:
+    """
+    Raises:
+        ModelError: the file's head is not the token embedding, so transformers computes with both.
+    """
+    if not _same(head, network.unpadded("wte.weight", embedding)):
+        raise ModelError(
+            f"{where}: {HEAD!r} differs from wte.weight, so the head is untied; this network has one tensor for both "
+            "and cannot load such a model"
+        )
+
+
+def _equal(value: Any, known: Any) -> bool:
+    """Equal, and of one type: in JSON `1` is not `true`, and `"3"` and `3.0` are no whole numbers."""
+    return type(value) is type(known) and bool(value == known)
+
+
+def _shown(value: Any) -> str:
+    """A value from a JSON file, short enough for a line."""
+    return reprlib.repr(value)
 
 
 def _changed_part(network: Any) -> str | None:

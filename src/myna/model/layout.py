@@ -34,13 +34,25 @@ def taken(name: str, tensor: Tensor, network: Network, expected: Mapping[str, Te
     """
     if name not in expected:
         raise ModelError(f"{where}: the network has no tensor {name!r}; is this another model?")
-    tensor = network.padded(name, tensor)
-    if tensor.shape != expected[name].shape:
+    on_disk = network.unpadded(name, expected[name]).shape
+    if tensor.shape != on_disk:
         raise ModelError(
             f"{where}: tensor {name!r} has shape {tuple(tensor.shape)}, and config.json leads to "
-            f"{tuple(expected[name].shape)}"
+            f"{tuple(on_disk)}; is this another model's config?"
         )
-    return tensor
+    return network.padded(name, tensor)
+
+
+def shape_of(kind: NetworkKind, where: str, **values: Any) -> NetworkConfig:
+    """A network's shape from the values of a config.json.
+
+    Raises:
+        ModelError: a value that cannot be; names the file.
+    """
+    try:
+        return kind.config(**values)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
 
 
 def require_all(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
@@ -74,7 +86,7 @@ class OwnLayout:
     def read_config(self, raw: Mapping[str, Any], kind: NetworkKind, where: str) -> NetworkConfig:
         try:
             options = kind.options(**raw["options"])
-            return kind.config(**{name: raw[name] for name in SIZES}, options=options)
+            return shape_of(kind, where, **{name: raw[name] for name in SIZES}, options=options)
         except (KeyError, TypeError, UsageError) as error:
             raise ModelError(f"{where}: {error}; the network's options may have changed since") from error
 

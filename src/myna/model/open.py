@@ -1,5 +1,6 @@
 """MODEL, as every command takes it: a run, a checkpoint, a Hugging Face folder, or a hub name."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ def find_model(spec: str | Path) -> Path:
     Raises:
         ModelError, CheckpointError, DownloadError
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise ModelError(f"a model is named by a path or a name, not by {type(spec).__name__}")
     path = Path(spec)
     if (path / "checkpoints").is_dir() or (path / "recipe.json").exists():
         found = newest_sound(path / "checkpoints", _warn_damaged)

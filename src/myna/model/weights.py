@@ -2,8 +2,9 @@
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from myna.text.tokenizer import Tokenizer
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# Types that weights may have; narrow ones are widened to fp32, which loses nothing.
+WIDE, NARROW = ("float32", "float64"), ("float16", "bfloat16")
 
 
 def load_network(directory: Path) -> Network:
@@ -29,11 +32,12 @@ def load_network(directory: Path) -> Network:
         ModelError, CheckpointError: what is missing or wrong, and where.
     """
     raw = _read_config(directory / CONFIG)
-    kind = kind_of(raw, str(directory / CONFIG))
-    network = build_without_memory(kind, kind.load().layout.read_config(raw, kind, str(directory / CONFIG)))
-    arrays: dict[str, np.ndarray] = {}
-    for name in _weight_files(directory):
-        arrays |= read_safetensors(directory / name)
+    where = str(directory / CONFIG)
+    kind = kind_of(raw, where)
+    network = build_without_memory(kind, kind.load().layout.read_config(raw, kind, where))
+    tensors = _read_tensors(directory)
+    _check_types(tensors, raw, network, directory)
+    arrays = {name: _widened(tensor) for name, tensor in tensors.items()}
     network.load_state_dict(network.layout.from_file(network, arrays, str(directory)), assign=True)
     return network
 
@@ -55,16 +59,29 @@ def build_without_memory(kind: NetworkKind, config: Any) -> Any:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        return _read_object(path)
     except FileNotFoundError as error:
         raise ModelError(
             f"no config.json in {path.parent}; give a run, a checkpoint or a Hugging Face GPT-2 folder"
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise ModelError(f"{path} holds no JSON object; is this the config.json of a model?")
-    return raw
+        raise ModelError(
+            f"{path} cannot be read as a JSON object: {first_line(error)}; is this the config.json of a model?"
+        ) from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        OSError: the file cannot be read. ValueError: it holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("it holds something else")
+    return value
 
 
 def kind_of(raw: Mapping[str, Any], where: str) -> NetworkKind:
@@ -88,19 +105,90 @@ def kind_of(raw: Mapping[str, Any], where: str) -> NetworkKind:
     raise ModelError(f"{where}: model_type is {model_type!r}; Myna can load {', '.join(known)}")
 
 
+def _read_tensors(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, from the files that transformers reads.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or two files disagree.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(directory):
+        for name, tensor in _open_safetensors(directory / file).items():
+            if name in tensors and not torch.equal(tensors[name], tensor):
+                raise CheckpointError(
+                    f"{directory}: tensor {name!r} stands in two files and differs; remove one of them from {INDEX}"
+                )
+            tensors[name] = tensor
+    return tensors
+
+
 def _weight_files(directory: Path) -> list[str]:
-    index = directory / INDEX
-    if index.exists():
-        try:
-            return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{index} is not an index of safetensors files: {error!r}") from error
-    if not (directory / WEIGHTS).exists() and (directory / "pytorch_model.bin").exists():
-        raise CheckpointError(
-            f"{directory} holds pytorch_model.bin, a pickle, which can run code and is never read; "
-            "save the model as safetensors with transformers' save_pretrained"
+    """The single file where there is one, else those of the index: the order of transformers."""
+    if (directory / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{directory} holds an adapter (adapter_config.json), which changes what the model computes; merge the "
+            "adapter into the weights and save the model again"
         )
-    return [WEIGHTS]
+    index = directory / INDEX
+    if (directory / WEIGHTS).is_file() or not index.is_file():
+        if not (directory / WEIGHTS).exists() and (directory / "pytorch_model.bin").exists():
+            raise CheckpointError(
+                f"{directory} holds pytorch_model.bin, a pickle, which can run code and is never read; "
+                "save the model as safetensors with transformers' save_pretrained"
+            )
+        return [WEIGHTS]
+    try:
+        weight_map = _read_object(index).get("weight_map")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{index} is not an index of safetensors files: {first_line(error)}; is the folder whole?"
+        ) from error
+    files = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not files or not all(isinstance(file, str) for file in files):
+        raise CheckpointError(
+            f"{index}: weight_map does not give each tensor the name of its file; is this the index of a model?"
+        )
+    for file in files:
+        path = PurePath(file)
+        if path.is_absolute() or ".." in path.parts or "\0" in file or path.suffix != ".safetensors":
+            raise CheckpointError(
+                f"{index}: weight_map names {file!r}, which is no safetensors file inside the folder; put the file "
+                "into the folder and name it there"
+            )
+    return sorted(set(files))
+
+
+def _check_types(
+    tensors: Mapping[str, Tensor], raw: Mapping[str, Any], network: Network, directory: Path
+) -> None:
+    """Refuses weights that are no plain numbers, and those that transformers would round to another type first.
+
+    transformers reads all weights in the type that config.json states, else in that of the first of them.
+
+    Raises:
+        ModelError: names the tensor or the key.
+    """
+    known = ", ".join(WIDE + NARROW)
+    stated = raw.get("dtype") if raw.get("dtype") is not None else raw.get("torch_dtype")
+    if stated is not None and stated not in WIDE + NARROW:
+        raise ModelError(f"{directory / CONFIG}: dtype is {reprlib.repr(stated)}; give one of {known}")
+    own = tuple(name for name, _ in network.named_parameters())
+    types = set() if stated is None else {stated}
+    for name, tensor in tensors.items():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if not name.endswith(own) and not tensor.is_floating_point():
+            continue
+        if kind not in WIDE + NARROW:
+            raise ModelError(
+                f"{directory}: tensor {name!r} is {kind}; save the model without quantization, as one of {known}"
+            )
+        if name.endswith(own):
+            types.add(kind)
+    if stated not in WIDE and len(types) > 1 and types.intersection(NARROW):
+        raise ModelError(
+            f"{directory}: weights of {', '.join(sorted(types))} (config.json's dtype included), which transformers "
+            "rounds to one of them; save the model with one type"
+        )
 
 
 def save_network(directory: Path, network: Network, tokenizer: Tokenizer | None) -> None:
@@ -137,22 +225,27 @@ def config_files(network: Network, eot: int | None) -> dict[str, bytes]:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file, bf16 and fp16 widened to fp32.
+    """All tensors of a safetensors file, narrow floats widened to fp32.
 
     Raises:
         CheckpointError: missing, or not such a file.
     """
+    return {name: _widened(tensor) for name, tensor in _open_safetensors(path).items()}
+
+
+def _open_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: _widened(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; is the folder whole?") from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
 
 
 def _widened(tensor: Tensor) -> np.ndarray:
-    return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+    narrow = tensor.is_floating_point() and tensor.itemsize < 4
+    return (tensor.float() if narrow else tensor).numpy()
 
 
 def pretrained_directory(source: str | Path) -> Path:
