@@ -54,6 +54,13 @@ class Run:
         """What the disk of the folder has left."""
         return shutil.disk_usage(self.path).free
 
+    def report_is_fresh(self) -> bool:
+        """Whether the report was drawn after the last record."""
+        try:
+            return self.report_path.stat().st_mtime_ns >= self.metrics_path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+
     def write_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Records the resolved recipe."""
         write_atomic(self.recipe_path, json_bytes(dict(recipe)))
@@ -65,7 +72,7 @@ class Run:
             DataError: there is none, or it can't be read.
         """
         try:
-            return json.loads(self.recipe_path.read_text("utf-8"))
+            recipe = json.loads(self.recipe_path.read_text("utf-8"))
         except FileNotFoundError as error:
             raise DataError(
                 f"{self.path} is not a run: it has no recipe.json; give a folder that `myna train` made"
@@ -76,6 +83,11 @@ class Run:
             ) from error
         except (OSError, ValueError) as error:
             raise DataError(f"{self.recipe_path} cannot be read: {error}") from error
+        if not isinstance(recipe, dict):
+            raise DataError(
+                f"{self.recipe_path} holds no JSON object; restore the file, or give another --out"
+            )
+        return recipe
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Records the machine the run is on now."""

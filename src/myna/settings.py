@@ -9,7 +9,7 @@ the unit and the meaning in the text below it, which `--help` shows. The check a
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
@@ -68,6 +68,17 @@ class Options:
 
 
 NO_OPTIONS = Options()
+
+
+def read_options(kind: type[Options], stored: Mapping[str, Any]) -> Any:
+    """Options that JSON has kept: its lists are tuples again.
+
+    Raises:
+        TypeError: one is not an option of that kind.
+    """
+    return kind(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    )
 
 
 def flag(name: str, prefix: str = "") -> str:

@@ -20,7 +20,7 @@ from myna.errors import UsageError
         (["--data", __file__], "test_train_start.py"),
         (["--shard", "fsdp", "--precision", "fp16"], "cannot scale fp16"),
         (["--hellaswag", "absent.jsonl"], "absent.jsonl"),
-        (["--n-embd", str(2**40)], "no network of this shape can be built: "),
+        (["--n-embd", str(2**40)], "model shape: n_embd is"),
         (["--n-embd", str(2**22)], "parameters does not fit the memory of cpu: weights, gradients"),
         (["--copy-to", "nosuch://bucket/x"], "give a URL that fsspec knows"),
     ],

@@ -26,7 +26,7 @@ class MeanOptions(Options):
 
 
 class Mean(Decoder):
-    """The mean of the embeddings so far."""
+    """The embeddings themselves, scaled."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -42,8 +42,8 @@ class Mean(Decoder):
         return self.wte.weight
 
     def hidden(self, ids, cache=None, *, through=None):
-        positions = self.positions(ids, cache)
-        return self.wte(ids).cumsum(1) / (positions + 1)[:, None] * self.config.options.scale
+        self.positions(ids, cache)
+        return self.run_blocks(self.wte(ids) * self.config.options.scale, cache, through)
 
 
 @pytest.fixture

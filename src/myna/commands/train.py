@@ -64,5 +64,5 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
             )
         else:
             training.train()
-        if ranks.is_main and not (whole and run.report_path.exists()):
+        if ranks.is_main and not (whole and run.report_is_fresh()):
             finish(run, dataset, tokenizer, say)

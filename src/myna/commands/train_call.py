@@ -93,7 +93,7 @@ def with_options_of(recipe: Recipe, args: Sequence[str]) -> Recipe:
     optimizer = _value_of("--optimizer", args) or recipe.optimizer
     changes: dict[str, Any] = {}
     if network != recipe.network:
-        changes |= {"network": network, "network_options": network_kind(network).options()}
+        changes |= {"network": network, "network_options": network_kind(network).options_class()()}
     if optimizer != recipe.optimizer:
         changes |= {"optimizer": optimizer, "optimizer_options": optimizer_kind(optimizer).options()}
     return replace(recipe, **changes)

@@ -21,6 +21,7 @@ lm-evaluation-harness's tasks/hellaswag/utils.py and api/task.py.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

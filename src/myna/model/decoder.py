@@ -59,12 +59,12 @@ class Decoder(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         """The layers, first to last. Each is called as `block(x, cache, *shared)`, x and result (B, T, C)."""
-        raise TypeError(f"{type(self).__name__} does not define blocks")
+        raise ModelError(f"{type(self).__name__} does not define blocks")
 
     @property
     def head_weight(self) -> Tensor:
         """(Vp, C): hidden states times this are the logits, padding included."""
-        raise TypeError(f"{type(self).__name__} does not define head_weight")
+        raise ModelError(f"{type(self).__name__} does not define head_weight")
 
     def hidden(
         self, ids: Tensor, cache: KVCache | None = None, *, through: Callable[..., Tensor] | None = None
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
         Raises:
             ModelError: more positions than the model has, or ids of another shape.
         """
-        raise TypeError(f"{type(self).__name__} does not define hidden")
+        raise ModelError(f"{type(self).__name__} does not define hidden")
 
     def positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
         """The positions of ids (B, T): int64 (T,), or (B, T) where the cache's rows are not equally long.
@@ -240,27 +240,65 @@ class Decoder(nn.Module):
         save_network(Path(directory), self, tokenizer)
 
 
-@torch.no_grad()
 def check_network(network: Network) -> None:
-    """Runs a few ids through a network, and refuses one whose results don't have the shapes that training needs.
+    """Runs a few ids through a network, and refuses one that does not keep what `Decoder` asks of it.
+
+    Shapes, names, gradients, the cache and causality are held to it: what would else show when the run is resumed.
 
     Raises:
-        ModelError: names the method and both shapes.
+        ModelError: names what is wrong.
     """
     config, T = network.config, min(3, network.config.block_size)
-    ids = torch.zeros(2, T, dtype=torch.int64, device=network.device)
+    ids = torch.arange(2 * T, device=network.device).view(2, T) % config.vocab_size
+    name = type(network).__name__
 
-    def require(method: str, result: Tensor, *shape: int) -> Tensor:
-        if result.shape != shape:
+    def require(method: str, result: Any, *shape: int) -> Tensor:
+        if not isinstance(result, Tensor) or result.shape != shape:
+            given = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
             raise ModelError(
-                f"{type(network).__name__}.{method} gives shape {tuple(result.shape)} for 2 x {T} ids, where {shape} "
-                "is needed; mend the network"
+                f"{name}.{method} gives {given} for 2 x {T} ids, where shape {shape} is needed; mend the network"
             )
         return result
 
+    _check_names(network)
     with evaluation_mode(network):
         hidden = require("hidden", network.hidden(ids), 2, T, config.n_embd)
         require("logits", network.logits(hidden), 2, T, config.vocab_size)
-        require("nats", network.nats(hidden, ids))
         require("token_nats", network.token_nats(hidden, ids), 2, T)
-        require("hidden with a cache", network.hidden(ids, network.new_cache(2)), 2, T, config.n_embd)
+        require("nats", network.nats(hidden, ids)).backward()
+        without = [n for n, p in network.named_parameters() if p.grad is None]
+        for parameter in network.parameters():
+            parameter.grad = None
+        if without:
+            raise ModelError(f"{name} does not use its parameter {without[0]}; remove it, or use it")
+        with torch.no_grad():
+            cache = network.new_cache(2)
+            parts = [network.hidden(part, cache) for part in ids.split(1, dim=1)]
+            cached = require("hidden with a cache", torch.cat(parts, dim=1), 2, T, config.n_embd)
+            first = network.hidden(ids[:, :1])
+    limit = 0.02 * float(hidden.detach().abs().max())
+    if not float((cached - hidden).detach().abs().max()) <= limit:
+        raise ModelError(f"{name}.hidden gives other numbers with a cache than without; mend the network")
+    if not float((first - hidden[:, :1]).detach().abs().max()) <= limit:
+        raise ModelError(f"{name}.hidden lets a position see those after it; mend the network")
+
+
+def _check_names(network: Network) -> None:
+    parameters, kind = dict(network.named_parameters()), type(network)
+    buffers = [name for name, _ in network.named_buffers()]
+    if buffers:
+        raise ModelError(
+            f"{kind.__name__} keeps the buffer {buffers[0]}; compute it from the positions, since a network is "
+            "loaded, copied and sharded by its parameters alone"
+        )
+    for name in (*network.looked_up, *network.vocabulary_rows):
+        if name not in parameters:
+            raise ModelError(
+                f"{kind.__name__} has no parameter {name!r}, which looked_up or vocabulary_rows names"
+            )
+    for name in network.vocabulary_rows:
+        if len(parameters[name]) != network.config.padded_vocab_size:
+            raise ModelError(
+                f"{kind.__name__}.{name} has {len(parameters[name])} rows; give it padded_vocab_size rows "
+                f"({network.config.padded_vocab_size}), or leave it out of vocabulary_rows"
+            )

@@ -16,6 +16,7 @@ from torch import Tensor
 from myna.errors import ModelError, UsageError
 from myna.model.config import NetworkConfig
 from myna.model.network import Network, NetworkKind, name_in_table
+from myna.settings import read_options
 
 OWN_PREFIX = "myna-"
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")
@@ -85,7 +86,7 @@ class OwnLayout:
 
     def read_config(self, raw: Mapping[str, Any], kind: NetworkKind, where: str) -> NetworkConfig:
         try:
-            options = kind.options(**raw["options"])
+            options = read_options(kind.options_class(), raw["options"])
             return shape_of(kind, where, **{name: raw[name] for name in SIZES}, options=options)
         except (KeyError, TypeError, UsageError) as error:
             raise ModelError(f"{where}: {error}; the network's options may have changed since") from error

@@ -114,9 +114,18 @@ class Network(Protocol):
     def padded(self, name: str, tensor: "Tensor") -> "Tensor":
         """The inverse of `unpadded`: with rows of zeros."""
 
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        """Parameters that are looked up and not multiplied."""
+
+    @property
+    def vocabulary_rows(self) -> tuple[str, ...]:
+        """Parameters with a row for each id, padded."""
+
     # From torch.nn.Module:
     def parameters(self) -> "Iterator[nn.Parameter]": ...
     def named_parameters(self) -> "Iterator[tuple[str, nn.Parameter]]": ...
+    def named_buffers(self) -> "Iterator[tuple[str, Tensor]]": ...
     def state_dict(self) -> "dict[str, Tensor]": ...
     def load_state_dict(self, state_dict: "Mapping[str, Tensor]", *, assign: bool = False) -> Any: ...
     def train(self, mode: bool = True) -> Self: ...
@@ -131,21 +140,29 @@ class NetworkKind:
     Attributes:
         network: the class, or "module:Class"; called with a config.
         config: the class of its shape.
-        options: the dataclass of its own options, flags `--network.OPTION`.
+        options: the dataclass of its own options, or "module:Class"; flags `--network.OPTION`.
         model_type: in a config.json of Hugging Face's that this network can load. None: it has only Myna's own layout.
     """
 
     network: str | type
     config: type[NetworkConfig] = NetworkConfig
-    options: type[Options] = Options
+    options: str | type[Options] = Options
     model_type: str | None = None
 
     def load(self) -> Any:
         """The class itself."""
-        if not isinstance(self.network, str):
-            return self.network
-        module, _, name = self.network.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return _loaded(self.network)
+
+    def options_class(self) -> type[Options]:
+        """The dataclass of its options itself."""
+        return _loaded(self.options)
+
+
+def _loaded(named: Any) -> Any:
+    if not isinstance(named, str):
+        return named
+    module, _, name = named.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 NETWORKS: dict[str, NetworkKind] = {
@@ -166,7 +183,9 @@ def network_kind(name: str) -> NetworkKind:
 
 def name_in_table(network: Any) -> str | None:
     """The name under which a network's class stands in the table; None where it does not."""
-    return next((name for name, kind in NETWORKS.items() if kind.load() is type(network)), None)
+    kind = type(network)
+    written = f"{kind.__module__}:{kind.__qualname__}"
+    return next((name for name, line in NETWORKS.items() if line.network in (kind, written)), None)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Each field stands here once: its type, its default, its check, what a resume may
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from myna.settings import (
     ResumeRule,
     check_settings,
     flag,
+    read_options,
     resume_rules,
     setting,
 )
@@ -124,7 +126,7 @@ class Recipe:
     """Steps between checkpoints; the last step is always saved. 0 for the last alone."""
 
     def __post_init__(self) -> None:
-        self._settle_options("network", network_kind(self.network).options)
+        self._settle_options("network", network_kind(self.network).options_class())
         self._settle_options("optimizer", optimizer_kind(self.optimizer).options)
         check_settings(self)
         if self.sequence_length > self.block_size:
@@ -180,8 +182,12 @@ class Recipe:
         values = {field.name: stored[field.name] for field in dataclasses.fields(cls) if field.name in stored}
         known = upgraded(values | {key: stored[key] for key in _ADAMW_BEFORE if key in stored})
         network, optimizer = known.get("network", cls.network), known.get("optimizer", cls.optimizer)
-        known["network_options"] = network_kind(network).options(**known.get("network_options", {}))
-        known["optimizer_options"] = optimizer_kind(optimizer).options(**known.get("optimizer_options", {}))
+        known["network_options"] = read_options(
+            network_kind(network).options_class(), known.get("network_options", {})
+        )
+        known["optimizer_options"] = read_options(
+            optimizer_kind(optimizer).options, known.get("optimizer_options", {})
+        )
         return cls(**known | {"corpus": tuple(known.get("corpus", cls.corpus))})
 
 
@@ -210,16 +216,19 @@ class Change:
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
     """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
-    before, rules = upgraded(stored), resume_rules(recipe)
-    changes = _changes(recipe.to_dict(), before, rules, "")
+    before, now, rules = upgraded(stored), _as_json(recipe.to_dict()), resume_rules(recipe)
+    changes = _changes(now, before, rules, "")
     for of in ("network", "optimizer"):
         key, options = f"{of}_options", getattr(recipe, f"{of}_options")
         changes.pop(key, None)
-        if recipe.to_dict()[of] == before.get(of, recipe.to_dict()[of]):
-            changes |= _changes(
-                dataclasses.asdict(options), before.get(key, {}), resume_rules(options), f"{of}."
-            )
+        if now[of] == before.get(of, now[of]):
+            changes |= _changes(now[key], before.get(key, {}), resume_rules(options), f"{of}.")
     return changes
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    """As they would be read back: a tuple is a list there."""
+    return json.loads(json.dumps(values))
 
 
 def _changes(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from myna.errors import DivergedError
+from myna.errors import CheckpointError, DivergedError
 
 WINDOW_STEPS = 100
 LIMIT = 6.0
@@ -58,5 +58,11 @@ class SpikeRule:
         return {"steps": self.steps, "mean": self.mean, "variance": self.variance}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """From a checkpoint; one without the rule starts it anew."""
+        """From a checkpoint; one without the rule starts it anew.
+
+        Raises:
+            CheckpointError: a value is no number.
+        """
+        if wrong := {k: v for k, v in state.items() if type(v) not in (int, float)}:
+            raise CheckpointError(f"the checkpoint's spikes have {wrong}; use another checkpoint")
         self.steps, self.mean, self.variance = (state.get(k, 0) for k in ("steps", "mean", "variance"))

@@ -64,6 +64,11 @@ class TrainState:
             state = cls(**known | {"format": number})
         except TypeError as error:
             raise CheckpointError(f"{where}: {error}; use another checkpoint") from error
+        for name in ("recipe", "rng", "scaler", "spikes"):
+            if not isinstance(getattr(state, name), dict):
+                raise CheckpointError(f"{where}: {name} is {getattr(state, name)!r}; use another checkpoint")
+        if not isinstance(state.dataset, str):
+            raise CheckpointError(f"{where}: dataset is {state.dataset!r}; use another checkpoint")
         for name in ("step", "samples", "tokens", "optimizer_steps", "skipped_in_row", "world_size"):
             value = getattr(state, name)
             if type(value) is not int or value < 0:

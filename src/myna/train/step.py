@@ -6,6 +6,7 @@ any micro-batch and any number of ranks: gradients of parts add up to the gradie
 
 import contextlib
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -190,11 +191,11 @@ class Stepper:
         loss, grad_norm = nats / step_tokens, float(norm)
         self._require_finite(step, loss, grad_norm, by_rank, used)
         before_update(loss)
-        before = self.scaler.get_scale()
-        self.optimizer.step(self.scaler)
+        updated = math.isfinite(grad_norm)  # else fp16 overflowed, and the scaler lowers its scale
+        if updated:
+            self.optimizer.step(self.scaler)
         self.scaler.update()
         self.optimizer.zero_grad()
-        updated = self.scaler.get_scale() >= before
         if self.average is not None and updated:
             self.average.update(step + 1)
         return StepResult(loss, grad_norm, stops > 0, updated)

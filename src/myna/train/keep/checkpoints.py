@@ -93,10 +93,17 @@ def load_checkpoint(
         raise CheckpointError(f"{path / TRAIN_STATE} is of step {state.step}; use another checkpoint")
     saved = load_network(path).state_dict()
     tensors = named_tensors(arrays, state, network, str(path / TRAIN_TENSORS))
-    weights = {name: tensors.pop(f"{WEIGHTS}.{name}", tensor) for name, tensor in saved.items()}
+    weights = saved
+    if state.recipe.get("average_decay"):  # then what is saved as the model is the average
+        missing = [name for name in saved if f"{WEIGHTS}.{name}" not in tensors]
+        if missing:
+            raise CheckpointError(
+                f"{path / TRAIN_TENSORS} lacks {WEIGHTS}.{missing[0]}; use another checkpoint"
+            )
+        weights = {name: tensors.pop(f"{WEIGHTS}.{name}") for name in saved}
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name not in saved or saved[name].shape != parameter.shape:
+            if name not in saved or not saved[name].shape == weights[name].shape == parameter.shape:
                 raise CheckpointError(f"{path}: {name} has another shape than this recipe's network")
             parameter.copy_(like(weights[name], parameter))
             if average is not None:

@@ -45,4 +45,4 @@ def build(network: "Network", learning_rate: float, options: AdamWOptions) -> "O
         eps=options.epsilon,
         fused=network.device.type in ("cpu", "cuda", "mps"),
     )
-    return Optimizer(network, [Part(adamw, kinds=("exp_avg", "exp_avg_sq"))])
+    return Optimizer(network, [Part(adamw, kinds=("exp_avg", "exp_avg_sq"), counters=("step",))])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from myna.errors import CheckpointError
+from myna.errors import CheckpointError, ModelError
 from myna.model.network import Network
 from myna.train.machines.shard import like
 
@@ -21,10 +21,12 @@ class Part:
 
     Attributes:
         kinds: the names of the tensors, shaped like the parameter, that it keeps for each of its parameters.
+        counters: the names of the single numbers that it keeps for each.
     """
 
     optimizer: torch.optim.Optimizer
     kinds: tuple[str, ...]
+    counters: tuple[str, ...] = ()
 
 
 class Optimizer:
@@ -40,7 +42,11 @@ class Optimizer:
         self.network, self.parts = network, tuple(parts)
         self._names = {parameter: name for name, parameter in network.named_parameters()}
         mine = [parameter for part in self.parts for parameter in _parameters(part)]
-        assert len(mine) == len(set(mine)) == len(self._names), "each parameter belongs to one part"
+        for parameter, name in self._names.items():
+            if (times := sum(parameter is one for one in mine)) != 1:
+                raise ModelError(
+                    f"the optimizer has the parameter {name} {times} times; each belongs to one part"
+                )
 
     def set_learning_rate(self, rate: float) -> None:
         """The recipe's learning rate for the next step."""
@@ -49,7 +55,7 @@ class Optimizer:
                 group["lr"] = rate * group.get("factor", 1.0)
 
     def step(self, scaler: torch.amp.GradScaler) -> None:
-        """One update from the gradients; fp16's scaler leaves it out where they are not finite."""
+        """One update from the gradients, which must be finite: fp16's scaler would leave out one part alone."""
         for part in self.parts:
             scaler.step(part.optimizer)
 
@@ -119,15 +125,16 @@ class Optimizer:
     def _check(
         self, part: Part, name: str, parameter: Tensor, found: Mapping[str, Tensor], where: str
     ) -> None:
-        for kind in part.kinds:
+        shapes = dict.fromkeys(part.kinds, parameter.shape) | dict.fromkeys(part.counters, torch.Size())
+        for kind, shape in shapes.items():
             if kind not in found:
                 raise CheckpointError(
                     f"{where} lacks the optimizer's {kind} of {name}; use another checkpoint"
                 )
-            if found[kind].shape != parameter.shape:
+            if found[kind].shape != shape:
                 raise CheckpointError(
-                    f"{where}: {kind}.{name} has shape {tuple(found[kind].shape)}, and the parameter "
-                    f"{tuple(parameter.shape)}; use another checkpoint"
+                    f"{where}: {kind}.{name} has shape {tuple(found[kind].shape)}, where {tuple(shape)} is needed; "
+                    "use another checkpoint"
                 )
 
 
