@@ -175,7 +175,8 @@ def test_a_finished_run_is_trained_further_at_the_last_rate(finished, train, has
     capsys.readouterr()
     before = files_of(finished.path)
     train(finished.path, 9, *more)  # the same command again
-    assert "is finished: 9 of 9 steps" in capsys.readouterr().out
+    train(finished.path, 9, "--checkpoint-every", 1)  # and without the word
+    assert capsys.readouterr().out.count("is finished: 9 of 9 steps") == 2
     assert files_of(finished.path) == before
     train(finished.path, 10, *more)
     assert rates_of(finished)[10] == rates[6]

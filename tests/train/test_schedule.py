@@ -32,3 +32,9 @@ def test_no_warmup():
 
 def test_after_the_end_of_the_cosine_the_rate_stays():
     assert [learning_rate(step, **SHAPE) for step in (19072, 19073, 40_000)] == [pytest.approx(6e-5)] * 3
+
+
+def test_a_decay_that_ends_within_the_warmup_leaves_the_rate_where_it_was():
+    """An extended run whose first steps were fewer than its warmup."""
+    shape = SHAPE | {"decay_steps": 10}
+    assert {learning_rate(step, **shape) for step in (9, 10, 714, 715, 40_000)} == {6e-4 * 10 / 715}

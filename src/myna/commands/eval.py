@@ -219,13 +219,12 @@ def hellaswag(
     Raises:
         DataError: the file is not HellaSwag's format, or has no labels; names the line.
     """
+    from myna.evaluate.accuracy import HELLASWAG_CHANCE, standard_error
     from myna.evaluate.hellaswag import (
-        CHANCE,
         encode_items,
         hellaswag_scores,
         hellaswag_sums,
         read_items,
-        standard_error,
     )
 
     items = read_items(data, call.rendering)
@@ -240,4 +239,4 @@ def hellaswag(
         for key, accuracy in scores.items()
         if key != "hellaswag_items"
     }
-    return scores | {"hellaswag_chance": CHANCE} | errors
+    return scores | {"hellaswag_chance": HELLASWAG_CHANCE} | errors

@@ -157,6 +157,10 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
         begun = asked.steps == recipe["steps"]
         decay_steps = asked.decay_steps if begun else recipe.get("decay_steps", 0)
         compared = replace(compared, steps=recipe["steps"], decay_steps=decay_steps)
+    elif EXTENDED_FROM in recipe and asked.steps == recipe["steps"] and not asked.decay_steps:
+        # A run that was extended goes on without the word, too.
+        asked = replace(asked, decay_steps=recipe["decay_steps"])
+        compared = replace(compared, decay_steps=recipe["decay_steps"])
     require_unchanged(run, compared, recipe, call.override, finished, say)
     return asked, stored
 

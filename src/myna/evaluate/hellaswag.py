@@ -39,8 +39,6 @@ from myna.text.tokenizer import Tokenizer
 
 Rendering = Literal["lecture", "harness"]
 
-CHANCE = 0.25  # the accuracy of blind guesses: one ending of four
-
 SOURCE = "the official file is hellaswag_val.jsonl of github.com/rowanz/hellaswag, folder data"
 
 
@@ -231,12 +229,3 @@ def hellaswag_scores(sums: Tensor) -> dict[str, float]:
         "hellaswag_acc_char": by_character / questions,
     }
     return finite(accuracies) | {"hellaswag_items": int(questions)}
-
-
-def standard_error(accuracy: float, items: int) -> float:
-    """How far an accuracy over so many items lies from the one over all that could be asked: one deviation.
-
-    >>> round(standard_error(0.2945, 10_042), 4), round(standard_error(0.2945, 500), 4)
-    (0.0045, 0.0204)
-    """
-    return math.sqrt(accuracy * (1 - accuracy) / items)

@@ -24,7 +24,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from myna.errors import DataError
-from myna.evaluate.hellaswag import CHANCE, standard_error
+from myna.evaluate.accuracy import HELLASWAG_CHANCE, standard_error
 from myna.files import write_atomic
 from myna.run import Run
 from myna.text.tokenizer import Tokenizer
@@ -202,7 +202,7 @@ def final_values(curves: Curves) -> str:
         parts.append(f"train loss {smoothed(curves.train[1])[-1]:.4f} (smoothed)")
     if len(curves.hellaswag[0]):
         error = f" ± {_standard_errors(curves)[-1]:.4f}" if curves.hellaswag_items else ""
-        parts.append(f"HellaSwag {curves.hellaswag[1][-1]:.4f}{error} (chance: {CHANCE})")
+        parts.append(f"HellaSwag {curves.hellaswag[1][-1]:.4f}{error} (chance: {HELLASWAG_CHANCE})")
     return "  ·  ".join(parts)
 
 
@@ -318,7 +318,7 @@ def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
     items = sorted({curves.hellaswag_items for curves in scored if curves.hellaswag_items})
     counted = [f"{' and '.join(f'{n:,}' for n in items)} items", "band: standard error"] if items else []
     _prepare(axes, "HellaSwag accuracy", ["mean per token", *counted])
-    low, high = CHANCE, CHANCE
+    low, high = HELLASWAG_CHANCE, HELLASWAG_CHANCE
     for number, curves in enumerate(drawn):
         tokens, accuracy = curves.hellaswag
         if len(tokens):
@@ -340,8 +340,8 @@ def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
         _reference(axes, gpt2, f"GPT-2 {size}: {gpt2}", "left")
         _reference(axes, gpt3, f"GPT-3 {size}: {gpt3}", "left")
         high = max(high, gpt2, gpt3)
-    _reference(axes, CHANCE, f"chance: {CHANCE}", "right", above=False)
-    span = high - low or CHANCE
+    _reference(axes, HELLASWAG_CHANCE, f"chance: {HELLASWAG_CHANCE}", "right", above=False)
+    span = high - low or HELLASWAG_CHANCE
     axes.set_ylim(low - 0.14 * span, high + 0.12 * span)
     axes.set_xlim(0, max(curves.hellaswag[0][-1] for curves in scored) * 1.02)
     if len(drawn) > 1:

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -84,6 +85,22 @@ def test_a_checkpoint_in_flight_is_waited_for(pair, ended):
         pair[1].links.by_rank[0].close()
         until(lambda: ended)
     assert waited == [watching.LAST_WORK_S]
+
+
+def test_after_its_end_it_holds_nothing_of_the_run(pair):
+    """Its thread may live longer than the main one, and must not be the one that frees tensors."""
+
+    class Run:
+        def wait(self, seconds):
+            """Nothing."""
+
+    with Watch(pair[0], 60.0) as zero:
+        run = Run()
+        zero.finish_first(run.wait)
+        held = weakref.ref(run)
+        del run
+        assert held() is not None
+    assert held() is None
 
 
 def test_one_that_ended_by_an_error_says_which(pair, ended):

@@ -41,7 +41,7 @@ class Watch:
         self.ranks, self.timeout_s = ranks, timeout_s
         self.links = dict(ranks.links.by_rank)
         self.beat_s = min(BEAT_S, timeout_s / 5)
-        self._last_work: Callable[[float], None] = lambda seconds: None
+        self._last_work: Callable[[float], None] = _no_work
         self.verdict: str | None = None
         self._known = threading.Event()  # there is a verdict
         self._leaving = threading.Event()  # the main thread is on its way out
@@ -66,6 +66,9 @@ class Watch:
             return
         lost = self._explained(error)
         self._leaving.set()
+        # The thread ends a moment after the main one goes on. Were it the last to hold the run, it would free tensors
+        # while Python shuts down, and torch would abort the process.
+        self._last_work = _no_work
         if error is None or isinstance(error, (Stopped, SystemExit)):
             self._send(b"=\n")
         elif lost is None:
@@ -154,6 +157,10 @@ class Watch:
         if not self._leaving.wait(GRACE_S):
             print(f"myna train: {self._sentence(self.verdict or '')}", file=sys.stderr, flush=True)
             os._exit(RankError.exit_code)
+
+
+def _no_work(seconds: float) -> None:
+    """Nothing to finish."""
 
 
 def _of_a_collective(error: RuntimeError) -> bool:
