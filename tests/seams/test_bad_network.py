@@ -1,9 +1,13 @@
 """A network that breaks its promises is refused at the start, in one line."""
 
 import pytest
+import torch
 from torch import nn
 
 from myna.cli import main
+from myna.errors import ModelError
+from myna.model.config import GPTConfig
+from myna.model.decoder import check_network
 from myna.model.gpt2 import GPT
 from myna.model.layout import OwnLayout
 from myna.model.network import NETWORKS, NetworkKind
@@ -36,3 +40,69 @@ def test_an_unknown_name_lists_the_known(flag, small_run, tmp_path, capsys):
     assert f"there is no {flag[2:]} 'nonesuch'" in error
     assert "gpt2" in error or "adamw" in error
     assert not (tmp_path / "run").exists()
+
+
+class Buffered(GPT):
+    """Keeps what would not be saved."""
+
+    layout = OwnLayout()
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_buffer("angles", torch.zeros(3))
+
+
+class Unused(GPT):
+    """A parameter that no gradient reaches."""
+
+    layout = OwnLayout()
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.extra = nn.Parameter(torch.zeros(3))
+
+
+class Forgetful(GPT):
+    """Forgets what the cache holds."""
+
+    layout = OwnLayout()
+
+    def hidden(self, ids, cache=None, *, through=None):
+        if cache is not None:
+            cache.cut(0)
+        return super().hidden(ids, cache, through=through)
+
+
+class Foreseeing(GPT):
+    """Sees the next position."""
+
+    layout = OwnLayout()
+
+    def hidden(self, ids, cache=None, *, through=None):
+        hidden = super().hidden(ids, cache, through=through)
+        return hidden + hidden.roll(-1, dims=1)
+
+
+class Misnamed(GPT):
+    """Names a parameter that is not there."""
+
+    layout = OwnLayout()
+    looked_up = ("positions.weight",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Buffered, "keeps the buffer angles"),
+        (Unused, "does not use its parameter extra"),
+        (Forgetful, "gives other numbers with a cache"),
+        (Foreseeing, "gives other numbers with a cache|see those after it"),
+        (Misnamed, "has no parameter 'positions.weight'"),
+    ],
+)
+def test_what_would_show_at_the_resume_is_said_at_the_start(kind, says):
+    torch.manual_seed(0)
+    network = kind(GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=8, vocab_size=50))
+    with pytest.raises(ModelError, match=says):
+        check_network(network)
+    check_network(GPT(network.config))  # and what is right passes

@@ -1,11 +1,12 @@
 import dataclasses
+import json
 from dataclasses import dataclass
 
 import pytest
 
 from myna import recipes
 from myna.errors import ModelError, UsageError
-from myna.model.network import network_kind
+from myna.model.network import NETWORKS, NetworkKind, network_kind
 from myna.model.weights import build_without_memory
 from myna.settings import Options, resume_rules
 from myna.train.optimizers.adamw import AdamWOptions
@@ -125,3 +126,17 @@ def test_every_field_says_what_a_resume_may_change():
         "optimizer",
     }
     assert {name for name, rule in rules.items() if rule == "never"} == never
+
+
+def test_an_option_that_is_a_tuple_is_no_change(monkeypatch):
+    """JSON has lists alone: a run with such an option could not be resumed."""
+
+    @dataclass(frozen=True)
+    class Wide(Options):
+        widths: tuple[int, ...] = (1, 2)
+
+    monkeypatch.setitem(NETWORKS, "wide", NetworkKind("myna.model.gpt2:GPT", options=Wide))
+    recipe = Recipe(network="wide", network_options=Wide(widths=(3, 4)))
+    stored = json.loads(json.dumps(recipe.to_dict()))
+    assert changed_fields(recipe, stored) == {}
+    assert Recipe.from_dict(stored) == recipe
