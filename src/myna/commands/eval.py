@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def validation(
         DataError: no dataset, a damaged one, or of another tokenizer. UsageError: a sequence length that cannot be.
     """
     from myna.data.batches import VALIDATION_TARGETS
-    from myna.evaluate.loss import validation_scores, validation_sums
+    from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
 
     positions = opened.model.config.block_size
     length = call.sequence_length
@@ -152,13 +153,16 @@ def validation(
             opened.model,
             split,
             tokenizer.id_bytes(),
+            text_ids=tokenizer.text_ids(),
             sequence_length=length,
             autocast_dtype=autocast_dtype,
             on_targets=progress.advance,
         )
-    return validation_scores(sums) | {
+    if why := why_no_bits_per_byte(split, tokenizer):
+        print(why, file=sys.stderr)
+    return validation_scores(sums, split) | {
         "val_targets": int(sums[1]),
-        "val_text_bytes": int(sums[3]),
+        **({"val_text_bytes": int(sums[3])} if tokenizer.is_exact else {}),
         "sequence_length": length,
     }
 
