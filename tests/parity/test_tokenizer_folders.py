@@ -101,7 +101,9 @@ config = st.fixed_dictionaries(
 model_config = st.fixed_dictionaries(
     {},
     optional={
-        "model_type": st.sampled_from(["gpt2", "gpt2", "qwen2", "qwen3", "myna-x", "llama", "phi3", "bert", "opt"]),
+        "model_type": st.sampled_from(
+            ["gpt2", "gpt2", "qwen2", "qwen3", "myna-x", "llama", "phi3", "bert", "opt"]
+        ),
         "tokenizer_class": classes,
     },
 )
@@ -178,8 +180,7 @@ def check(files: dict[str, Any], outcomes: Counter[str]) -> None:
         try:
             ours = Tokenizer.load(folder)
         except TokenizerError as error:
-            assert "\n" not in str(error)
-            outcomes["refused"] += 1
+            outcomes["refused in many lines" if "\n" in str(error) else "refused"] += 1
             return
         expected = theirs(folder)
         outcomes["theirs gave up" if expected is None else "compared"] += 1
@@ -211,9 +212,11 @@ def run(count: int) -> Counter[str]:
 def test_any_folder_gives_transformers_ids_or_is_refused() -> None:
     outcomes = run(200)
     assert outcomes["compared"] > 40, outcomes
+    assert not outcomes["refused in many lines"]
 
 
 @pytest.mark.slow
 def test_3000_folders_give_transformers_ids_or_are_refused() -> None:
     outcomes = run(3000)
     assert outcomes["compared"] > 600, outcomes
+    assert not outcomes["refused in many lines"]

@@ -15,7 +15,7 @@ from myna.errors import TokenizerError
 from myna.files import json_bytes, write_atomic
 from myna.text import gpt2, patterns
 from myna.text.engines import RankModel
-from myna.text.folder import FILE, FILE_CLASSES, Beside, check_added
+from myna.text.folder import FILE, Beside, check_added
 from myna.text.foreign import SENTENCEPIECE_FORMAT, HuggingFaceModel, SentencePieceModel
 from myna.text.model import Model
 from myna.text.ranks import load_ranks
@@ -77,9 +77,9 @@ def _with_beside(data: bytes, path: Path, name: str, of_pair: RankModel | None =
     beside = Beside(path)
     if beside.says_nothing():
         return of_pair or read_json(data, name)
-    if of_pair and beside.named_class in FILE_CLASSES:
+    classes = beside.read_as("", "GPT2Tokenizer") if of_pair else beside.read_as(data.decode("utf-8"), FILE)
+    if of_pair and classes[0] == FILE:
         raise beside.refused(f"{beside.named_class} reads a tokenizer.json, which is not there")
-    classes = beside.read_as(data.decode("utf-8"), "GPT2Tokenizer" if of_pair else FILE)
     found = [beside.effective(content, one) for one in (classes[:1] if of_pair else classes)]
     if any(other != found[0] for other in found):
         raise beside.refused(f"which class reads it hangs on the model type {beside.model_type}")
