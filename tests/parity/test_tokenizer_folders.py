@@ -125,12 +125,38 @@ file_changes = st.fixed_dictionaries(
 )
 
 
-def tokenizer_json(pattern: str, changes: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(trained(pattern).to_json())
+@functools.cache
+def other(kind: str) -> str:
+    """A tokenizer.json of another make, with 300 ids or a few less, and no added token but those that training adds."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if kind == "WordPiece":
+        tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=300, special_tokens=["[UNK]", EOT], show_progress=False
+        )
+    elif kind == "Unigram":
+        tok = Tokenizer(models.Unigram())
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=80, special_tokens=["<unk>", EOT], unk_token="<unk>", show_progress=False
+        )
+    else:
+        tok = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+        tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", EOT], show_progress=False)
+    tok.train_from_iterator([TEXT] * 30, trainer)
+    return tok.to_str()
+
+
+def tokenizer_json(kind: str, changes: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(trained(kind).to_json() if kind.startswith("gpt") else other(kind))
+    first = len(content["model"]["vocab"])
     for key, value in changes.items():
         if key == "added":
             off = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-            content["added_tokens"] += [{**off, **token, "id": 300 + i} for i, token in enumerate(value)]
+            content["added_tokens"] += [{**off, **token, "id": first + i} for i, token in enumerate(value)]
         elif key in ("dropout", "ignore_merges", "unk_token"):
             content["model"][key] = value
         else:
@@ -138,9 +164,10 @@ def tokenizer_json(pattern: str, changes: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+kinds = st.sampled_from(["gpt2", "gpt2", "gpt4", "gpt4", "WordPiece", "Unigram", "Metaspace"])
 folders = st.fixed_dictionaries(
     {
-        "tokenizer.json": maybe(st.builds(tokenizer_json, st.sampled_from(["gpt2", "gpt4"]), file_changes)),
+        "tokenizer.json": maybe(st.builds(tokenizer_json, kinds, file_changes)),
         "pair": st.booleans(),
         "tokenizer_config.json": maybe(config),
         "config.json": maybe(model_config),

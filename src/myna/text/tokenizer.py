@@ -1,11 +1,10 @@
 """Tokenizer: text to ids and back, exactly, with special tokens that text can never become by itself."""
 
 import builtins
-import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +17,10 @@ from myna.text.given import Allowed, id_list, is_there, many, special_split, tex
 from myna.text.model import Model
 from myna.text.ranks import from_mapping, no_such, save_ranks
 from myna.text.stream import ContextStreamDecoder, StreamDecoder, with_offsets
+from myna.text.table import TokenTable
 from myna.text.tokenizer_json import config_json
 from myna.text.training import learn
 from myna.text.vocabulary import END_OF_TEXT, Vocabulary, find_end_of_text
-
-# `join` keeps a record of 80 bytes per item; many at once would need more memory than the text.
-JOIN_IDS = 1 << 16
 
 
 class Tokenizer:
@@ -157,7 +154,7 @@ class Tokenizer:
     @functools.cached_property
     def n_vocab(self) -> int:
         """One more than the largest id."""
-        return len(self._bytes_of)
+        return len(self._table)
 
     @property
     def vocab_size(self) -> int:
@@ -197,39 +194,19 @@ class Tokenizer:
         return self.special_tokens[name]
 
     @functools.cached_property
-    def _bytes_of(self) -> list[builtins.bytes | None]:
-        """The bytes of each id; for a special token its name; None for an id that stands for nothing."""
-        table = self.model.token_table()
-        table += [None] * (max(self.special_tokens.values(), default=-1) + 1 - len(table))
-        for name, i in self.special_tokens.items():
-            table[i] = name.encode("utf-8")
-        return table
-
-    @functools.cached_property
-    def _all_bytes(self) -> list[builtins.bytes]:
-        """The same without a None, or empty if there is one: decoding needs no check per id."""
-        table = [token for token in self._bytes_of if token is not None]
-        return table if len(table) == self.n_vocab else []
+    def _table(self) -> TokenTable:
+        return TokenTable(self.model, self.name)
 
     def id_bytes(self) -> np.ndarray | None:
         """How many bytes of UTF-8 each id stands for: (n_vocab,) int64; 0 for special tokens and unused ids.
 
         None where ids don't keep all of the text (see `is_exact`): then an id stands for no fixed number of bytes.
         """
-        if not self.is_exact:
-            return None
-        lengths = np.array([len(token or b"") for token in self._bytes_of], dtype=np.int64)
-        lengths[list(self.special_tokens.values())] = 0
-        return lengths
+        return self._table.lengths() if self.is_exact else None
 
     def text_ids(self) -> np.ndarray:
         """Which ids stand for text: (n_vocab,) bool. Special tokens don't; [UNK] does, for it stands where text was."""
-        found = np.array([token is not None for token in self._bytes_of])
-        eot = find_end_of_text(self.special_tokens)
-        found[[i for name, i in self.special_tokens.items() if i != self.model.unknown or name == eot]] = (
-            False
-        )
-        return found
+        return self._table.is_text()
 
     # -- text to ids
 
@@ -279,17 +256,12 @@ class Tokenizer:
                 return self.special_tokens[token]
             check_text(token)
             token = token.encode("utf-8")
-        found = self._id_of.get(token)
+        found = self._table.ids.get(token)
         if found is None:
             raise TokenizerError(
                 f"{token!r} is not one token of {self.name}; `encode` gives the ids of any text"
             )
         return found
-
-    @functools.cached_property
-    def _id_of(self) -> dict[builtins.bytes, int]:
-        specials = set(self.special_tokens.values())
-        return {token: i for i, token in enumerate(self._bytes_of) if token and i not in specials}
 
     def encode_batch(self, texts: Sequence[str], allowed_special: Allowed = ()) -> list[list[int]]:
         """`encode` of each text."""
@@ -320,13 +292,7 @@ class Tokenizer:
         Raises:
             TokenizerError: the id is outside the vocabulary.
         """
-        is_id = isinstance(token, SupportsIndex) and 0 <= token.__index__() < self.n_vocab
-        found = self._bytes_of[token] if is_id else None
-        if found is None:
-            raise TokenizerError(
-                f"id {token!r} is outside the vocabulary of {self.name} ({self.n_vocab:,} ids)"
-            )
-        return found
+        return self._table.one(token)
 
     def decode_bytes(self, ids: Iterable[int]) -> builtins.bytes:
         """The bytes that ids stand for.
@@ -336,12 +302,7 @@ class Tokenizer:
         """
         if self.model.decode is not None:
             return self.decode(ids).encode("utf-8")
-        ids = id_list(ids)
-        with contextlib.suppress(TypeError):  # what is no int is named below
-            if self._all_bytes and ids and min(ids) >= 0 and max(ids) < self.n_vocab:
-                parts = (ids[i : i + JOIN_IDS] for i in range(0, len(ids), JOIN_IDS))
-                return b"".join(b"".join(map(self._all_bytes.__getitem__, part)) for part in parts)
-        return b"".join(map(self.token_bytes, ids))
+        return self._table.join(id_list(ids))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """The text that ids stand for.
