@@ -1,8 +1,10 @@
 """The command line: a name leads to a module in `myna.commands`, whose `main(args)` does the work."""
 
+import codecs
 import difflib
 import errno
 import importlib
+import json
 import os
 import sys
 import warnings
@@ -40,6 +42,7 @@ def usage() -> str:
 def main(argv: Sequence[str]) -> int:
     """Runs one command and returns the exit code: 0 done, 2 the call or the input is wrong, 75 stopped and saved."""
     name = argv[0] if argv else "--help"
+    _write_anything()
     try:
         code = run(name, argv[1:])
         sys.stdout.flush()
@@ -83,6 +86,22 @@ def run(name: str, args: Sequence[str]) -> int:
         print(f"myna: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
     return 0
+
+
+def _write_anything() -> None:
+    """A character that the output's encoding can't say (PYTHONIOENCODING=ascii) is written as JSON would: `\\u00e9`.
+
+    So a program reads the same from lines of JSON strings, and no command fails for a character.
+    """
+    codecs.register_error("myna", _as_json)
+    errors = getattr(sys.stdout, "errors", None)
+    if errors == "strict" or (errors == "surrogateescape" and sys.stdout.encoding.lower() != "utf-8"):
+        sys.stdout.reconfigure(errors="myna")  # type: ignore[union-attr]
+
+
+def _as_json(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _drop_output() -> None:

@@ -99,3 +99,21 @@ def test_files_that_are_not_what_they_seem(tmp_path: Path, fault: str) -> None:
     with pytest.raises(DataError) as caught:
         open_dataset(folder, tokenizer=Tokenizer.gpt2())
     assert "\n" not in str(caught.value)
+
+
+def test_bytes_are_not_made_up_where_a_tokenizer_changes_text(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.models.WordLevel({"[UNK]": 0, "[SEP]": 1, "a": 2}, unk_token="[UNK]")
+    made = tokenizers.Tokenizer(model)
+    made.add_special_tokens(["[UNK]", "[SEP]"])
+    tokenizer = Tokenizer.from_json(made.to_str().encode())
+    write_theirs("nanoGPT", tmp_path / "theirs", IDS % 3)
+    theirs = open_dataset(tmp_path / "theirs", tokenizer=tokenizer)
+    assert theirs.train.n_documents == int((IDS[:4000] % 3 == 1).sum())
+    with pytest.raises(
+        DataError, match=r"its ids don't say how many bytes the text had; prepare the text itself"
+    ):
+        print(theirs.train.n_bytes)
+    with pytest.raises(DataError, match=r"theirs: the tokenizer tokenizer\.json changes text"):
+        convert_shards(tmp_path / "theirs", tmp_path / "ours", tokenizer, 1500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]

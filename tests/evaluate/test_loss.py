@@ -6,7 +6,7 @@ import torch
 
 from myna.data.split import Split
 from myna.errors import DataError, ModelError
-from myna.evaluate.loss import validation_scores, validation_sums
+from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 
@@ -148,6 +148,47 @@ def test_a_split_of_more_ids_than_the_model_is_refused():
     """Its ids might be those that stand for the rows that pad the vocabulary."""
     with pytest.raises(DataError, match="99 ids, and the model has 60"):
         validation_sums(small_model(), Split("val", [], 99), np.zeros(99))
+
+
+class Changing:
+    """As much of a tokenizer that changes text as a score asks for."""
+
+    name, is_exact = "wordpiece", False
+
+
+def test_where_ids_have_no_bytes_the_datasets_own_count_is_taken():
+    model, split = small_model(), split_of(161)
+    with_bytes = validation_sums(model, split, ID_BYTES)
+    without = validation_sums(model, split, None, text_ids=ID_BYTES > 0)
+    assert without[:3].tolist() == with_bytes[:3].tolist()
+    assert math.isnan(without[3])
+    split._bytes = 400
+    scores = validation_scores(without, split)
+    assert scores["val_bits_per_byte"] == pytest.approx(float(without[2]) / (math.log(2) * 400))
+    assert why_no_bits_per_byte(split, Changing()) is None
+    ranks = [
+        validation_sums(model, split, None, text_ids=ID_BYTES > 0, rank=rank, world_size=2)
+        for rank in range(2)
+    ]
+    assert validation_scores(ranks[0] + ranks[1], split) == pytest.approx(scores, rel=1e-6)
+
+
+def test_without_a_count_of_all_that_is_scored_bits_per_byte_are_left_out():
+    split = split_of(161)
+    sums = validation_sums(small_model(), split, None, text_ids=ID_BYTES > 0, limit=100)
+    for count in (None, 400):  # no count; and one of more than was scored
+        split._bytes = count
+        assert validation_scores(sums, split) == {"val_loss": float(sums[0] / sums[1])}
+    assert "160 targets are too many" in why_no_bits_per_byte(split, Changing(), limit=100)
+    split._bytes = None
+    assert "doesn't state the bytes" in why_no_bits_per_byte(split, Changing())
+
+
+def test_the_unknown_token_counts_as_text():
+    text = ID_BYTES > 0
+    text[59] = True
+    sums = validation_sums(small_model(), split_of(161), None, text_ids=text)
+    assert sums[0] == sums[2]
 
 
 def test_training_is_not_disturbed():

@@ -110,11 +110,10 @@ def check_face(tok: Tokenizer) -> None:
     assert tok.encode("a</s>b", allowed_special={"</s>"}).count(tok.eot) == 1
     copy = pickle.loads(pickle.dumps(tok))
     assert copy.encode(PROBES[0]) == tok.encode(PROBES[0])
-    lengths = tok.id_bytes()
-    assert len(lengths) == tok.n_vocab
-    assert not lengths[list(specials)].any()
-    ids = tok.encode(PROBES[0])
-    assert sum(lengths[ids]) == len(PROBES[0].encode()) + 1  # these put a space before the text
+    assert tok.id_bytes() is None  # these put a space before the text, and drop it again
+    unknown = tok.special_tokens["<unk>"]
+    text = tok.text_ids()
+    assert [i for i in range(tok.n_vocab) if not text[i]] == sorted(specials - {unknown})
     with pytest.raises(TokenizerError, match="outside the vocabulary"):
         tok.decode([tok.n_vocab])
     with pytest.raises(TokenizerError, match="not byte-level BPE"):
@@ -148,6 +147,70 @@ def test_a_pattern_their_engine_refuses() -> None:
     content["pre_tokenizer"] = split
     with pytest.raises(TokenizerError, match="is no tokenizer that the library tokenizers can read"):
         Tokenizer.from_json(json.dumps(content).encode())
+
+
+def lossy_tokenizers() -> dict[str, bytes]:
+    """WordPiece, a BPE with `</w>`, and WordLevel: none of them keeps all of a text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+    made = {
+        "WordPiece": (models.WordPiece(unk_token="[UNK]"), trainers.WordPieceTrainer),
+        "</w>": (models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"), trainers.BpeTrainer),
+        "WordLevel": (models.WordLevel(unk_token="[UNK]"), trainers.WordLevelTrainer),
+    }
+    files = {}
+    for name, (model, trainer) in made.items():
+        tok = tokenizers.Tokenizer(model)
+        tok.normalizer, tok.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
+        tok.decoder = decoders.WordPiece() if name == "WordPiece" else decoders.BPEDecoder()
+        extra = {"end_of_word_suffix": "</w>"} if name == "</w>" else {}
+        specials = ["[UNK]", "[SEP]"]
+        kind = trainer(vocab_size=200, special_tokens=specials, show_progress=False, **extra)
+        tok.train_from_iterator(["The quick brown fox jumps over the lazy dog"] * 9, kind)
+        files[name] = tok.to_str().encode()
+    return files
+
+
+@pytest.mark.parametrize("name", ["WordPiece", "</w>", "WordLevel"])
+def test_no_id_of_a_tokenizer_that_changes_text_has_bytes(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(lossy_tokenizers()[name])
+    with pytest.warns(UserWarning, match=r"tokenizer\.json changes text: its ids don't always decode"):
+        tok = Tokenizer.open(str(path))
+    assert not tok.is_exact
+    assert tok.id_bytes() is None
+    text = tok.text_ids()
+    assert text[tok.special_tokens["[UNK]"]]  # text stood there
+    assert not text[tok.eot]
+    assert tok.special_tokens["[UNK]"] in tok.encode("中")
+    with pytest.raises(TextError, match="no UTF-8"):
+        tok.encode_bytes(b"\xff")
+
+
+def test_byte_level_bpe_of_another_pattern_is_exact() -> None:
+    pytest.importorskip("tokenizers")
+    content = json.loads(Tokenizer.train([*TEXTS], 300).to_json())
+    split = {"type": "Split", "pattern": {"Regex": r"\p{N}"}, "behavior": "Isolated", "invert": False}
+    bytes_after = {**content["pre_tokenizer"], "use_regex": True}
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, bytes_after]}
+    content["added_tokens"].append(
+        {**content["added_tokens"][0], "id": 300, "content": " é", "special": False}
+    )
+    tok = Tokenizer.from_json(json.dumps(content).encode())
+    assert isinstance(tok.model, HuggingFaceModel)
+    assert tok.is_exact
+    lengths = tok.id_bytes()
+    assert lengths is not None
+    for text in (*PROBES, "a é b", "\u0301 12345  \n"):
+        ids = tok.encode(text)
+        assert tok.decode(ids) == text
+        assert tok.decode_bytes(ids) == text.encode()
+        assert sum(lengths[ids]) == len(text.encode())
+    dropped = json.loads(json.dumps(content))
+    dropped["pre_tokenizer"]["pretokenizers"][0]["behavior"] = "Removed"
+    for change in (dropped, {**content, "normalizer": {"type": "NFC"}}):
+        assert not Tokenizer.from_json(json.dumps(change).encode()).is_exact
 
 
 class PanicException(BaseException):

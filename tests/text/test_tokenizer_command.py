@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -269,3 +273,74 @@ def test_an_empty_file_is_named(tmp_path, capsys):
     assert main(call) == 2
     assert "empty.txt: no text in it" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
+
+
+def as_no_root(act: Callable[[], int]) -> int:
+    """What is done where permissions count: root sees none of them."""
+    if os.geteuid():
+        return act()
+    os.seteuid(65534)
+    try:
+        return act()
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody may enter, with a file in it; the folders above it are open."""
+    for above in tmp_path.parents:
+        if above.stat().st_uid == os.geteuid() and str(above).startswith(tempfile.gettempdir() + os.sep):
+            above.chmod(above.stat().st_mode | 0o011)
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    (folder / "text.txt").write_text("secret")
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o755)
+
+
+def test_what_can_not_be_read_is_no_text_and_no_tokenizer(closed: Path, capsys: Captured) -> None:
+    path = str(closed / "text.txt")
+    both = ["--tokenizer", "gpt2", "--tokenizer", "bytes"]
+    calls = [
+        ["compare", path, *both],
+        ["compare", str(closed), *both],
+        ["compare", str(closed.parent), *both],
+        ["show", "x", "--tokenizer", path],
+        ["show", "x", "--tokenizer", str(closed)],
+    ]
+    for call in calls:
+        assert as_no_root(lambda call=call: main(["tokenizer", *call])) == 2  # type: ignore[misc]
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "cannot read" in said.err
+        assert call[1 if call[0] == "compare" else -1] in said.err
+        assert len(said.err.strip().splitlines()) == 1
+
+
+def run_in_ascii(*args: str, cwd: Path) -> "subprocess.CompletedProcess[bytes]":
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "myna", *args], env=environment, capture_output=True, cwd=cwd, check=False
+    )
+
+
+def test_an_ascii_output_has_every_character_as_json_spells_it(tmp_path: Path) -> None:
+    text = "é 中文 \U0001f600 ·"
+    shown = run_in_ascii("tokenizer", "show", text, "--explain", cwd=tmp_path)
+    assert (shown.returncode, b"Traceback" in shown.stderr) == (0, False)
+    lines = shown.stdout.decode("ascii").split("\n\n")[0].splitlines()
+    assert b"".join(token for _, token in tokens_of(lines)) == text.encode()
+
+
+def test_data_show_on_an_ascii_output(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("naïve 中文 \U0001f600\n" * 50, encoding="utf-8")
+    made = run_in_ascii(
+        "prepare", "a.txt", "--out", "d", "--tokenizer", "bytes", "--workers", "1", cwd=tmp_path
+    )
+    assert made.returncode == 0, made.stderr
+    shown = run_in_ascii("data", "show", "d", cwd=tmp_path)
+    assert (shown.returncode, b"Traceback" in shown.stderr) == (0, False)
+    assert b"\\u4e2d" in shown.stdout

@@ -1,6 +1,7 @@
 """`myna eval`: validation loss and bits per byte, or HellaSwag, of a model."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def validation(
         DataError: no dataset, a damaged one, or of another tokenizer. UsageError: a sequence length that cannot be.
     """
     from myna.data.batches import VALIDATION_TARGETS
-    from myna.evaluate.loss import validation_scores, validation_sums
+    from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
 
     positions = opened.model.config.block_size
     length = call.sequence_length
@@ -150,13 +151,16 @@ def validation(
             opened.model,
             split,
             tokenizer.id_bytes(),
+            text_ids=tokenizer.text_ids(),
             sequence_length=length,
             autocast_dtype=autocast_dtype,
             on_targets=progress.advance,
         )
-    return validation_scores(sums) | {
+    if why := why_no_bits_per_byte(split, tokenizer):
+        print(why, file=sys.stderr)
+    return validation_scores(sums, split) | {
         "val_targets": int(sums[1]),
-        "val_text_bytes": int(sums[3]),
+        **({"val_text_bytes": int(sums[3])} if tokenizer.is_exact else {}),
         "sequence_length": length,
     }
 

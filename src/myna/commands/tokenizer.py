@@ -1,6 +1,7 @@
 """`myna tokenizer train|show|compare`: make a tokenizer, see what it does, hold it against others."""
 
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from myna.commands import parse
-from myna.errors import DataError, OutputError, TextError, TokenizerError, UsageError
+from myna.errors import DataError, OutputError, TextError, UsageError
 from myna.progress import Progress, speak
 
 if TYPE_CHECKING:
@@ -329,19 +330,23 @@ def read_stdin() -> str:
 
 
 def text_or_file(given: str) -> str:
-    """The text of a file if there is one of that name, else the text itself; standard input for -."""
+    """The text of a file if there is one of that name, else the text itself; standard input for -.
+
+    Raises:
+        TextError: something of that name is there, and it is a folder or can't be read, or is not UTF-8.
+    """
     if given == "-":
         return read_stdin()
     try:
-        is_file = Path(given).is_file()
-    except (OSError, ValueError):  # too long for a name, or a NUL in it
-        is_file = False
-    if not is_file:
-        return argument(given)
-    try:
         return decoded(Path(given).read_bytes(), given)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no file; or a NUL in it
+        return argument(given)
     except OSError as error:
-        raise TokenizerError(f"cannot read {given}: {error.strerror}") from error
+        if error.errno == errno.ENAMETOOLONG:
+            return argument(given)
+        raise TextError(
+            f"cannot read {given}: {error.strerror}; name a file, or give the text on standard input, with -"
+        ) from error
 
 
 def decoded(data: bytes, name: str) -> str:

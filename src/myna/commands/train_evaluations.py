@@ -13,10 +13,11 @@ import torch
 from myna.data.split import Dataset
 from myna.device import Precision
 from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
-from myna.evaluate.loss import validation_scores, validation_sums
+from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
 from myna.generate.sampling import Sampling
 from myna.generate.text import continue_text
 from myna.model.network import Network
+from myna.progress import speak
 from myna.run import Run
 from myna.text.tokenizer import Tokenizer
 from myna.train.evaluations import Check, Evaluation
@@ -57,20 +58,24 @@ class Around:
 
 def validation(around: Around) -> Evaluation | None:
     """Loss and bits per byte on the validation split."""
-    recipe, id_bytes = around.recipe, around.tokenizer.id_bytes()
-    if around.dataset.val.n_tokens < 2:
+    recipe, val = around.recipe, around.dataset.val
+    id_bytes, text_ids = around.tokenizer.id_bytes(), around.tokenizer.text_ids()
+    if val.n_tokens < 2:
         return None
+    if around.ranks.is_main and (why := why_no_bits_per_byte(val, around.tokenizer)):
+        speak(why)
 
     def validate(network: Network, step: int, before_batch: Check) -> dict[str, float]:
         sums = validation_sums(
             network,
-            around.dataset.val,
+            val,
             id_bytes,
+            text_ids=text_ids,
             sequence_length=recipe.sequence_length,
             before_batch=before_batch,
             **around.share(),
         )
-        return validation_scores(around.added(sums))
+        return validation_scores(around.added(sums), val)
 
     return Evaluation("validation", recipe.eval_every, validate, around.in_metrics("val_loss"))
 

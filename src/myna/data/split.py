@@ -73,7 +73,7 @@ class Split:
         self._documents, self._bytes, self._eot, self._id_bytes = documents, n_bytes, eot, id_bytes
         self._who_says = (
             "name the tokenizer it was made with"
-            if id_bytes is not None
+            if eot is not None
             else "dataset.json says so in vocab_size: put the right number back, or prepare the dataset again"
         )
         self._ends = np.cumsum([shard.tokens for shard in shards], dtype=np.int64)
@@ -87,12 +87,25 @@ class Split:
             return self._documents
         return sum(int((ids == self._eot).sum()) for ids in self.scan())
 
+    @property
+    def stated_bytes(self) -> int | None:
+        """UTF-8 bytes of the text as dataset.json states them; None in other projects' files."""
+        return self._bytes
+
     @cached_property
     def n_bytes(self) -> int:
-        """UTF-8 bytes of the text; in other projects' files, of the text that its ids stand for (one pass)."""
+        """UTF-8 bytes of the text; in other projects' files, of the text that its ids stand for (one pass).
+
+        Raises:
+            DataError: the tokenizer doesn't keep all of a text, so that its ids don't say how many bytes it had.
+        """
         if self._bytes is not None:
             return self._bytes
-        assert self._id_bytes is not None
+        if self._id_bytes is None:
+            raise DataError(
+                f"{self.place}: its tokenizer changes text, so its ids don't say how many bytes the text had; prepare "
+                "the text itself with `myna prepare`"
+            )
         return sum(int(self._id_bytes[ids].sum()) for ids in self.scan())
 
     def scan(self) -> Iterator[np.ndarray]:

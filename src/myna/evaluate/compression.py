@@ -22,14 +22,14 @@ def bz2_bits_per_byte(split: Split, tokenizer: Tokenizer) -> tuple[float, int] |
     the same bytes, in the same order.
 
     Returns:
-        None where that text is empty, or longer than `TEXT_LIMIT_BYTES`.
+        None where that text is empty, or longer than `TEXT_LIMIT_BYTES`, or where the ids don't keep all of it.
     """
     n_targets = min(VALIDATION_TARGETS, split.n_tokens - 1)
     if n_targets < 1:
         return None
     ids = split.read(1, n_targets)
     id_bytes = tokenizer.id_bytes()
-    if not 0 < int(id_bytes[ids].sum()) <= TEXT_LIMIT_BYTES:
+    if id_bytes is None or not 0 < int(id_bytes[ids].sum()) <= TEXT_LIMIT_BYTES:
         return None
     text = tokenizer.decode_bytes(np.asarray(ids)[id_bytes[ids] > 0].tolist())
     return 8 * len(bz2.compress(text, 9)) / len(text), len(text)

@@ -6,7 +6,9 @@ loss depends on the sequence length, and only losses of the same one compare.)
 
 Bits per byte is the same loss in a unit that doesn't depend on the tokenizer: the bits spent on the text, divided by
 the UTF-8 bytes of that text. Targets that are special tokens (end of text) stand for no bytes; they count neither
-above nor below the line.
+above nor below the line. [UNK] counts as text. Where a tokenizer doesn't keep all of a text, no id stands for a fixed
+number of bytes; then the bytes are those that the dataset counted, if all of its validation split is scored. Otherwise
+bits per byte are left out.
 """
 
 import math
@@ -23,14 +25,16 @@ from myna.errors import DataError
 from myna.evaluate.finite import finite
 from myna.evaluate.rounds import in_rounds
 from myna.model.network import Network, evaluation_mode
+from myna.text.tokenizer import Tokenizer
 
 
 @torch.no_grad()
 def validation_sums(
     model: Network,
     split: Split,
-    id_bytes: np.ndarray,
+    id_bytes: np.ndarray | None,
     *,
+    text_ids: np.ndarray | None = None,
     sequence_length: int | None = None,
     batch_tokens: int = 8192,
     limit: int = VALIDATION_TARGETS,
@@ -44,7 +48,8 @@ def validation_sums(
 
     Args:
         model: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
-        id_bytes: (n_vocab,) int64 UTF-8 bytes an id stands for, 0 for special tokens: `Tokenizer.id_bytes()`.
+        id_bytes: (n_vocab,) int64 UTF-8 bytes an id stands for, 0 for special tokens: `Tokenizer.id_bytes()`; or None.
+        text_ids: (n_vocab,) bool, which ids are text: `Tokenizer.text_ids()`. None: those that stand for bytes.
         sequence_length: ids a window; None is the model's block_size.
         batch_tokens: targets computed at once, at least a window of them; bounds the memory.
         limit: targets at most, over all ranks.
@@ -52,7 +57,7 @@ def validation_sums(
         on_targets: called with the number of targets done after each batch.
         before_batch: called before each batch, and equally often on every rank; it may raise to end the evaluation.
     Returns:
-        (4,) float64 on the CPU: nats, targets, nats of text targets, bytes of text targets.
+        (4,) float64 on the CPU: nats, targets, nats of text targets, bytes of text targets (NaN: unknown).
     Raises:
         DataError: nothing to score, or the split has more ids than the model.
     """
@@ -66,7 +71,12 @@ def validation_sums(
             f"{split.place} has {split.n_tokens} ids, so nothing to score; prepare a larger share of it"
         )
     T = min(sequence_length or model.config.block_size, model.config.block_size)
-    bytes_of = torch.from_numpy(np.asarray(id_bytes, dtype=np.int64)).to(model.device)
+    bytes_of, is_text = (
+        None if table is None else torch.from_numpy(np.asarray(table, dtype=kind)).to(model.device)
+        for table, kind in ((id_bytes, np.int64), (id_bytes if text_ids is None else text_ids, np.bool_))
+    )
+    if is_text is None:
+        raise ValueError("validation_sums needs id_bytes or text_ids, to know which ids are text")
     batch_windows = max(1, batch_tokens // T)
     batches = _batches(val_windows(split, T, limit, rank, world_size), batch_windows)
     rounds = most_batches(min(limit, split.n_tokens - 1), T, batch_windows, world_size)
@@ -76,18 +86,36 @@ def validation_sums(
             hidden = model.hidden(inputs.to(model.device))  # (B, T, C)
             wanted = targets.to(model.device).flatten()
             nats = model.token_nats(hidden.flatten(0, 1), wanted)
-            n_bytes = bytes_of[wanted]
             # To the CPU before the sums: not every device has float64.
-            all_nats, text_nats = torch.stack([nats, nats * (n_bytes > 0)]).cpu().double().sum(dim=1).tolist()
-            sums = [all_nats, wanted.numel(), text_nats, int(n_bytes.sum())]
+            all_nats, text_nats = (
+                torch.stack([nats, nats * is_text[wanted]]).cpu().double().sum(dim=1).tolist()
+            )
+            n_bytes = math.nan if bytes_of is None else int(bytes_of[wanted].sum())
+            sums = [all_nats, wanted.numel(), text_nats, n_bytes]
             total += torch.tensor(sums, dtype=torch.float64)
             if on_targets:
                 on_targets(wanted.numel())
     return total
 
 
-def validation_scores(sums: Tensor) -> dict[str, float]:
-    """Sums, added over the ranks, to the keys of metrics.jsonl; without bits per byte where no text was scored.
+def why_no_bits_per_byte(split: Split, tokenizer: Tokenizer, limit: int = VALIDATION_TARGETS) -> str | None:
+    """Why a validation with this tokenizer can't give bits per byte, in a line; None where it can."""
+    if tokenizer.is_exact or (split.stated_bytes is not None and split.n_tokens - 1 <= limit):
+        return None
+    unknown = f"bits per byte are left out: {tokenizer.name} doesn't say how many bytes of text an id stands for, and "
+    if split.stated_bytes is None:
+        return unknown + f"{split.place} doesn't state the bytes of its text; `myna prepare` counts them"
+    return (
+        unknown
+        + f"{split.n_tokens - 1:,} targets are too many to score all; prepare at most {limit:,} for validation"
+    )
+
+
+def validation_scores(sums: Tensor, split: Split | None = None) -> dict[str, float]:
+    """Sums, added over the ranks, to the keys of metrics.jsonl; without bits per byte where the bytes aren't known.
+
+    Args:
+        split: what was scored. Its own count of bytes is taken where the ids don't tell, if all of it was scored.
 
     Raises:
         ModelError: the loss is not finite.
@@ -97,6 +125,9 @@ def validation_scores(sums: Tensor) -> dict[str, float]:
     """
     nats, targets, text_nats, text_bytes = sums.tolist()
     scores = {"val_loss": nats / targets}
+    if math.isnan(text_bytes):
+        known = split is not None and split.stated_bytes is not None and targets == split.n_tokens - 1
+        text_bytes = split.stated_bytes if split is not None and split.stated_bytes and known else 0
     if text_bytes:
         scores["val_bits_per_byte"] = text_nats / (math.log(2) * text_bytes)
     return finite(scores)

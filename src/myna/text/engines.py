@@ -40,6 +40,8 @@ class RankModel:
     """A byte-level BPE vocabulary and the engines that encode with it. No text is ever a special token."""
 
     decode = None  # the bytes of an id depend on no other id
+    is_exact = True
+    unknown: int | None = None
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -99,6 +101,23 @@ class RankModel:
         for block in blocks(self.vocabulary.pattern, text, SHORT_CHARACTERS):
             ids += self.encode_cut(block) if is_disputed(block) else self._gigatoken.encode(block).tolist()
         return ids
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """See `Model.encode_bytes`. The last pre-token before the first byte that is no UTF-8 is one with all after it.
+
+        So tiktoken does it too: cut-off text mostly has the ids of the whole character's first bytes.
+        """
+        if self._is_bytes:
+            return list(data)
+        try:
+            return self.encode(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            before = self.vocabulary.pattern.pieces(data[: error.start].decode("utf-8"))
+        last = len(before) - 1
+        while last > 0 and before[last].isspace() and before[last - 1].isspace():
+            last -= 1
+        at = len("".join(before[:last]).encode("utf-8"))
+        return self._encode_pieces(before[: max(last, 0)]) + self._tiktoken.encode_single_piece(data[at:])
 
     def encode_cut(self, text: str) -> list[int]:
         """The ids by tiktoken alone, with long runs of whitespace cut out of its way."""

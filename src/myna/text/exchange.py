@@ -2,20 +2,24 @@
 
 Each kind that we write (see also `tokenizer_json` and `ranks`) is read back as the same tokenizer, pattern included.
 What is read is checked, so that no file gives ids by a rule it doesn't follow: a tokenizer.json that is byte-level BPE
-of a pattern we know, in the order of its ids, is ours to run; any other goes to its own library.
+of a pattern we know, in the order of its ids, is ours to run; any other goes to its own library. Of a folder, all of
+its files are read (see `folder`); a file that is named itself is read alone.
 """
 
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 from myna.errors import TokenizerError
-from myna.files import write_atomic
+from myna.files import json_bytes, write_atomic
 from myna.text import gpt2, patterns
 from myna.text.engines import RankModel
+from myna.text.folder import FILE, Beside, check_added
 from myna.text.foreign import SENTENCEPIECE_FORMAT, HuggingFaceModel, SentencePieceModel
 from myna.text.model import Model
 from myna.text.ranks import load_ranks
-from myna.text.tokenizer_json import read_vocabulary
+from myna.text.tokenizer_json import read_vocabulary, to_json
 from myna.text.vocabulary import Vocabulary, tokens_by_id
 
 
@@ -41,12 +45,17 @@ def _load_file(path: Path) -> Model:
 
 def _load_directory(path: Path) -> Model:
     if (path / "tokenizer.json").is_file():
-        return _load_file(path / "tokenizer.json")
+        return _with_beside((path / "tokenizer.json").read_bytes(), path, str(path / "tokenizer.json"))
     for merges, vocab in (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json")):
         if (path / merges).is_file() and (path / vocab).is_file():
-            return read_gpt2_files((path / merges).read_bytes(), (path / vocab).read_bytes(), str(path))
+            model = read_gpt2_files((path / merges).read_bytes(), (path / vocab).read_bytes(), str(path))
+            return _with_beside(to_json(model.vocabulary), path, str(path), model)
     if (path / "tokenizer.model").is_file():
-        return _load_file(path / "tokenizer.model")
+        model_file = SentencePieceModel(
+            (path / "tokenizer.model").read_bytes(), str(path / "tokenizer.model")
+        )
+        Beside(path).check_sentencepiece(model_file.special_tokens, model_file.pieces)
+        return model_file
     ranks = sorted(path.glob("*.tiktoken"))
     if len(ranks) == 1:
         return _load_file(ranks[0])
@@ -56,28 +65,69 @@ def _load_directory(path: Path) -> Model:
     )
 
 
+def _with_beside(data: bytes, path: Path, name: str, of_pair: RankModel | None = None) -> Model:
+    """The tokenizer of a tokenizer.json (or of GPT-2's pair of files, said as one) and of all that stands beside it.
+
+    Raises:
+        TokenizerError: what stands there can't be followed.
+    """
+    content = _parsed(data, name)
+    if content.get("format") == SENTENCEPIECE_FORMAT:
+        return SentencePieceModel.from_envelope(content, name)
+    beside = Beside(path)
+    if beside.says_nothing():
+        return of_pair or read_json(data, name)
+    classes = beside.read_as("", "GPT2Tokenizer") if of_pair else beside.read_as(data.decode("utf-8"), FILE)
+    if of_pair and classes[0] == FILE:
+        raise beside.refused(f"{beside.named_class} reads a tokenizer.json, which is not there")
+    found = [beside.effective(content, one) for one in (classes[:1] if of_pair else classes)]
+    if any(other != found[0] for other in found):
+        raise beside.refused(f"which class reads it hangs on the model type {beside.model_type}")
+    if found[0] == content:
+        return of_pair or read_json(data, name)
+    return read_json(json_bytes(found[0]), name)
+
+
 def read_json(data: bytes, name: str) -> Model:
     """The tokenizer in a tokenizer.json: ours where its rule is ours, else its own library's.
 
     Raises:
         TokenizerError: it is no tokenizer.json.
     """
+    content = _parsed(data, name)
+    if content.get("format") == SENTENCEPIECE_FORMAT:
+        return SentencePieceModel.from_envelope(content, name)
+    model = content["model"]
+    check_added(content.get("added_tokens") or [], model.get("vocab"), name)
+    if model.get("dropout"):
+        warnings.warn(
+            f"{name} leaves out merges by chance (dropout {model['dropout']}); this is switched off here, so that a "
+            "text always has the same ids",
+            stacklevel=2,
+        )
+        content = content | {"model": model | {"dropout": None}}
+        data = json_bytes(content)
+    vocabulary = read_vocabulary(content)
+    return RankModel(vocabulary) if vocabulary else HuggingFaceModel(data, name)
+
+
+def _parsed(data: bytes, name: str) -> dict[str, Any]:
+    """A tokenizer.json as an object that has a model."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
         raise TokenizerError(f"{name} is no tokenizer: not JSON") from None
-    if isinstance(content, dict) and content.get("format") == SENTENCEPIECE_FORMAT:
-        return SentencePieceModel.from_envelope(content, name)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    if not isinstance(content, dict) or (
+        content.get("format") != SENTENCEPIECE_FORMAT and not isinstance(content.get("model"), dict)
+    ):
         raise TokenizerError(f"{name} is no tokenizer.json: it has no model")
-    vocabulary = read_vocabulary(content)
-    return RankModel(vocabulary) if vocabulary else HuggingFaceModel(data, name)
+    return content
 
 
 # -- GPT-2's own files
 
 
-def read_gpt2_files(merges: bytes, vocab: bytes, name: str) -> Model:
+def read_gpt2_files(merges: bytes, vocab: bytes, name: str) -> RankModel:
     """The tokenizer of a `vocab.bpe` and `encoder.json` (on the hub: `merges.txt` and `vocab.json`).
 
     Raises:

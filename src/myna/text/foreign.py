@@ -1,13 +1,15 @@
 """Tokenizers of other makes, run by their own libraries: any Hugging Face tokenizer.json, and sentencepiece models.
 
 Their ids are their library's. What is ours: no special token comes out of text, no library's panic takes the process
-down, and a vocabulary knows the bytes of its ids (an estimate where a normalizer changes the text).
+down, and it is known whether ids keep all of a text. Byte-level BPE without a normalizer does; a vocabulary that folds
+case, drops spaces or knows an [UNK] does not, and then no id has bytes of its own.
 """
 
 import base64
 import contextlib
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,17 +71,28 @@ class HuggingFaceModel:
         self._tokenizer.encode_special_tokens = True  # its way to say: text that spells one is text
         added = self._tokenizer.get_added_tokens_decoder().items()
         self.special_tokens = {token.content: i for i, token in added if token.special}
+        content = json.loads(data)
+        self.is_exact = _keeps_all_text(content)
+        self.decode: Callable[[Sequence[int]], str] | None = None if self.is_exact else self._decode
+        model = content["model"]
+        unknown = model.get("unk_token")
+        self.unknown: int | None = None
+        if not self.is_exact:  # a vocabulary with all bytes never needs it
+            has_name = isinstance(unknown, str)
+            self.unknown = self._tokenizer.token_to_id(unknown) if has_name else model.get("unk_id")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HuggingFaceModel, (self._data, self._name)
 
     def token_table(self) -> list[bytes | None]:
-        """The bytes of each id, by the kind of its decoder."""
+        """The bytes of each id; an estimate where ids don't keep all of the text."""
         spelled = self._tokenizer.get_vocab(with_added_tokens=True)
         table: list[bytes | None] = [None] * (1 + max(spelled.values()))
         byte_level = "ByteLevel" in str(self._tokenizer.decoder)
         for token, i in spelled.items():
             table[i] = _byte_level(token) if byte_level else _piece_bytes(token)
+        for i, added in self._tokenizer.get_added_tokens_decoder().items():
+            table[i] = added.content.encode("utf-8")  # which is never spelled
         return table
 
     def to_json(self) -> bytes:
@@ -91,6 +104,10 @@ class HuggingFaceModel:
         with no_panic(self._name):
             return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """See `Model.encode_bytes`."""
+        return self.encode(_text_of(data, self._name))
+
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Model.encode_arrays`."""
         with no_panic(self._name):
@@ -99,7 +116,7 @@ class HuggingFaceModel:
             ]
         return flat(rows)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Sequence[int]) -> str:
         """The text, as its own decoder joins it."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
@@ -107,9 +124,13 @@ class HuggingFaceModel:
 class SentencePieceModel:
     """A sentencepiece `.model`, run by `sentencepiece`.
 
+    Attributes:
+        pieces: the text of each id.
     Raises:
         TokenizerError: `sentencepiece` is not installed, or can't read it.
     """
+
+    is_exact = False  # it normalizes, and where a space was put or dropped no id tells
 
     def __init__(self, data: bytes, name: str) -> None:
         try:
@@ -121,13 +142,14 @@ class SentencePieceModel:
             if not data:  # which the library would take for a model without pieces
                 raise ValueError("it is empty")
             self._processor = SentencePieceProcessor(model_proto=data)
-            self._pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+            self.pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         except (RuntimeError, OSError, ValueError) as error:
             raise TokenizerError(f"{name} is no sentencepiece model: {first_line(error)}") from None
         self._data, self._name = data, name
         processor = self._processor
-        control = [i for i in range(len(self._pieces)) if processor.is_control(i) or processor.is_unknown(i)]
-        self.special_tokens = {self._pieces[i]: i for i in control}
+        control = [i for i in range(len(self.pieces)) if processor.is_control(i) or processor.is_unknown(i)]
+        self.special_tokens = {self.pieces[i]: i for i in control}
+        self.unknown: int | None = processor.unk_id()
 
     @classmethod
     def from_envelope(cls, content: Mapping[str, Any], name: str) -> "SentencePieceModel":
@@ -147,7 +169,7 @@ class SentencePieceModel:
 
     def token_table(self) -> list[bytes | None]:
         """The bytes of each piece."""
-        return [_piece_bytes(piece) for piece in self._pieces]
+        return [_piece_bytes(piece) for piece in self.pieces]
 
     def to_json(self) -> bytes:
         """The model in an envelope: sentencepiece has no tokenizer.json."""
@@ -159,6 +181,10 @@ class SentencePieceModel:
         """The ids, without begin and end."""
         return self._processor.encode(text, out_type=int)
 
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """See `Model.encode_bytes`."""
+        return self.encode(_text_of(data, self._name))
+
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Model.encode_arrays`."""
         return flat([self.encode(text) for text in texts])
@@ -166,6 +192,51 @@ class SentencePieceModel:
     def decode(self, ids: Sequence[int]) -> str:
         """The text, as the library joins it."""
         return self._processor.decode(list(ids))
+
+
+def _text_of(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"byte {error.start:,} is no UTF-8, and {name} has ids for text alone; use a byte-level BPE such as gpt2"
+        ) from None
+
+
+def _keeps_all_text(content: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json's ids always decode to the text they came from: byte-level BPE, nothing before it."""
+    model, pre_tokenizer = content["model"], content.get("pre_tokenizer") or {}
+    steps = pre_tokenizer.get("pretokenizers") if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
+    if (
+        not isinstance(steps, list)
+        or model.get("type", "BPE") != "BPE"
+        or not isinstance(model.get("vocab"), dict)
+    ):
+        return False
+    return (
+        not content.get("normalizer")
+        and not any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and [step.get("type") for step in steps].count("ByteLevel") == 1
+        and steps[-1].get("type") == "ByteLevel"
+        and not steps[-1].get("add_prefix_space", True)
+        and all(_only_cuts(step) for step in steps[:-1])
+        and (content.get("decoder") or {}).get("type") == "ByteLevel"
+        and all(character in model["vocab"] for character in gpt2.CHARACTER_TO_BYTE)
+        and all(_is_plain_text(token, model["vocab"]) for token in content.get("added_tokens") or [])
+    )
+
+
+def _is_plain_text(token: Mapping[str, Any], vocab: Mapping[str, int]) -> bool:
+    """Whether an added token takes no spaces around it, and the vocabulary spells no other bytes so."""
+    content = token["content"]
+    takes_spaces = not token.get("special") and (token.get("lstrip") or token.get("rstrip"))
+    return not takes_spaces and (content.isascii() or content not in vocab or not gpt2.is_spelled(content))
+
+
+def _only_cuts(step: Mapping[str, Any]) -> bool:
+    """Whether a pre-tokenizer cuts text and drops none of it."""
+    kept = step.get("behavior") in ("Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
+    return step.get("type") == "Digits" or (step.get("type") in ("Split", "Punctuation") and kept)
 
 
 def _byte_level(token: str) -> bytes:

@@ -11,9 +11,13 @@ class Model(Protocol):
 
     Attributes:
         special_tokens: name -> id.
+        is_exact: whether ids always decode to the bytes they came from, so that each has bytes of its own.
+        unknown: the id of text that the vocabulary can't say, such as [UNK]; None where it can say all.
     """
 
     special_tokens: dict[str, int]
+    is_exact: bool
+    unknown: int | None
 
     @property
     def decode(self) -> Callable[[Sequence[int]], str] | None:
@@ -30,6 +34,13 @@ class Model(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The ids of bytes, which may be no UTF-8.
+
+        Raises:
+            TextError: they are none, and this vocabulary can only say text.
+        """
 
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids of many texts in one flat array, and how many each text has.

@@ -31,6 +31,21 @@ GPT4_ONIGURUMA = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s+\z|\s*[\r\n]|\s+(?!\S)|\s"
 )
+# GPT-4o's and later models', in the words of tiktoken's o200k_base. It has no possessive quantifier and no `$`, so that
+# one spelling serves every engine.
+_CASELESS, _CONTRACTION = r"\p{Lm}\p{Lo}\p{M}", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K_PATTERN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}{_CASELESS}]*[\p{{Ll}}{_CASELESS}]+{_CONTRACTION}"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}{_CASELESS}]+[\p{{Ll}}{_CASELESS}]*{_CONTRACTION}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# What transformers' Qwen2Tokenizer splits by.
+QWEN2_ONIGURUMA = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# The spelling of GPT-2's first release. (cl100k's first one cuts whitespace at the end of a text otherwise.)
+GPT2_FIRST = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # For text that is all ASCII, Python's own `re` splits twice as fast as `regex`; its \s and classes are spelled out.
 GPT2_ASCII = (
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]++| ?[0-9]++| ?[^\t-\r A-Za-z0-9]++"
@@ -50,7 +65,7 @@ SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
 
 @dataclass(frozen=True)
 class Pattern:
-    """A split pattern in its dialects; `name` is "gpt2", "gpt4", "none" (no cut at all) or "own"."""
+    """A split pattern in its dialects; `name` is "gpt2", "gpt4", "o200k", "none" (no cut at all) or "own"."""
 
     name: str
     python: str
@@ -112,19 +127,26 @@ class Pattern:
     def pre_tokenizer(self) -> dict[str, Any]:
         """The `pre_tokenizer` section of a Hugging Face tokenizer.json that cuts as this pattern does."""
         if self.name == "none":
-            return _byte_level(use_regex=False)
+            return byte_level(use_regex=False)
         if self.name == "gpt2":  # the split that is built into Hugging Face's ByteLevel
-            return _byte_level(use_regex=True)
-        return _split_then_byte_level(self.oniguruma)
+            return byte_level(use_regex=True)
+        return split_then_byte_level(self.oniguruma)
 
 
-def _byte_level(use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+def byte_level(use_regex: bool, add_prefix_space: bool = False) -> dict[str, Any]:
+    """Hugging Face's pre-tokenizer that turns bytes into characters, and splits as GPT-2 does if `use_regex`."""
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": add_prefix_space,
+        "trim_offsets": True,
+        "use_regex": use_regex,
+    }
 
 
-def _split_then_byte_level(expression: str) -> dict[str, Any]:
+def split_then_byte_level(expression: str, add_prefix_space: bool = False) -> dict[str, Any]:
+    """The pre-tokenizer of Hugging Face that splits by an expression, in the dialect of Oniguruma."""
     split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
+    return {"type": "Sequence", "pretokenizers": [split, byte_level(False, add_prefix_space)]}
 
 
 def blocks(pattern: Pattern, text: str, block_characters: int = 1 << 16) -> Iterator[str]:
@@ -154,7 +176,18 @@ def _compile(expression: str) -> "regex.Pattern[str]":
 NONE = Pattern("none", "", "", "")
 GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA, GPT2_ASCII)
 GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA, GPT4_ASCII)
-BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "none": NONE}
+O200K = Pattern("o200k", O200K_PATTERN, O200K_PATTERN, O200K_PATTERN)
+BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "o200k": O200K, "none": NONE}
+# The same by the expressions that other programs spell them with, in which `$` is the end of the text.
+BY_SPELLING = {
+    spelling: pattern
+    for pattern, spellings in (
+        (GPT2, (GPT2.rust, GPT2.python, GPT2.oniguruma, GPT2_FIRST)),
+        (GPT4, (GPT4.rust, GPT4.python, GPT4.oniguruma)),
+        (O200K, (O200K.python,)),
+    )
+    for spelling in spellings
+}
 
 
 def own(expression: str) -> Pattern:
@@ -168,12 +201,12 @@ def own(expression: str) -> Pattern:
 
 
 def named(pattern: str) -> Pattern:
-    """A pattern by name ("gpt2", "gpt4", "none"), or a regular expression of the user's own.
+    """A pattern by name ("gpt2", "gpt4", "o200k", "none") or published expression, or one of the user's own.
 
     Raises:
         TokenizerError: neither a name nor an expression that compiles.
     """
-    return BY_NAME[pattern] if pattern in BY_NAME else own(pattern)
+    return BY_NAME.get(pattern) or BY_SPELLING.get(pattern) or own(pattern)
 
 
 def from_pre_tokenizer(section: Any) -> Pattern | None:
@@ -184,8 +217,8 @@ def from_pre_tokenizer(section: Any) -> Pattern | None:
         if section.get("add_prefix_space", True):
             return None
         return GPT2 if section.get("use_regex", True) else NONE
-    for pattern in (GPT2, GPT4):
-        if section == _split_then_byte_level(pattern.oniguruma):
+    for pattern in (GPT2, GPT4, O200K):
+        if section == split_then_byte_level(pattern.oniguruma):
             return pattern
     try:
         expression = section["pretokenizers"][0]["pattern"]["Regex"]

@@ -29,10 +29,11 @@ PUBLISHED_RANKS: dict[str, tuple[str, dict[str, int]]] = {
             "<|endofprompt|>": 100276,
         },
     ),
+    "o200k_base": ("o200k", {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}),
 }
 
 RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings"
-OTHER_NAMES = {"gpt4": "cl100k_base", "gpt-4": "cl100k_base"}
+OTHER_NAMES = {"gpt4": "cl100k_base", "gpt-4": "cl100k_base", "gpt-4o": "o200k_base"}
 
 
 def how_to_get(name: str) -> str | None:
@@ -52,6 +53,18 @@ def how_to_get(name: str) -> str | None:
     return (
         f"{what}, and its rank file is not bundled; download {RANKS_URL}/{found}.tiktoken (the file that tiktoken "
         f"downloads), keep its name, and give its path, as in --tokenizer FOLDER/{found}.tiktoken"
+    )
+
+
+def no_such(spec: str) -> TokenizerError:
+    """The error for a name that is no tokenizer here: says how to get one."""
+    if spec.startswith("train:"):
+        return TokenizerError(
+            f"{spec!r} is what a recipe says, and names no tokenizer; make one with `myna tokenizer train FILES "
+            f"--vocab-size {spec.removeprefix('train:')} --out DIR`, and name DIR"
+        )
+    return TokenizerError(
+        how_to_get(spec) or f"no tokenizer {spec!r}: give gpt2, bytes, a directory or a file"
     )
 
 
@@ -85,6 +98,27 @@ def read_ranks(data: bytes, name: str) -> tuple[bytes | None, ...]:
         return tokens_by_id(by_rank)
     except TokenizerError as error:
         raise TokenizerError(f"{name} is no rank file: {error}") from None
+
+
+def from_mapping(
+    ranks: Mapping[bytes, int], pattern: str, special_tokens: Mapping[str, int], name: str
+) -> Vocabulary:
+    """The vocabulary of ranks in memory, as a tiktoken user has them.
+
+    Raises:
+        TokenizerError: a token is no bytes, a rank is there twice, and what `Vocabulary` refuses.
+    """
+    by_rank: dict[int, bytes] = {}
+    for token, rank in ranks.items():
+        if not isinstance(token, bytes) or type(rank) is not int or rank < 0 or rank in by_rank:
+            raise TokenizerError(
+                f"{name}: {token!r}: {rank!r} is no token (bytes) with a rank of its own (int)"
+            )
+        by_rank[rank] = token
+    try:
+        return Vocabulary(patterns.named(pattern), tokens_by_id(by_rank), dict(special_tokens))
+    except TokenizerError as error:
+        raise TokenizerError(f"{name}: {error}") from None
 
 
 def from_ranks(data: bytes, pattern: str, special_tokens: Mapping[str, int], name: str) -> Vocabulary:

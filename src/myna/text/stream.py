@@ -52,3 +52,22 @@ class ContextStreamDecoder:
         self._shown = (self._shown + self._held)[-self.KEPT_IDS :]
         self._held = []
         return text
+
+
+def with_offsets(tokens: Iterable[bytes]) -> tuple[str, list[int]]:
+    """The text of tokens, and for each the number of the character in which it begins.
+
+    >>> with_offsets([b"a", bytes([0xC3]), bytes([0xA9, 0x62])])
+    ('aéb', [0, 1, 1])
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    parts: list[str] = []
+    offsets: list[int] = []
+    length = 0
+    for token in tokens:
+        first = utf8.decode(token[:1])
+        # The first byte belongs to a character that is not whole yet, or to the last one that is.
+        offsets.append(length + len(first) - (not utf8.getstate()[0]))
+        parts += [first, utf8.decode(token[1:])]
+        length += len(first) + len(parts[-1])
+    return "".join(parts) + utf8.decode(b"", final=True), offsets

@@ -2,28 +2,25 @@
 
 import builtins
 import functools
-import os
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from myna.errors import TokenizerError
+from myna.errors import TextError, TokenizerError
 from myna.files import sha256_bytes, write_atomic
 from myna.text import exchange, gpt2, patterns
 from myna.text.characters import check_text
 from myna.text.engines import RankModel
+from myna.text.given import Allowed, id_list, is_there, many, special_split, text_of, warn_of_loss
 from myna.text.model import Model
-from myna.text.ranks import how_to_get, save_ranks
-from myna.text.stream import ContextStreamDecoder, StreamDecoder
+from myna.text.ranks import from_mapping, no_such, save_ranks
+from myna.text.stream import ContextStreamDecoder, StreamDecoder, with_offsets
+from myna.text.table import TokenTable
 from myna.text.tokenizer_json import config_json
 from myna.text.training import learn
 from myna.text.vocabulary import END_OF_TEXT, Vocabulary, find_end_of_text
-
-# `join` keeps a record of 80 bytes per item; many at once would need more memory than the text.
-JOIN_IDS = 1 << 16
 
 
 class Tokenizer:
@@ -49,6 +46,18 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"<Tokenizer {self.name}: {self.n_vocab:,} ids>"
 
+    def __len__(self) -> int:
+        return self.n_vocab
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both give the same ids to every text: their names don't count."""
+        if not isinstance(other, Tokenizer):
+            return NotImplemented
+        return self.model is other.model or self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
     # -- making one
 
     @classmethod
@@ -64,27 +73,53 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], vocab_size: int, pattern: str = "gpt2", workers: int = 1
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        pattern: str = "gpt2",
+        workers: int = 1,
+        special_tokens: Sequence[str] = (),
     ) -> "Tokenizer":
         """Learns a vocabulary from texts that are in memory or come one by one.
 
         Args:
-            vocab_size: all ids: 256 bytes, the merges, and `<|endoftext|>`, which is the last.
-            pattern: "gpt2", "gpt4", or a regular expression.
+            vocab_size: all ids: 256 bytes, the merges, `<|endoftext|>`, then the special tokens in order.
+            pattern: "gpt2", "gpt4", "o200k", or a regular expression.
             workers: processes that split and count; the result is the same for any number.
+            special_tokens: names of more special tokens than `<|endoftext|>`.
         Raises:
-            TokenizerError: vocab_size is under 257, or the texts hold fewer merges than it asks for.
-            TextError: a lone surrogate.
+            TokenizerError: vocab_size is too small, or the texts hold fewer merges than it asks for.
+            TextError: one text instead of a list of them, or a lone surrogate.
         """
-        learned = learn(texts, vocab_size, patterns.named(pattern), workers)
+        learned = learn(texts, vocab_size, patterns.named(pattern), workers, special_tokens=special_tokens)
         return cls(RankModel(learned.vocabulary), f"{patterns.named(pattern).name}-{vocab_size}")
+
+    @classmethod
+    def from_ranks(
+        cls,
+        ranks: Mapping[builtins.bytes, int],
+        pattern: str,
+        special_tokens: Mapping[str, int] | None = None,
+        name: str = "ranks",
+    ) -> "Tokenizer":
+        """The tokenizer of a rank table in memory, as `tiktoken.Encoding` takes one.
+
+        Args:
+            ranks: token -> its rank, which is its id; all 256 single bytes are among them.
+            pattern: "gpt2", "gpt4", "o200k", "none", or a regular expression, such as tiktoken's `pat_str`.
+            special_tokens: name -> id.
+        Raises:
+            TokenizerError: a byte is missing, or two tokens have one id.
+        """
+        return cls(RankModel(from_mapping(ranks, pattern, special_tokens or {}, name)), name)
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
         """Reads a tokenizer from a file or directory.
 
         A directory holds a tokenizer.json, or vocab.bpe and encoder.json (merges.txt and vocab.json), or a
-        tokenizer.model, or one rank file; a file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file.
+        tokenizer.model, or one rank file; a file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. Of a
+        directory, all that changes the ids is read, as transformers 5 does, or refused; a file is read alone.
 
         Raises:
             TokenizerError: there is none, or it can't be read exactly.
@@ -105,25 +140,31 @@ class Tokenizer:
         Raises:
             TokenizerError: there is none; says how to get one that OpenAI publishes, such as "cl100k_base".
         """
-        if os.path.exists(spec):
-            return cls.load(spec)
+        if is_there(spec):
+            found = cls.load(spec)
+            if not found.is_exact:
+                warn_of_loss(spec)
+            return found
         if spec in ("gpt2", "bytes"):
             return cls.gpt2() if spec == "gpt2" else cls.bytes()
-        if spec.startswith("train:"):
-            raise TokenizerError(
-                f"{spec!r} is what a recipe says, and names no tokenizer; make one with `myna tokenizer train FILES "
-                f"--vocab-size {spec.removeprefix('train:')} --out DIR`, and name DIR"
-            )
-        raise TokenizerError(
-            how_to_get(spec) or f"no tokenizer {spec!r}: give gpt2, bytes, a directory or a file"
-        )
+        raise no_such(spec)
 
     # -- what it is
 
     @functools.cached_property
     def n_vocab(self) -> int:
         """One more than the largest id."""
-        return len(self._bytes_of)
+        return len(self._table)
+
+    @property
+    def vocab_size(self) -> int:
+        """The same as `n_vocab`, by transformers' name."""
+        return self.n_vocab
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether ids always decode to the bytes they came from: so it is in all byte-level BPE."""
+        return self.model.is_exact
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -153,60 +194,79 @@ class Tokenizer:
         return self.special_tokens[name]
 
     @functools.cached_property
-    def _bytes_of(self) -> list[builtins.bytes | None]:
-        """The bytes of each id; for a special token its name; None for an id that stands for nothing."""
-        table = self.model.token_table()
-        table += [None] * (max(self.special_tokens.values(), default=-1) + 1 - len(table))
-        for name, i in self.special_tokens.items():
-            table[i] = name.encode("utf-8")
-        return table
+    def _table(self) -> TokenTable:
+        return TokenTable(self.model, self.name)
 
-    @functools.cached_property
-    def _all_bytes(self) -> list[builtins.bytes]:
-        """The same without a None, or empty if there is one: decoding needs no check per id."""
-        table = [token for token in self._bytes_of if token is not None]
-        return table if len(table) == self.n_vocab else []
+    def id_bytes(self) -> np.ndarray | None:
+        """How many bytes of UTF-8 each id stands for: (n_vocab,) int64; 0 for special tokens and unused ids.
 
-    def id_bytes(self) -> np.ndarray:
-        """How many bytes of UTF-8 each id stands for: (n_vocab,) int64; 0 for special tokens and unused ids."""
-        lengths = np.array([len(token or b"") for token in self._bytes_of], dtype=np.int64)
-        lengths[list(self.special_tokens.values())] = 0
-        return lengths
+        None where ids don't keep all of the text (see `is_exact`): then an id stands for no fixed number of bytes.
+        """
+        return self._table.lengths() if self.is_exact else None
+
+    def text_ids(self) -> np.ndarray:
+        """Which ids stand for text: (n_vocab,) bool. Special tokens don't; [UNK] does, for it stands where text was."""
+        return self._table.is_text()
 
     # -- text to ids
 
-    def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
+    def encode(self, text: str, allowed_special: Allowed = ()) -> list[int]:
         """The ids of a text.
 
         Args:
-            allowed_special: names of special tokens that the text may spell; any other is ordinary text.
+            allowed_special: names of special tokens that the text may spell, or "all"; any other is ordinary text.
         Raises:
             TextError: the text has a lone surrogate, which UTF-8 cannot hold.
             TokenizerError: an allowed name is no special token of this tokenizer.
         """
         check_text(text)
-        if not allowed_special:
+        split = special_split(self.special_tokens, allowed_special, self.name)
+        if split is None:
             return self.model.encode(text)
         ids: list[int] = []
-        for part in self._special_split(allowed_special)(text):
-            if part in allowed_special:
+        for number, part in enumerate(split(text)):
+            if number % 2:  # what stood between the cuts
                 ids.append(self.special_tokens[part])
             elif part:
                 ids += self.model.encode(part)
         return ids
 
-    def _special_split(self, allowed: Collection[str]) -> Callable[[str], list[str]]:
-        if isinstance(allowed, str):
-            raise TokenizerError(f"allowed_special takes a set of names: {{{allowed!r}}}")
-        for name in allowed:
-            if name not in self.special_tokens:
-                known = ", ".join(self.special_tokens) or "none"
-                raise TokenizerError(f"{name!r} is no special token of {self.name}; it has: {known}")
-        longest_first = sorted(allowed, key=len, reverse=True)
-        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")").split
+    def encode_ordinary(self, text: str) -> list[int]:
+        """`encode` without a special token, by tiktoken's name."""
+        return self.encode(text)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_bytes(self, data: builtins.bytes) -> list[int]:
+        """The ids of bytes, which may be no UTF-8: they decode to the same bytes.
+
+        Raises:
+            TextError: they are no UTF-8, and this tokenizer is no byte-level BPE.
+        """
+        if not isinstance(data, builtins.bytes):
+            raise TextError(f"encode_bytes takes bytes, not {type(data).__name__}; `encode` takes text")
+        return self.model.encode_bytes(data)
+
+    def encode_single_token(self, token: str | builtins.bytes) -> int:
+        """The id of a text or bytes that are one token, or of a special token's name.
+
+        Raises:
+            TokenizerError: there is no such token.
+        """
+        if isinstance(token, str):
+            if token in self.special_tokens:
+                return self.special_tokens[token]
+            check_text(token)
+            token = token.encode("utf-8")
+        found = self._table.ids.get(token)
+        if found is None:
+            raise TokenizerError(
+                f"{token!r} is not one token of {self.name}; `encode` gives the ids of any text"
+            )
+        return found
+
+    def encode_batch(self, texts: Sequence[str], allowed_special: Allowed = ()) -> list[list[int]]:
         """`encode` of each text."""
+        if allowed_special:
+            return [self.encode(text, allowed_special) for text in many(texts, "texts")]
         ids, lengths = self.encode_arrays(texts)
         ends = np.cumsum(lengths)
         flat = ids.tolist()
@@ -219,7 +279,7 @@ class Tokenizer:
             ids     (N,) uint16, or uint32 when the vocabulary needs it
             lengths (len(texts),) int64
         """
-        for text in texts:
+        for text in many(texts, "texts"):
             check_text(text)
         ids, lengths = self.model.encode_arrays(texts)
         return ids.astype(np.uint16 if self.n_vocab <= 1 << 16 else np.uint32, copy=False), lengths
@@ -232,12 +292,7 @@ class Tokenizer:
         Raises:
             TokenizerError: the id is outside the vocabulary.
         """
-        found = self._bytes_of[token] if 0 <= token < self.n_vocab else None
-        if found is None:
-            raise TokenizerError(
-                f"id {token} is outside the vocabulary of {self.name} ({self.n_vocab:,} ids)"
-            )
-        return found
+        return self._table.one(token)
 
     def decode_bytes(self, ids: Iterable[int]) -> builtins.bytes:
         """The bytes that ids stand for.
@@ -247,24 +302,42 @@ class Tokenizer:
         """
         if self.model.decode is not None:
             return self.decode(ids).encode("utf-8")
-        ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        if self._all_bytes and ids and min(ids) >= 0 and max(ids) < self.n_vocab:
-            parts = (ids[i : i + JOIN_IDS] for i in range(0, len(ids), JOIN_IDS))
-            return b"".join(b"".join(map(self._all_bytes.__getitem__, part)) for part in parts)
-        return b"".join(map(self.token_bytes, ids))
+        return self._table.join(id_list(ids))
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text that ids stand for; bytes that are not UTF-8 become U+FFFD.
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text that ids stand for.
 
+        Args:
+            errors: what becomes of bytes that are not UTF-8, as in `bytes.decode`: "replace" makes each U+FFFD,
+                "ignore" drops them, "strict" refuses them.
         Raises:
-            TokenizerError: an id is outside the vocabulary.
+            TokenizerError: an id is outside the vocabulary. TextError: bytes are not UTF-8, and errors is "strict".
         """
         if self.model.decode is None:
-            return self.decode_bytes(ids).decode("utf-8", errors="replace")
-        ids = list(ids)
+            return text_of(self.decode_bytes(ids), errors)
+        ids = id_list(ids)
         for i in ids:
             self.token_bytes(i)  # refuses what is outside
         return self.model.decode(ids)
+
+    def decode_batch(self, rows: Iterable[Iterable[int]], errors: str = "replace") -> list[str]:
+        """`decode` of each row of ids."""
+        return [self.decode(ids, errors) for ids in many(rows, "rows of ids")]
+
+    def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, list[int]]:
+        """The text that ids stand for, and for each id the number of the character in which it begins.
+
+        >>> Tokenizer.gpt2().decode_with_offsets([64, 30325, 222])     # the last two share an emoji
+        ('a 😀', [0, 1, 2])
+        """
+        ids = id_list(ids)
+        if self.model.decode is None:
+            return with_offsets(map(self.token_bytes, ids))
+        stream, text, offsets = self.stream_decoder(), "", []
+        for i in ids:
+            offsets.append(len(text))
+            text += stream.feed([i])
+        return text + stream.finish(), offsets
 
     def stream_decoder(self) -> StreamDecoder | ContextStreamDecoder:
         """For ids that come one by one: `feed` them, then `finish`."""

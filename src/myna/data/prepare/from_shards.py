@@ -43,6 +43,11 @@ def convert_shards(source: Path, out: Path, tokenizer: Tokenizer, shard_tokens: 
         return open_dataset(out, verify=False, tokenizer=tokenizer)
     if dataset.train.n_tokens == 0:
         raise DataError(f"{source} has no training ids; nothing was converted")
+    if not tokenizer.is_exact:
+        raise DataError(
+            f"{source}: the tokenizer {tokenizer.name} changes text, so its ids don't say how many bytes the text had; "
+            "prepare the text itself instead of these ids"
+        )
     with locked_work_folder(out) as work:
         work.begin(call)
         write_synced(work.path / "tokenizer.json", tokenizer.to_json())
@@ -66,6 +71,7 @@ def convert_shards(source: Path, out: Path, tokenizer: Tokenizer, shard_tokens: 
 def _copy(folder: Path, name: str, split: Split, tokenizer: Tokenizer, shard_tokens: int) -> dict[str, Any]:
     """Writes one split's shards in one pass, and returns its part of dataset.json."""
     dtype, id_bytes = id_dtype(tokenizer.n_vocab), tokenizer.id_bytes()
+    assert id_bytes is not None
     writer = ShardWriter(folder, name, dtype, shard_tokens, {})
     documents = n_bytes = 0
     try:
