@@ -71,6 +71,12 @@ def test_the_class_rules_over_the_file(tmp_path: Path) -> None:
     assert Tokenizer.load(path) == GPT4
 
 
+def test_extra_special_tokens_in_a_list_and_by_name(tmp_path: Path) -> None:
+    config = {"extra_special_tokens": {"tool_token": "<tool>"}, "additional_special_tokens": ["<s>"]}
+    tok = Tokenizer.load(folder(tmp_path, GPT4, tokenizer_config=config))
+    assert tok.special_tokens == {"<|endoftext|>": 279, "<tool>": 280, "<s>": 281}
+
+
 def test_the_class_of_the_model_type(tmp_path: Path) -> None:
     path = folder(tmp_path, GPT4, config={"model_type": "gpt2"})
     assert Tokenizer.load(path).vocabulary.pattern.name == "gpt2"

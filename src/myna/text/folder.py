@@ -163,11 +163,14 @@ class Beside:
         said = dict.fromkeys(NAMED_BY_CLASS.get(name, ()), "<|endoftext|>") | self.config
         if "additional_special_tokens" in said and not said.get("extra_special_tokens"):
             said["extra_special_tokens"] = said.pop("additional_special_tokens")
+        said["by_name"] = {}
+        _set_apart(said)
         if "added_tokens_decoder" not in self.config:
             for key, value in self.special_map.items():
                 if key == "extra_special_tokens" and isinstance(value, list):
                     value = [*(said.get(key) or []), *value]
                 said[key] = value
+            _set_apart(said)
         said.setdefault("extra_special_tokens", said.get("additional_special_tokens"))
         return said
 
@@ -192,10 +195,8 @@ class Beside:
     def _named(self, declared: Mapping[int, Token], name: str) -> tuple[list[Token], list[Token]]:
         """The tokens that have a name, such as eos_token, and the rest that are only called special."""
         said = self._said(name)
-        named = {key: value for key, value in said.items() if key.endswith("_token")}
+        named = {key: value for key, value in said.items() if key.endswith("_token")} | said["by_name"]
         extra = said["extra_special_tokens"] or []
-        if isinstance(extra, dict):
-            named, extra = named | extra, []
         if not isinstance(extra, list):
             raise self.refused("its extra special tokens are no list")
         by_content = {token["content"]: token for token in declared.values()}
@@ -260,6 +261,12 @@ def check_added(tokens: Sequence[Any], vocab: Any, name: str) -> dict[str, int]:
             )
         ids[content] = i
     return ids
+
+
+def _set_apart(said: dict[str, Any]) -> None:
+    """Moves extra special tokens that have names of their own (an object, not a list) to `by_name`."""
+    if isinstance(said.get("extra_special_tokens"), dict):
+        said["by_name"] |= said.pop("extra_special_tokens")
 
 
 def _sections(name: str, add_prefix_space: bool) -> dict[str, Any]:
