@@ -66,7 +66,7 @@ def test_a_wrong_call_is_a_line_before_anything_is_measured(
 def test_a_network_that_cannot_be_is_refused_at_once(tmp_path, monkeypatch, capsys, nothing_runs):
     monkeypatch.chdir(tmp_path)
     assert main(["bench", *TINY, "--rungs", "fp32", "--layers", str(10**11)]) == 2
-    assert "n_layer is 100000000000; give at most 1000" in capsys.readouterr().err
+    assert "n_layer is 100000000000; give 1 to 1,000" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

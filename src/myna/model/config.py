@@ -37,11 +37,10 @@ class NetworkConfig:
             value = getattr(self, name)
             if not is_whole(value):
                 raise ModelError(f"model shape: {name} is {value!r}; give a whole number")
-            if not 1 <= value <= LARGEST:
-                raise ModelError(f"model shape: {name} is {value}; give 1 to {LARGEST:,}")
+            most = MOST_LAYERS if name == "n_layer" else LARGEST
+            if not 1 <= value <= most:
+                raise ModelError(f"model shape: {name} is {value}; give 1 to {most:,}")
             object.__setattr__(self, name, int(value))  # a NumPy number would not go into config.json
-        if self.n_layer > MOST_LAYERS:
-            raise ModelError(f"model shape: n_layer is {self.n_layer}; give at most {MOST_LAYERS}")
         if self.n_embd % self.n_head:
             raise ModelError(
                 f"model shape: width n_embd {self.n_embd} does not divide into n_head {self.n_head} heads; "
