@@ -63,10 +63,13 @@ def main(argv: Sequence[str]) -> int:
                 file=sys.stderr,
             )
             return Stopped.exit_code
-        if error.errno != errno.ENOSPC or error.filename is not None:
-            raise
-        _drop_output()
-        print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+        if error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
+            print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+        else:  # a file that can't be used is no defect of ours
+            from myna.paths import cannot_use
+
+            print(f"myna {name}: {cannot_use(error)}", file=sys.stderr)
         return OutputError.exit_code
 
 

@@ -6,7 +6,6 @@ back: nobody but the kernel sets the change time.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from myna.errors import DataError, OutputError
 from myna.files import cache_folder, json_bytes, sha256_bytes, sha256_file, write_atomic
+from myna.parsing import parse_json
 
 HASH_THREADS = 8
 
@@ -37,7 +37,7 @@ def hash_files(paths: Sequence[Path], fresh: bool = False) -> dict[Path, str]:
     memory = cache_folder() / "verified" / f"{sha256_bytes(os.fsencode(paths[0].parent.resolve()))}.json"
     known: dict[str, list] = {}
     with contextlib.suppress(OSError, ValueError):
-        loaded = json.loads(memory.read_bytes())
+        loaded = parse_json(memory.read_bytes())
         known = loaded if isinstance(loaded, dict) and not fresh else {}
 
     def digest(path: Path) -> tuple[list[int], str]:

@@ -5,7 +5,6 @@ Beside them lie the training state and `manifest.json`: the size and SHA-256 of 
 the manifest's own text before that line. A checkpoint is sound when all of it agrees.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from myna.files import (
 from myna.model.layout import as_float32
 from myna.model.network import Network
 from myna.model.weights import WEIGHTS, read_safetensors
+from myna.parsing import parse_json, read_object
 from myna.text.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -98,15 +98,7 @@ def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         CheckpointError: it holds no training state.
     """
     tensors = read_safetensors(path / TRAIN_TENSORS)
-    try:
-        state = json.loads((path / TRAIN_STATE).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path / TRAIN_STATE} cannot be read: {error}; use another checkpoint"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path / TRAIN_STATE} holds no JSON object; use another checkpoint")
-    return tensors, state
+    return tensors, read_object(path / TRAIN_STATE, CheckpointError, "use another checkpoint")
 
 
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
@@ -133,7 +125,7 @@ def verify(path: Path) -> None:
     manifest = path / MANIFEST
     try:
         raw = manifest.read_bytes()
-        stated = json.loads(raw)
+        stated = parse_json(raw)
         body = {key: value for key, value in stated.items() if key != "sha256"}
         # The bytes themselves are compared, so that no edit is equal "as JSON".
         if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:

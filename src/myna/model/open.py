@@ -11,6 +11,7 @@ from myna.errors import CheckpointError, ModelError
 from myna.model.checkpoint import MANIFEST, newest_sound, verify
 from myna.model.network import Network
 from myna.model.weights import load_network, pretrained_directory
+from myna.paths import given_path
 from myna.text.tokenizer import Tokenizer
 
 
@@ -66,7 +67,9 @@ def find_model(spec: str | Path) -> Path:
     """
     if not isinstance(spec, str | os.PathLike):
         raise ModelError(f"a model is named by a path or a name, not by {type(spec).__name__}")
-    path = Path(spec)
+    path = given_path(spec, ModelError)
+    if path.exists():  # else it is a name, which no door may change
+        spec = path
     if (path / "checkpoints").is_dir() or (path / "recipe.json").exists():
         found = newest_sound(path / "checkpoints", _warn_damaged)
         if found is None:

@@ -8,7 +8,6 @@ DIR.partial/.lock           held while a process works here; the system releases
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 from myna.data.shards import open_dataset
 from myna.errors import DownloadError, OutputError, Stopped
 from myna.files import json_bytes, locked, sync_directory, write_atomic
+from myna.parsing import parse_json
 
 LOCK = ".lock"
 OURS = re.compile(
@@ -41,7 +41,7 @@ class WorkFolder:
         self.journal: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError):
             try:
-                self.journal = json.loads((path / "journal.json").read_bytes())
+                self.journal = parse_json((path / "journal.json").read_bytes())
             except ValueError as error:
                 raise OutputError(f"{path}/journal.json is damaged; remove {path} to begin again") from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from myna.data.sources.formats import open_bytes
 from myna.data.sources.source import COMPRESSIONS, Source, kind_of
 from myna.errors import DataError
+from myna.paths import given_path, is_unicode
 
 SAMPLE_BYTES = 8192
 SUFFIXES_SHOWN = 6
@@ -54,7 +55,7 @@ def local_files(spec: str, left_out: LeftOut) -> list[Source] | None:
     Raises:
         DataError: a file that was named is no text, or a folder or glob holds none.
     """
-    path = Path(spec).expanduser()
+    path = given_path(spec, DataError)
     if path.is_file():
         source, problem = _look_at(path)
         if problem not in (None, "empty"):
@@ -126,7 +127,7 @@ def _is_ours(folder: Path) -> bool:
 def _look_at(path: Path) -> tuple[Source, str | None]:
     """A file as a source, and why it is no text; None where it is, or where its name says what it holds."""
     name, n_bytes = path.as_posix(), path.stat().st_size
-    if not _is_utf8(os.fsencode(name)):
+    if not is_unicode(name):
         raise DataError(
             f"the name of the file {name!r} is not UTF-8, and dataset.json records it; rename the file"
         )
