@@ -48,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except MynaError as error:
-        print(f"myna {name}: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"myna {name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"myna {name}: interrupted", file=sys.stderr)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         if error.errno == errno.ENOSPC and error.filename is None:
             _drop_output()
             print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
-        else:  # a file that can't be used is no defect of ours
+        elif not getattr(error, "told", False):  # a file that can't be used is no defect of ours
             from myna.paths import cannot_use
 
             print(f"myna {name}: {cannot_use(error)}", file=sys.stderr)
@@ -125,7 +126,8 @@ def entry() -> None:
     # training ten times slower; after a short spin they had better sleep. Read by libgomp when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as we live)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)
     warnings.formatwarning = _one_line
     sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ WHAT_TO_DO = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
     errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "a file stands where a folder should be",
     errno.ELOOP: "its links lead in a circle",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }

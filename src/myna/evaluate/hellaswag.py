@@ -35,7 +35,6 @@ from myna.evaluate.continuations import Question, ending_costs, question
 from myna.evaluate.finite import finite
 from myna.model.network import Network
 from myna.parsing import parse_json
-from myna.paths import cannot_use
 from myna.text.tokenizer import Tokenizer
 
 Rendering = Literal["lecture", "harness"]
@@ -67,7 +66,7 @@ def read_items(path: Path | str, rendering: Rendering = "lecture") -> list[Item]
                 if line.strip():
                     items.append(_item(line, f"{path}, line {number}", rendering))
     except OSError as error:
-        raise DataError(f"{cannot_use(error, path)}; {SOURCE}") from error
+        raise DataError(f"{path}: {error.strerror}; {SOURCE}") from error
     if not items:
         raise DataError(f"{path} has no items; {SOURCE}")
     return items

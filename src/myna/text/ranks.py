@@ -145,7 +145,7 @@ def load_ranks(path: Path) -> Vocabulary:
     name = path.name.removesuffix(".tiktoken")
     if beside.is_file():
         try:
-            content = read_object(beside, TokenizerError, "correct it, or remove it")
+            content = read_object(beside, TokenizerError, "expected pattern and special_tokens")
             pattern, specials = content["pattern"], dict(content["special_tokens"])
             if not isinstance(pattern, str) or not all(type(i) is int for i in specials.values()):
                 raise TypeError
