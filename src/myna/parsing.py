@@ -32,7 +32,7 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
     level = [value] if isinstance(value, _CONTAINERS) else []
-    for _ in range(MOST_NESTED):
+    for _ in range(MOST_NESTED + 1):
         if not level:
             return value
         level = [

@@ -123,6 +123,9 @@ def _parsed(data: bytes, name: str) -> dict[str, Any]:
         content.get("format") != SENTENCEPIECE_FORMAT and not isinstance(content.get("model"), dict)
     ):
         raise TokenizerError(f"{name} is no tokenizer.json: it has no model")
+    added = content.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise TokenizerError(f"{name} is no tokenizer.json: its added_tokens are no list of tokens")
     return content
 
 
