@@ -17,7 +17,6 @@ import tyro
 
 from myna.commands import parse
 from myna.errors import DataError, OutputError, TextError, UsageError
-from myna.paths import cannot_use
 from myna.progress import Progress, speak
 
 if TYPE_CHECKING:
@@ -331,7 +330,7 @@ def text_or_file(given: str) -> str:
         if error.errno == errno.ENAMETOOLONG:
             return given
         raise TextError(
-            f"{cannot_use(error, given)}; name a file, or give the text on standard input, with -"
+            f"cannot read {given}: {error.strerror}; name a file, or give the text on standard input, with -"
         ) from error
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from myna.errors import TokenizerError
 from myna.files import json_bytes, write_atomic
 from myna.parsing import parse_json
-from myna.paths import cannot_use
 from myna.text import gpt2, patterns
 from myna.text.engines import RankModel
 from myna.text.folder import FILE, Beside, check_added
@@ -34,7 +33,9 @@ def load(path: Path) -> Model:
     try:
         return _load_directory(path) if path.is_dir() else _load_file(path)
     except OSError as error:
-        raise TokenizerError(f"the tokenizer {path}: {cannot_use(error, path)}") from error
+        raise TokenizerError(
+            f"cannot read the tokenizer {error.filename or path}: {error.strerror}"
+        ) from error
 
 
 def _load_file(path: Path) -> Model:
