@@ -65,17 +65,17 @@ def test_a_copy_that_cannot_be_made(no_picture, safe_after, tmp_path):
     verify(tmp_path / "copies" / "step_00000002")
 
 
-def test_a_sample_that_cannot_be_kept(no_picture, safe_after):
-    append = Run.append_sample
+def test_a_score_that_cannot_be_kept(no_picture, safe_after):
+    append = Run.append_metrics
 
     def fails(self, record):
-        if record["step"] == 2:
-            raise OutputError("cannot append to samples.jsonl: no room")
+        if record["step"] == 2 and "val_loss" in record:
+            raise OutputError("cannot append to metrics.jsonl: no room")
         append(self, record)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "append_sample", fails)
-        said = safe_after(patch.undo, "--sample-every", 9)
+        patch.setattr(Run, "append_metrics", fails)
+        said = safe_after(patch.undo, "--eval-every", 9)
     assert "no room" in said
 
 
