@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from myna.errors import DataError, OutputError
-from myna.files import json_bytes, locked, write_atomic
+from myna.files import json_bytes, locked, reading, write_atomic
 
 
 class Run:
@@ -51,8 +51,8 @@ class Run:
         return locked(self.path / ".lock", busy=busy)
 
     def free_bytes(self) -> int:
-        """What the disk of the folder has left."""
-        return shutil.disk_usage(self.path).free
+        """What the disk of the checkpoints has left; they may lie on another one than the folder."""
+        return shutil.disk_usage(self.checkpoints if self.checkpoints.exists() else self.path).free
 
     def report_is_fresh(self) -> bool:
         """Whether the report was drawn after the last record."""
@@ -69,10 +69,12 @@ class Run:
         """The resolved recipe.
 
         Raises:
-            DataError: there is none, or it can't be read.
+            DataError: there is none, or it holds something else. UnreadableError: it can't be read.
         """
         try:
-            recipe = json.loads(self.recipe_path.read_text("utf-8"))
+            with reading(self.recipe_path):
+                text = self.recipe_path.read_text("utf-8")
+            recipe = json.loads(text)
         except FileNotFoundError as error:
             raise DataError(
                 f"{self.path} is not a run: it has no recipe.json; give a folder that `myna train` made"
@@ -81,8 +83,10 @@ class Run:
             raise DataError(
                 f"{self.path} is a file, not a run; give a folder that `myna train` made"
             ) from error
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.recipe_path} cannot be read: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{self.recipe_path} cannot be read: {error}; restore the file, or give another run"
+            ) from error
         if not isinstance(recipe, dict):
             raise DataError(
                 f"{self.recipe_path} holds no JSON object; restore the file, or give another --out"
@@ -142,11 +146,11 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     if not path.is_file():
         raise DataError(f"{path} is no file, so the run's records are lost; remove it, or give another run")
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with reading(path), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # a line that a crash cut
             if isinstance(record, dict):
                 yield record

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from myna.errors import CheckpointError, DownloadError, ModelError, OutputError, first_line
-from myna.files import ensure_writable_directory, json_bytes, write_atomic, write_safetensors
+from myna.files import ensure_writable_directory, json_bytes, reading, write_atomic, write_safetensors
 from myna.model.layout import OWN_PREFIX
 from myna.model.network import NETWORKS, Network, NetworkKind
 from myna.text.tokenizer import Tokenizer
@@ -73,10 +73,12 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_object(path: Path) -> dict[str, Any]:
     """
     Raises:
-        OSError: the file cannot be read. ValueError: it holds no JSON object.
+        OSError: there is no such file. UnreadableError: it can't be read. ValueError: it holds no JSON object.
     """
     try:
-        value = json.loads(path.read_text("utf-8"))
+        with reading(path):
+            text = path.read_text("utf-8")
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError("its brackets are nested too deeply") from error
     if not isinstance(value, dict):
@@ -228,13 +230,16 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a safetensors file, narrow floats widened to fp32.
 
     Raises:
-        CheckpointError: missing, or not such a file.
+        CheckpointError: missing, or not such a file. UnreadableError: it can't be read.
     """
     return {name: _widened(tensor) for name, tensor in _open_safetensors(path).items()}
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        # The library says of a file that it may not read that there is none.
+        with reading(path), open(path, "rb"):
+            pass
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:

@@ -167,7 +167,7 @@ class Copier:
         self._thread.join()
         if self._failure is not None:
             raise OutputError(
-                f"{self._failure}; the checkpoint itself is whole. Run the same command again to send it"
+                f"{self._failure}; the checkpoint itself is whole. Give the same command again to send it"
             )
 
     def _work(self) -> None:

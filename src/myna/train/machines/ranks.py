@@ -55,7 +55,7 @@ class Ranks:
         """Has the main rank do something; every rank gets its text, or raises its error.
 
         Raises:
-            MynaError: of the kind that the main rank met.
+            MynaError, OSError: of the kind that the main rank met.
         """
         if self.world_size == 1:
             return work()
@@ -63,7 +63,7 @@ class Ranks:
         if self.is_main:
             try:
                 answer = json.dumps({"text": work()})
-            except MynaError as error:
+            except (MynaError, OSError) as error:
                 answer = json.dumps(to_record(error))
         outcome = json.loads(self.from_main(answer))
         if "kind" in outcome:
