@@ -25,6 +25,27 @@ BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 # What the `format` of a tokenizer.json says that is only an envelope around a sentencepiece model.
 SENTENCEPIECE_FORMAT = "sentencepiece"
 
+# Encoded in one call into the library, which answers no signal: a second or so.
+BATCH_CHARACTERS = 1 << 20
+
+
+def portions(texts: Sequence[str], most_characters: int) -> Iterator[list[str]]:
+    """The texts in lists of so many characters at most; a longer text is by itself.
+
+    >>> list(portions(["ab", "c", "defg", ""], 3))
+    [['ab', 'c'], ['defg'], ['']]
+    """
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        if held and size + len(text) > most_characters:
+            yield held
+            held, size = [], 0
+        held.append(text)
+        size += len(text)
+    if held:
+        yield held
+
 
 def missing(library: str) -> TokenizerError:
     """The error for a tokenizer whose library is not installed."""
@@ -110,10 +131,11 @@ class HuggingFaceModel:
 
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Model.encode_arrays`."""
+        rows: list[list[int]] = []
         with no_panic(self._name):
-            rows = [
-                row.ids for row in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-            ]
+            for batch in portions(texts, BATCH_CHARACTERS):
+                found = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+                rows += [row.ids for row in found]
         return flat(rows)
 
     def _decode(self, ids: Sequence[int]) -> str:

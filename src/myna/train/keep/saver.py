@@ -15,6 +15,7 @@ from myna.errors import MynaError
 from myna.files import remove_directory
 from myna.model.checkpoint import checkpoint_name, checkpoint_step, list_checkpoints, save_checkpoint, verify
 from myna.model.network import Network
+from myna.signals import signal_behind
 from myna.text.tokenizer import Tokenizer
 from myna.train.keep.copies import Copier
 from myna.train.keep.snapshot import Snapshot
@@ -150,5 +151,5 @@ class Saver:
                 raise
             self.say(f"and the last checkpoint was not written: {own}")  # beside the error on its way out
         finally:
-            if self.copier is not None:
+            if self.copier is not None and signal_behind(error) is None:
                 self.copier.finish()

@@ -15,6 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 from myna.device import resolve_device
 from myna.errors import DeviceError, MynaError, RankError, first_line, from_record, to_record
 from myna.settings import DeviceName
+from myna.signals import signal_behind
 from myna.train.machines.links import Links, meet
 
 
@@ -111,10 +112,10 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
         ) from error
     try:
         yield Ranks(rank, world_size, where, links)
-    except RankError:
-        raise  # a group with a lost rank can't be taken down in order: it would wait for it
-    except BaseException:
-        dist.destroy_process_group()
+    except BaseException as error:
+        # A group with a lost rank can't be taken down in order: it would wait for it.
+        if not isinstance(error, RankError) and signal_behind(error) is None:
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
