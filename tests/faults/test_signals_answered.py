@@ -1,7 +1,7 @@
 """A signal in the third unit of some work: no fourth begins, one line says so, and nothing half-written stays.
 
-A unit is a batch, a file, a piece, a token: what a command does between two moments at which Python may answer. They are
-counted, never timed.
+A unit is a batch, a file, a piece, a token: what a command does between two moments at which Python may answer. Units
+are counted, never timed.
 """
 
 import functools
