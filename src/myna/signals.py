@@ -1,8 +1,8 @@
 """SIGTERM, SIGHUP and Ctrl-C. A command ends where it stands; training's loop is asked, and answers between two steps.
 
 The command line raises `Interrupted` in the main thread, between two bytecodes of Python. So work answers after the
-batch, file or piece that it is in, provided that no single call into C takes long, and that no thread is waited for
-which goes on to the end of the work. Blocks of `with` and `finally` run as for any error.
+batch, file or piece that it is in, provided that no single call into C takes long (see `answering`), and that no thread
+is waited for which goes on to the end of the work. Blocks of `with` and `finally` run as for any error.
 """
 
 import contextlib
@@ -10,11 +10,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from myna.errors import Stopped
+
+T = TypeVar("T")
 
 # torchrun passes a terminal's Ctrl-C on to its ranks, which had it already: a person's second one comes later.
 SECOND_AFTER_S = 1.0
@@ -90,6 +93,25 @@ def interrupted_by_signals() -> Iterator[None]:
         for number, usual in before.items():
             if signal.getsignal(number) is handler:  # else a rank ignores it now, see `ignore_signals`
                 signal.signal(number, usual)
+
+
+def answering(call: Callable[[], T]) -> T:
+    """Makes a call into a library that may not come back to Python for long. Signals are answered meanwhile.
+
+    The call runs in a thread of its own. After a signal it is left to itself, and ends with the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # for the thread that waits
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="answering", daemon=True).start()
+    return outcome.result()
 
 
 def is_interrupting(number: int) -> bool:

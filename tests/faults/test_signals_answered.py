@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from myna.bench import measure
 from myna.cli import main
 from myna.commands import train_end, train_start
 from myna.data import split, verify
-from myna.data.prepare import assemble, dataset, encode, shard_writer
+from myna.data.prepare import assemble, dataset, encode, shard_writer, work_folder
 from myna.data.sources import cut, formats
 from myna.evaluate import compression
 from myna.evaluate import loss as evaluate_loss
@@ -32,11 +32,13 @@ from myna.model.config import GPTConfig
 from myna.model.decoder import Decoder
 from myna.model.gpt2 import GPT
 from myna.run import Run
-from myna.text import counting, merging, patterns
+from myna.text import counting, engines, foreign, merging, patterns
 from myna.text.tokenizer import Tokenizer
+from myna.train.machines import ranks
 
 SIGNAL_IN = 3
 CPU = ("--device", "cpu", "--precision", "fp32")
+GOES_ON = (75, "myna train: stopped by SIGTERM; the same command goes on from what is saved")
 
 
 @pytest.fixture
@@ -208,6 +210,17 @@ def test_preparing_by_workers(signal_in, capsys, monkeypatch, text, tmp_path):
         assert (tmp_path / "out" / "data" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_publishing_a_dataset(signal_in, capsys, text, tmp_path):
+    """Its name is given, or not; the same call finds it done."""
+    signal_in(work_folder, "tidy", at=1)
+    call = ("prepare", text, "--tokenizer", "bytes", "--out", tmp_path / "data")
+    assert stopped(capsys, *call)[0] == 75
+    assert {".lock", "journal.json"} < set(left(tmp_path / "data"))
+    assert main([*map(str, call)]) == 0
+    names = ["dataset.json", "tokenizer.json", "train_000000.npy", "val_000000.npy"]
+    assert left(tmp_path / "data") == names
+
+
 def test_preparing_from_anothers_shards(signal_in, capsys, monkeypatch, tmp_path):
     np.arange(8000, dtype=np.uint16).tofile(tmp_path / "train.bin")
     monkeypatch.setattr(split, "SCAN_IDS", 500)
@@ -251,6 +264,58 @@ def test_workers_that_count_end_at_once(monkeypatch, text):
     assert set(shut_down) <= {1, -signal.SIGTERM}  # none came to the end of its work, which is 0
 
 
+def test_encoding_a_long_text(signal_in, capsys, monkeypatch, tmp_path):
+    """It is cut where no token spans the cut."""
+    long, tokenizer = "Some words, 12 and more of them.\n" * 5000, Tokenizer.gpt2()
+    whole = tokenizer.encode(long)
+    monkeypatch.setattr(engines, "BLOCK_CHARACTERS", 20_000)
+    assert tokenizer.encode(long) == whole == tokenizer.encode_arrays(["a", long])[0].tolist()[1:]
+    (tmp_path / "long.txt").write_text(long)
+    blocks = signal_in(engines.RankModel, "_encode_block")
+    call = ("tokenizer", "compare", tmp_path / "long.txt", "--tokenizer", "gpt2", "--tokenizer", "bytes")
+    assert stopped(capsys, *call) == (143, "myna tokenizer: stopped by SIGTERM")
+    assert len(blocks) == SIGNAL_IN
+
+
+@pytest.fixture
+def stuck() -> Iterator[Callable[..., None]]:
+    """A call that does not come back for a minute, and meanwhile this process gets SIGTERM."""
+    over = threading.Event()
+
+    def call(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert over.wait(60)
+        raise ValueError("it came back")
+
+    yield call
+    over.set()
+
+
+@pytest.mark.filterwarnings("ignore:the tokenizer")
+def test_a_library_that_cannot_be_cut(stuck, capsys, monkeypatch, tmp_path):
+    """A text as long as this goes into `tokenizers` in one call."""
+    tokenizers = pytest.importorskip("tokenizers")
+    word_level = tokenizers.models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
+    tokenizers.Tokenizer(word_level).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "long.txt").write_text("a" * 1000)
+    monkeypatch.setattr(foreign, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(foreign.HuggingFaceModel, "_ids", stuck)
+    which = ("--tokenizer", tmp_path, "--tokenizer", "bytes")
+    assert stopped(capsys, "tokenizer", "compare", tmp_path / "long.txt", *which) == (
+        143,
+        "myna tokenizer: stopped by SIGTERM",
+    )
+
+
+def test_waiting_for_the_other_ranks(stuck, capsys, monkeypatch, small_run, tmp_path):
+    """Who joins a store that nobody opens is in C for ten minutes."""
+    monkeypatch.setattr(ranks, "rendezvous", stuck)
+    place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    monkeypatch.setattr(ranks, "process_environment", lambda: place)
+    assert stopped(capsys, "train", *small_run, "--out", tmp_path / "run") == GOES_ON
+    assert left(tmp_path) == []
+
+
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_report(signal_in, capsys, tmp_path, at):
     """While a picture's file is written, and before: nothing of it stays."""
@@ -287,9 +352,6 @@ def test_a_bench(capsys, monkeypatch, tmp_path):
     )
     assert jobs == ["survey"]
     assert left(tmp_path) == []
-
-
-GOES_ON = (75, "myna train: stopped by SIGTERM; the same command goes on from what is saved")
 
 
 def test_training_that_prepares_its_own_data(signal_in, capsys, monkeypatch, tmp_path):

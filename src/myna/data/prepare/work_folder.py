@@ -78,10 +78,9 @@ class WorkFolder:
         """Gives the finished folder its name."""
         shutil.rmtree(self.chunks, ignore_errors=True)
         shutil.rmtree(self.fetched, ignore_errors=True)
-        (self.path / "journal.json").unlink()
         sync_directory(self.path)
         os.rename(self.path, out)
-        (out / LOCK).unlink()
+        tidy(out)  # not before: without its journal the work would begin anew after a signal
         sync_directory(out.parent)
 
 
@@ -157,8 +156,14 @@ def already_done(out: Path, call: dict[str, Any]) -> bool:
         raise OutputError(
             f"{out} was prepared by another call (different: {', '.join(wrong)}); choose another --out or remove it"
         )
-    (out / LOCK).unlink(missing_ok=True)
+    tidy(out)
     return True
+
+
+def tidy(out: Path) -> None:
+    """Removes what a finished dataset needs no more, and an interrupted `publish` may have left."""
+    for name in ("journal.json", LOCK):
+        (out / name).unlink(missing_ok=True)
 
 
 def _left_behind(work: WorkFolder, out: Path, error: BaseException) -> BaseException:

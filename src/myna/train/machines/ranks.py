@@ -15,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 from myna.device import resolve_device
 from myna.errors import DeviceError, MynaError, RankError, first_line, from_record, to_record
 from myna.settings import DeviceName
-from myna.signals import signal_behind
+from myna.signals import answering, signal_behind
 from myna.train.machines.links import Links, meet
 
 
@@ -93,10 +93,14 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
         raise DeviceError("--device mps works on one process alone; use --device cpu with torchrun")
     timeout = timedelta(seconds=timeout_s)
     try:
-        store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
-        links = meet(
-            store, rank=rank, world_size=world_size, host=environ["MASTER_ADDR"], timeout_s=timeout_s
-        )
+
+        def join() -> tuple[dist.Store, Links]:
+            store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+            return store, meet(
+                store, rank=rank, world_size=world_size, host=environ["MASTER_ADDR"], timeout_s=timeout_s
+            )
+
+        store, links = answering(join)
         dist.init_process_group(
             "nccl" if where.type == "cuda" else "gloo",
             store=dist.PrefixStore(links.attempt, store),  # type: ignore[attr-defined]
