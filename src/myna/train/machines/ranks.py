@@ -10,6 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from myna.device import resolve_device
@@ -94,7 +95,7 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
     timeout = timedelta(seconds=timeout_s)
     try:
 
-        def join() -> tuple[dist.Store, Links]:
+        def join() -> tuple[Store, Links]:
             store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
             return store, meet(
                 store, rank=rank, world_size=world_size, host=environ["MASTER_ADDR"], timeout_s=timeout_s
