@@ -42,10 +42,20 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's content, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_file(path: Path, before_piece: Callable[[], None] | None = None) -> str:
+    """The SHA-256 of a file's content, read in pieces.
+
+    Args:
+        before_piece: called before each; it may raise to end the work.
+    """
+    digest, piece = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while True:
+            if before_piece:
+                before_piece()
+            if not (count := file.readinto(piece)):
+                return digest.hexdigest()
+            digest.update(piece[:count])
 
 
 def json_bytes(value: Any) -> bytes:
@@ -147,9 +157,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         write_synced(temporary, data)
         os.replace(temporary, path)
         sync_directory(path.parent)
-    except OSError as error:
+    except BaseException as error:  # a signal, too, must leave nothing
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"cannot write {path}: {error.strerror}; choose another place or free it"
         ) from error
@@ -248,6 +260,9 @@ def ensure_writable_directory(path: Path) -> None:
         raise OutputError(
             f"cannot write to the folder {path}: {error.strerror}; choose another place"
         ) from error
+    except KeyboardInterrupt:
+        probe.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

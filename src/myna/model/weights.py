@@ -16,6 +16,7 @@ from myna.errors import CheckpointError, DownloadError, ModelError, OutputError,
 from myna.files import ensure_writable_directory, json_bytes, reading, write_atomic, write_safetensors
 from myna.model.layout import OWN_PREFIX
 from myna.model.network import NETWORKS, Network, NetworkKind
+from myna.signals import answering
 from myna.text.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -281,7 +282,7 @@ def pretrained_directory(source: str | Path) -> Path:
         "merges.txt",
     ]
     try:
-        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=wanted))
+        return Path(answering(lambda: huggingface_hub.snapshot_download(str(source), allow_patterns=wanted)))
     except Exception as error:  # the hub's client raises its HTTP library's errors as well as its own
         raise DownloadError(
             f"there is no folder {source}, and the hub did not give a model of that name: {first_line(error)}"

@@ -15,6 +15,7 @@ from myna.errors import CheckpointError, UnreadableError
 from myna.files import remove_directory
 from myna.model.checkpoint import checkpoint_name, checkpoint_step, list_checkpoints, save_checkpoint, verify
 from myna.model.network import Network
+from myna.signals import signal_behind
 from myna.text.tokenizer import Tokenizer
 from myna.train.keep.copies import Copier
 from myna.train.keep.snapshot import Snapshot
@@ -153,12 +154,14 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ends = {"written": self.join} | ({"copied": self.copier.finish} if self.copier is not None else {})
+        ends = {"written": self.join}
+        if self.copier is not None and signal_behind(error) is None:  # a signal waits for no copy
+            ends["copied"] = self.copier.finish
         first = error
         for what, end in ends.items():
             try:
                 end()
-            except BaseException as own:
+            except Exception as own:
                 if first is None:
                     first = own
                 else:  # beside the error on its way out
