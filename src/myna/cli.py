@@ -6,11 +6,13 @@ import errno
 import importlib
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
 from myna.errors import MynaError, OutputError, Stopped
+from myna.signals import interrupted_by_signals, signal_behind
 
 COMMANDS = {
     "train": "train a model from a recipe; with no argument, the whole route on text this machine already has",
@@ -23,6 +25,9 @@ COMMANDS = {
     "tokenizer": "train, show and compare tokenizers",
     "data": "look at a prepared dataset, and verify it",
 }
+
+# Where the same call goes on from what an interrupted one left.
+GO_ON = ("prepare", "train")
 
 
 def usage() -> str:
@@ -40,20 +45,33 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command and returns the exit code: 0 done, 2 the call or the input is wrong, 75 stopped and saved."""
+    """Runs one command and returns the exit code.
+
+    0 done; 2 the call or the input is wrong; 75 a signal stopped it, and the same call goes on; 128 and the signal's
+    number (130 for Ctrl-C, 143 for SIGTERM) where the same call begins again.
+    """
     name = argv[0] if argv else "--help"
+    try:
+        with interrupted_by_signals():
+            return _answered(name, argv[1:])
+    except KeyboardInterrupt as error:
+        number = signal_behind(error) or signal.SIGINT
+        how = "; the same command goes on from what is saved" if name in GO_ON else ""
+        print(f"myna {name}: stopped by {signal.Signals(number).name}{how}", file=sys.stderr)
+        return Stopped.exit_code if name in GO_ON else 128 + number
+
+
+def _answered(name: str, args: Sequence[str]) -> int:
+    """Runs one command; what a person can mend is a line on stderr, and the exit code says so."""
     _write_anything()
     try:
-        code = run(name, argv[1:])
+        code = run(name, args)
         sys.stdout.flush()
         return code
     except MynaError as error:
         if not error.told:
             print(f"myna {name}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"myna {name}: interrupted", file=sys.stderr)
-        return 130
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `myna ... | head`
             _drop_output()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from myna.errors import MynaError
+from myna.files import reading
 from myna.paths import cannot_use
 
 # Deeper than any file of ours or of the hub, and far from where Python gives up on comparing, printing or writing it.
@@ -53,12 +54,14 @@ def read_object(
         error, what_to_do: the kind of error where it can't be had, and the end of its line.
         missing: the line where there is no such file; None for what the system says.
     Raises:
-        MynaError: of that kind: it is not there, can't be read, or holds something else.
+        MynaError: of that kind: it is not there, or holds something else. UnreadableError: it can't be read.
     """
     try:
-        value = parse_json(path.read_bytes())
+        with reading(path):
+            data = path.read_bytes()
+        value = parse_json(data)
     except OSError as problem:
-        nothing = missing if isinstance(problem, FileNotFoundError | NotADirectoryError) else None
+        nothing = None if isinstance(problem, IsADirectoryError) else missing
         raise error(nothing or cannot_use(problem, path)) from problem
     except ValueError as problem:
         raise error(f"{path} is not JSON ({problem}); {what_to_do}") from problem

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from myna.errors import DataError, OutputError
-from myna.files import json_bytes, locked, write_atomic
+from myna.files import json_bytes, locked, reading, write_atomic
 from myna.parsing import parse_json, read_object
 
 
@@ -52,8 +52,8 @@ class Run:
         return locked(self.path / ".lock", busy=busy)
 
     def free_bytes(self) -> int:
-        """What the disk of the folder has left."""
-        return shutil.disk_usage(self.path).free
+        """What the disk of the checkpoints has left; they may lie on another one than the folder."""
+        return shutil.disk_usage(self.checkpoints if self.checkpoints.exists() else self.path).free
 
     def report_is_fresh(self) -> bool:
         """Whether the report was drawn after the last record."""
@@ -70,7 +70,7 @@ class Run:
         """The resolved recipe.
 
         Raises:
-            DataError: there is none, or it can't be read.
+            DataError: there is none, or it holds something else. UnreadableError: it can't be read.
         """
         what = "a file, not a run" if self.path.is_file() else "not a run: it has no recipe.json"
         missing = f"{self.path} is {what}; give a folder that `myna train` made"
@@ -130,7 +130,7 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     if not path.is_file():
         raise DataError(f"{path} is no file, so the run's records are lost; remove it, or give another run")
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         for line in file:
             try:
                 record = parse_json(line)

@@ -274,7 +274,7 @@ def check(world: Path, words: list[str], damaged: tuple[int, int, int] | None) -
 
 
 FEW = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=120
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=80
 )
 
 

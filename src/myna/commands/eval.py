@@ -15,6 +15,7 @@ from myna.errors import CheckpointError, DataError, UsageError
 from myna.parsing import read_object
 from myna.progress import Progress
 from myna.run import Run
+from myna.settings import is_whole
 
 if TYPE_CHECKING:
     import torch
@@ -140,9 +141,11 @@ def validation(
     length = call.sequence_length
     if length is None:
         run = call.model.run()
-        length = int(run.recipe().get("sequence_length", positions)) if run.exists() else positions
-    if not 1 <= length <= positions:
-        raise UsageError(f"--sequence-length is {length}; give 1 to {positions}, the positions of this model")
+        length = run.recipe().get("sequence_length", positions) if run.exists() else positions
+    if not is_whole(length) or not 1 <= length <= positions:
+        raise UsageError(
+            f"--sequence-length is {length!r}; give 1 to {positions}, the positions of this model"
+        )
     dataset = open_data(data, tokenizer)
     if call.data is None:
         check_trained_on(dataset, opened.path, call.model.run())

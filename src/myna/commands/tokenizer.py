@@ -3,7 +3,6 @@
 import difflib
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -124,7 +123,6 @@ def train(call: Train) -> None:
     workers = call.workers or os.cpu_count() or 1
     if total is not None and total < 8 << 20:
         workers = 1  # it would be done before a process has started
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that workers end with us
     with progress(total, call.vocab_size - 257) as (on_bytes, on_merge):
         texts = documents(call.files, val_fraction=0.0, column=call.column)
         first = next(texts, None)

@@ -52,7 +52,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
     from myna.commands.train_data import open_data
     from myna.commands.train_end import finish
-    from myna.commands.train_start import Setting, begin, settle_machine, take_folder
+    from myna.commands.train_start import Setting, begin, settle_machine, take_folder, try_checkpoints
     from myna.model.checkpoint import checkpoint_step
     from myna.train.keep.checkpoints import newest_on_main
 
@@ -62,6 +62,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
         newest = newest_on_main(run, ranks, say)
         finished_steps = checkpoint_step(newest) if newest else None
         recipe, stored = settle_recipe(run, call, finished_steps, say)
+        if finished_steps is None or finished_steps < recipe.steps:
+            ranks.main_does(lambda: try_checkpoints(run))
         precision = settle_machine(recipe, call.shard, ranks)
         dataset, tokenizer = open_data(call, recipe, ranks, say)
         setting = Setting(call, run, recipe, stored, ranks, precision, dataset, tokenizer, say)

@@ -7,6 +7,7 @@ back: nobody but the kernel sets the change time.
 
 import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,18 +41,29 @@ def hash_files(paths: Sequence[Path], fresh: bool = False) -> dict[Path, str]:
         loaded = parse_json(memory.read_bytes())
         known = loaded if isinstance(loaded, dict) and not fresh else {}
 
+    given_up = threading.Event()
+
+    def go_on() -> None:
+        if given_up.is_set():
+            raise DataError(
+                f"stopped while the files of {paths[0].parent} were verified; run the same command again"
+            )
+
     def digest(path: Path) -> tuple[list[int], str]:
         try:
             before = fingerprint(path)
             entry = known.get(path.name)
             if isinstance(entry, list) and entry[:1] == [before]:
                 return before, str(entry[1])
-            return before, sha256_file(path)
+            return before, sha256_file(path, go_on)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; prepare the dataset again") from error
 
     with ThreadPoolExecutor(min(HASH_THREADS, os.cpu_count() or 1)) as pool:
-        found = dict(zip(paths, pool.map(digest, paths), strict=True))
+        try:
+            found = dict(zip(paths, pool.map(digest, paths), strict=True))
+        finally:  # after a signal, or one file that can't be read, the pool waits for a piece, not for the files
+            given_up.set()
     remembered = {path.name: [before, sha256] for path, (before, sha256) in found.items()}
     if remembered != known:
         with contextlib.suppress(OutputError):  # a cache that can't be written costs time, not correctness

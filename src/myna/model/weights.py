@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from myna.errors import CheckpointError, DownloadError, ModelError, OutputError, first_line
-from myna.files import ensure_writable_directory, json_bytes, write_atomic, write_safetensors
+from myna.files import ensure_writable_directory, json_bytes, reading, write_atomic, write_safetensors
 from myna.model.layout import OWN_PREFIX
 from myna.model.network import NETWORKS, Network, NetworkKind
 from myna.parsing import read_object
+from myna.signals import answering
 from myna.text.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -201,13 +202,16 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a safetensors file, narrow floats widened to fp32.
 
     Raises:
-        CheckpointError: missing, or not such a file.
+        CheckpointError: missing, or not such a file. UnreadableError: it can't be read.
     """
     return {name: _widened(tensor) for name, tensor in _open_safetensors(path).items()}
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        # The library says of a file that it may not read that there is none.
+        with reading(path), open(path, "rb"):
+            pass
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
@@ -249,7 +253,7 @@ def pretrained_directory(source: str | Path) -> Path:
         "merges.txt",
     ]
     try:
-        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=wanted))
+        return Path(answering(lambda: huggingface_hub.snapshot_download(str(source), allow_patterns=wanted)))
     except Exception as error:  # the hub's client raises its HTTP library's errors as well as its own
         raise DownloadError(
             f"there is no folder {source}, and the hub did not give a model of that name: {first_line(error)}"

@@ -1,6 +1,7 @@
 """Two ranks' ends of one connection, in one process."""
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ import torch
 from torch.distributed import HashStore
 
 from myna.errors import DataError, DeviceError, RankError, Stopped
+from myna.signals import ENDING, Interrupted
 from myna.train.machines import links as meeting
 from myna.train.machines import watch as watching
 from myna.train.machines.links import HELLO_BYTES, KEY, Links, meet
@@ -118,6 +120,25 @@ def test_one_that_was_stopped_is_no_loss(pair, ended):
         time.sleep(0.3)
     assert zero.verdict is None
     assert ended == []
+
+
+def test_a_signal_to_one_is_for_all(pair, ended, monkeypatch, capsys):
+    """Outside of the loop's steps, where they would agree; and a rank that stays in a collective is ended."""
+    monkeypatch.setattr(watching, "STOP_S", 0.05)
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        with Watch(pair[0], 60.0) as zero:
+            with pytest.raises(Interrupted), Watch(pair[1], 60.0):
+                raise Interrupted(signal.SIGTERM)
+            until(lambda: ended)
+        assert zero.signal == signal.SIGTERM
+        assert ended == [75]
+        assert capsys.readouterr().err.startswith("myna train: stopped by SIGTERM; the same command goes on")
+        # torchrun signals the one that is still on its way out
+        assert {signal.getsignal(number) for number in ENDING} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_failed_collective_becomes_the_name_of_the_rank(pair):

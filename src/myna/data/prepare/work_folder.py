@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from myna.data.shards import open_dataset
 from myna.errors import DownloadError, OutputError, Stopped
 from myna.files import json_bytes, locked, sync_directory, write_atomic
 from myna.parsing import parse_json
+from myna.signals import signal_behind
 
 LOCK = ".lock"
 OURS = re.compile(
@@ -76,10 +78,9 @@ class WorkFolder:
         """Gives the finished folder its name."""
         shutil.rmtree(self.chunks, ignore_errors=True)
         shutil.rmtree(self.fetched, ignore_errors=True)
-        (self.path / "journal.json").unlink()
         sync_directory(self.path)
         os.rename(self.path, out)
-        (out / LOCK).unlink()
+        tidy(out)  # not before: without its journal the work would begin anew after a signal
         sync_directory(out.parent)
 
 
@@ -91,7 +92,7 @@ def locked_work_folder(out: Path) -> Iterator[WorkFolder]:
 
     Raises:
         OutputError: another process works there, or the place can't be written or is full.
-        Stopped: Ctrl-C.
+        Stopped: Ctrl-C, or another signal.
     """
     path = out.with_name(out.name + ".partial")
     try:
@@ -155,8 +156,14 @@ def already_done(out: Path, call: dict[str, Any]) -> bool:
         raise OutputError(
             f"{out} was prepared by another call (different: {', '.join(wrong)}); choose another --out or remove it"
         )
-    (out / LOCK).unlink(missing_ok=True)
+    tidy(out)
     return True
+
+
+def tidy(out: Path) -> None:
+    """Removes what a finished dataset needs no more, and an interrupted `publish` may have left."""
+    for name in ("journal.json", LOCK):
+        (out / name).unlink(missing_ok=True)
 
 
 def _left_behind(work: WorkFolder, out: Path, error: BaseException) -> BaseException:
@@ -174,8 +181,8 @@ def _left_behind(work: WorkFolder, out: Path, error: BaseException) -> BaseExcep
     tokens += sum(state.get("open_tokens", 0) for state in states)
     kept = f"run the same command again ({tokens:,} tokens are done)"
     cause = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(error, KeyboardInterrupt):
-        return Stopped(f"stopped; to go on, {kept}")
+    if number := signal_behind(error):
+        return Stopped(f"stopped by {signal.Signals(number).name}; to go on, {kept}")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"the disk is full at {out}; make room and {kept}")
     if isinstance(error, OSError):

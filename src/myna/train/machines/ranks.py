@@ -10,11 +10,13 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from myna.device import resolve_device
 from myna.errors import DeviceError, RankError, first_line, from_record, to_record
 from myna.settings import DeviceName
+from myna.signals import answering, signal_behind
 from myna.train.machines.links import Links, meet
 from myna.train.machines.torchrun import once_a_machine, read_place
 
@@ -97,9 +99,15 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
         raise DeviceError("--device mps works on one process alone; use --device cpu with torchrun")
     timeout = timedelta(seconds=timeout_s)
     try:
-        with _library_silent(environ):
-            store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
-            links = meet(store, rank=rank, world_size=world_size, host=place.host, timeout_s=timeout_s)
+
+        def join() -> tuple[Store, Links]:
+            with _library_silent(environ):
+                store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+                return store, meet(
+                    store, rank=rank, world_size=world_size, host=place.host, timeout_s=timeout_s
+                )
+
+        store, links = answering(join)
         dist.init_process_group(
             "nccl" if where.type == "cuda" else "gloo",
             store=dist.PrefixStore(links.attempt, store),  # type: ignore[attr-defined]
@@ -116,10 +124,10 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
         ) from error
     try:
         yield Ranks(rank, world_size, where, links)
-    except RankError:
-        raise  # a group with a lost rank can't be taken down in order: it would wait for it
-    except BaseException:
-        dist.destroy_process_group()
+    except BaseException as error:
+        # A group with a lost rank can't be taken down in order: it would wait for it.
+        if not isinstance(error, RankError) and signal_behind(error) is None:
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
