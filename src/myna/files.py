@@ -38,9 +38,11 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Path | str) -> str:
     """The SHA-256 of a file's content, read in pieces."""
     with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size <= CHUNK_BYTES:  # the reader below would clear a buffer first
+            return sha256_bytes(file.read())
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
