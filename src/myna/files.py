@@ -48,14 +48,15 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path, before_piece: Callable[[], None] | None = None) -> str:
+def sha256_file(path: Path | str, before_piece: Callable[[], None] | None = None) -> str:
     """The SHA-256 of a file's content, read in pieces.
 
     Args:
         before_piece: called before each; it may raise to end the work.
     """
-    digest, piece = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
     with open(path, "rb", buffering=0) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        digest, piece = hashlib.sha256(), memoryview(bytearray(min(n_bytes + 1, CHUNK_BYTES)))
         while True:
             if before_piece:
                 before_piece()

@@ -39,6 +39,7 @@ def main(args: Sequence[str]) -> None:
     call = parse(Data, args, command="data")
     from rich.console import Console
 
+    from myna.data.other_projects import remark_on
     from myna.data.shards import open_dataset, verify_shards
     from myna.text.tokenizer import Tokenizer
 
@@ -48,6 +49,8 @@ def main(args: Sequence[str]) -> None:
     dataset = open_dataset(call.dir, verify=False, tokenizer=tokenizer)
     console = Console(highlight=False, markup=False)
     _print_summary(console, dataset)
+    if remark := remark_on(dataset):
+        console.print(remark, soft_wrap=True)
     if call.verify:
         shards = [*dataset.train.shards, *dataset.val.shards]
         hashed = sum(shard.sha256 is not None for shard in shards)

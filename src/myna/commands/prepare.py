@@ -63,7 +63,7 @@ def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
     if call.from_shards is not None:
         from myna.data.prepare.from_shards import convert_shards
 
-        return convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens)
+        return convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens, quiet=False)
     from myna.data.prepare import prepare
 
     return prepare(

@@ -57,7 +57,11 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
         DataError: no dataset, a damaged one, or one made with another tokenizer.
     """
     path = Path(path)
-    if not (path / "dataset.json").is_file():
+    try:
+        is_ours = (path / "dataset.json").is_file()
+    except OSError as error:
+        raise DataError(f"cannot read the folder {path}: {error.strerror}; see who may read it") from error
+    if not is_ours:
         return open_other_project(path, tokenizer)
     dataset = _read_ours(path)
     if tokenizer is not None and tokenizer.sha256 != dataset.tokenizer_sha256:

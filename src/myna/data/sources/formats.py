@@ -6,6 +6,7 @@ names file and line: raised, or, with --skip-bad, counted. Memory: one document,
 
 import contextlib
 import gzip
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
@@ -50,6 +51,34 @@ def reading(source: Source) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"cannot read {source.name}: {error.strerror}") from error
         raise DataError(f"{source.name} is cut short or damaged ({error}); fetch it again") from error
+
+
+def require_unchanged(source: Source) -> None:
+    """Raises DataError where a file is no longer as it was when the corpus was listed, by its size and time.
+
+    Asked after each part is read: so all parts, the cuts between them and the file's hash are of the same content.
+    """
+    if source.modified_ns is None:
+        return
+    try:
+        status = os.stat(source.place)
+    except OSError as error:
+        raise DataError(f"cannot read {source.name}: {error.strerror}") from error
+    if (status.st_size, status.st_mtime_ns) != (source.n_bytes, source.modified_ns):
+        raise DataError(
+            f"{source.name} was changed while it was read; run the same command again when nothing writes to it"
+        )
+
+
+@contextlib.contextmanager
+def still(source: Source) -> Iterator[None]:
+    """Holds a file to what it was when the corpus was listed, while the block reads it. See `require_unchanged`."""
+    try:
+        yield
+    except DataError:  # what was wrong in it may be the change
+        require_unchanged(source)
+        raise
+    require_unchanged(source)
 
 
 @contextlib.contextmanager
