@@ -69,7 +69,8 @@ def _answered(name: str, args: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except MynaError as error:
-        print(f"myna {name}: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"myna {name}: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `myna ... | head`
@@ -81,10 +82,13 @@ def _answered(name: str, args: Sequence[str]) -> int:
                 file=sys.stderr,
             )
             return Stopped.exit_code
-        if error.errno != errno.ENOSPC or error.filename is not None:
-            raise
-        _drop_output()
-        print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+        if error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
+            print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+        elif not getattr(error, "told", False):  # a file that can't be used is no defect of ours
+            from myna.paths import cannot_use
+
+            print(f"myna {name}: {cannot_use(error)}", file=sys.stderr)
         return OutputError.exit_code
 
 
@@ -140,7 +144,8 @@ def entry() -> None:
     # training ten times slower; after a short spin they had better sleep. Read by libgomp when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as we live)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)
     warnings.formatwarning = _one_line
     sys.exit(main(sys.argv[1:]))

@@ -33,6 +33,7 @@ class MynaError(Exception):
     """Base of all errors with a message for a person."""
 
     exit_code = 2
+    told = False  # another rank has printed it
 
 
 class UsageError(MynaError):

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,9 +33,14 @@ NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def cache_folder() -> Path:
-    """The user's cache for this project: $XDG_CACHE_HOME/myna or ~/.cache/myna."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "myna"
+    """The user's cache for this project: $XDG_CACHE_HOME/myna or ~/.cache/myna; for who has no home, in /tmp."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # what the specification of XDG_CACHE_HOME wants ignored
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:
+            base = Path(tempfile.gettempdir()) / f"cache-of-{os.getuid()}"
+    return base / "myna"
 
 
 def sha256_bytes(data: bytes) -> str:

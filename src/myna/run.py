@@ -19,6 +19,7 @@ from typing import Any
 
 from myna.errors import DataError, OutputError
 from myna.files import json_bytes, locked, reading, write_atomic
+from myna.parsing import parse_json, read_object
 
 
 class Run:
@@ -71,27 +72,10 @@ class Run:
         Raises:
             DataError: there is none, or it holds something else. UnreadableError: it can't be read.
         """
-        try:
-            with reading(self.recipe_path):
-                text = self.recipe_path.read_text("utf-8")
-            recipe = json.loads(text)
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{self.path} is not a run: it has no recipe.json; give a folder that `myna train` made"
-            ) from error
-        except NotADirectoryError as error:
-            raise DataError(
-                f"{self.path} is a file, not a run; give a folder that `myna train` made"
-            ) from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(
-                f"{self.recipe_path} cannot be read: {error}; restore the file, or give another run"
-            ) from error
-        if not isinstance(recipe, dict):
-            raise DataError(
-                f"{self.recipe_path} holds no JSON object; restore the file, or give another --out"
-            )
-        return recipe
+        what = "a file, not a run" if self.path.is_file() else "not a run: it has no recipe.json"
+        missing = f"{self.path} is {what}; give a folder that `myna train` made"
+        what_to_do = "restore the file, or give another --out"
+        return read_object(self.recipe_path, DataError, what_to_do, missing=missing)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Records the machine the run is on now."""
@@ -146,11 +130,11 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     if not path.is_file():
         raise DataError(f"{path} is no file, so the run's records are lost; remove it, or give another run")
-    with reading(path), open(path, encoding="utf-8", errors="replace") as file:
+    with reading(path), open(path, "rb") as file:
         for line in file:
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
+                record = parse_json(line)
+            except ValueError:
                 continue  # a line that a crash cut
             if isinstance(record, dict):
                 yield record

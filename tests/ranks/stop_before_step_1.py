@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from myna.commands import train_data
-from myna.train.machines.ranks import process_environment
+from myna.train.machines.torchrun import process_environment
 
 PIECES, SIGNAL_IN = 600, 3
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from myna.train.machines.ranks import process_environment
+from myna.train.machines.torchrun import process_environment
 
 SIGNAL_IN = 3
 

@@ -97,6 +97,7 @@ def _print_split(console: Any, name: str, split: "Split", tokenizer: "Tokenizer"
     console.print(f"\n{name}: most common tokens{part}")
     for token, times in sample.common:
         console.print(f"{token:>9}  {100 * times / sample.n_ids:>6.2f} %  {tokenizer.decode([token])!r}")
+    windows = min(windows, split.n_tokens)
     for number in range(windows):
         start = split.n_tokens * number // windows
         text = window_text(split, start, WINDOW_TOKENS, tokenizer.eot, tokenizer.decode)

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from myna.errors import UsageError
+from myna.errors import ModelError, UsageError
+from myna.paths import given_path
+from myna.run import Run
 from myna.settings import DeviceName, PrecisionName
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ class ModelFlags:
     """A run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a hub name such as gpt2."""
     tokenizer: str | None = None
     """gpt2, bytes, or a tokenizer's folder or file, for a model that has none beside it. Default: the model's own."""
+
+    def run(self) -> Run:
+        """The run that MODEL may be; it need not exist."""
+        return Run(given_path(self.model, ModelError))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from myna.commands import parse
 from myna.commands.train_call import Say, TrainCall, description, settle_recipe, with_options_of
 from myna.recipes import named
 from myna.run import Run
+from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
 
 if TYPE_CHECKING:
     from myna.train.machines.ranks import Ranks
@@ -18,25 +19,33 @@ if TYPE_CHECKING:
 
 def main(args: Sequence[str]) -> None:
     """See `TrainCall`."""
+    environ = process_environment()
+    with once_a_machine(environ):
+        call = read_call(args)
+        read_place(environ)
+    from myna.progress import speak
+    from myna.train.machines.ranks import start_ranks
+    from myna.train.machines.watch import Watch
+
+    with (
+        start_ranks(environ, call.device, call.timeout_s) as ranks,
+        Watch(ranks, call.timeout_s) as watch,
+    ):
+        say: Say = speak if ranks.is_main else (lambda text: None)
+        train(call, ranks, watch, say)
+
+
+def read_call(args: Sequence[str]) -> TrainCall:
+    """What the arguments ask for: a recipe's name, if it is there, and flags."""
     recipe_given = bool(args) and not args[0].startswith("-")
     recipe = with_options_of(named(args[0] if recipe_given else "pydoc"), args)
-    call = parse(
+    return parse(
         TrainCall,
         args[1:] if recipe_given else args,
         command="train",
         default=TrainCall(settings=recipe),
         description=description(cleandoc(TrainCall.__doc__ or "")),
     )
-    from myna.progress import speak
-    from myna.train.machines.ranks import process_environment, start_ranks
-    from myna.train.machines.watch import Watch
-
-    with (
-        start_ranks(process_environment(), call.device, call.timeout_s) as ranks,
-        Watch(ranks, call.timeout_s) as watch,
-    ):
-        say: Say = speak if ranks.is_main else (lambda text: None)
-        train(call, ranks, watch, say)
 
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from myna.errors import DataError, OutputError
 from myna.files import cache_folder, sha256_bytes, sha256_file, write_atomic
+from myna.parsing import parse_json
 
 HASH_THREADS = 8
 
@@ -107,7 +108,7 @@ def _memory_of(folder: Path) -> Path:
 def _remembered(folder: Path) -> dict[str, list]:
     """A folder's memory: [fingerprint, SHA-256] by name; {} where there is none, or it is damaged."""
     with contextlib.suppress(OSError, ValueError):
-        loaded = json.loads(_memory_of(folder).read_bytes())
+        loaded = parse_json(_memory_of(folder).read_bytes())
         if isinstance(loaded, dict):
             return loaded
     return {}

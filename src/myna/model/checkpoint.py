@@ -5,7 +5,6 @@ Beside them lie the training state and `manifest.json`: the size and SHA-256 of 
 the manifest's own text before that line. A checkpoint is sound when all of it agrees.
 """
 
-import json
 import os
 import re
 import stat
@@ -30,6 +29,7 @@ from myna.files import (
 from myna.model.layout import as_float32
 from myna.model.network import Network
 from myna.model.weights import WEIGHTS, read_safetensors
+from myna.parsing import parse_json, read_object
 from myna.text.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -102,16 +102,7 @@ def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         CheckpointError: it holds no training state. UnreadableError: it can't be read.
     """
     tensors = read_safetensors(path / TRAIN_TENSORS)
-    try:
-        with reading(path / TRAIN_STATE):
-            state = json.loads((path / TRAIN_STATE).read_text("utf-8"))
-    except (*NOT_THERE, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path / TRAIN_STATE} cannot be read: {error}; use another checkpoint"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path / TRAIN_STATE} holds no JSON object; use another checkpoint")
-    return tensors, state
+    return tensors, read_object(path / TRAIN_STATE, CheckpointError, "use another checkpoint")
 
 
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
@@ -140,7 +131,7 @@ def verify(path: Path) -> None:
     try:
         with reading(manifest):
             raw = manifest.read_bytes()
-        stated = json.loads(raw)
+        stated = parse_json(raw)
         body = {key: value for key, value in stated.items() if key != "sha256"}
         # The bytes themselves are compared, so that no edit is equal "as JSON".
         if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:
@@ -149,7 +140,7 @@ def verify(path: Path) -> None:
             _verify_file(path / entry["file"], entry["bytes"], entry["sha256"])
     except NOT_THERE as error:
         raise CheckpointError(f"{manifest} is missing; the checkpoint was never whole") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{manifest} is not a manifest: {error!r}; use another checkpoint") from error
 
 

@@ -12,6 +12,7 @@ from myna.files import reading
 from myna.model.checkpoint import MANIFEST, newest_sound, verify
 from myna.model.network import Network
 from myna.model.weights import load_network, pretrained_directory
+from myna.paths import given_path
 from myna.text.tokenizer import Tokenizer
 
 
@@ -67,7 +68,9 @@ def find_model(spec: str | Path) -> Path:
     """
     if not isinstance(spec, str | os.PathLike):
         raise ModelError(f"a model is named by a path or a name, not by {type(spec).__name__}")
-    path = Path(spec)
+    path = given_path(spec, ModelError)
+    if path.exists():  # else it is a name, which no door may change
+        spec = path
     with reading(path):
         is_run = (path / "checkpoints").is_dir() or (path / "recipe.json").exists()
     if is_run:

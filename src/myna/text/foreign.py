@@ -7,7 +7,6 @@ case, drops spaces or knows an [UNK] does not, and then no id has bytes of its o
 
 import base64
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 
 from myna.errors import TextError, TokenizerError, first_line
 from myna.files import json_bytes
+from myna.parsing import parse_json
 from myna.signals import answering
 from myna.text import gpt2
 from myna.text.model import flat
@@ -101,7 +101,7 @@ class HuggingFaceModel:
         self._tokenizer.encode_special_tokens = True  # its way to say: text that spells one is text
         added = self._tokenizer.get_added_tokens_decoder().items()
         self.special_tokens = {token.content: i for i, token in added if token.special}
-        content = json.loads(data)
+        content = parse_json(data)
         self.is_exact = _keeps_all_text(content)
         self.decode: Callable[[Sequence[int]], str] | None = None if self.is_exact else self._decode
         model = content["model"]

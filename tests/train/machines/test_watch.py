@@ -246,3 +246,53 @@ def test_a_failed_collective_without_a_text_is_explained(pair, monkeypatch):
     monkeypatch.setattr(watching, "_of_a_collective", lambda error: True)
     lost = Watch(pair[0], 0.5)._explained(RuntimeError())  # nobody has sent a sign of life
     assert str(lost).startswith("rank 1 of 2 has fallen silent; ")
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("no text in a.jsonl"), PermissionError(13, "Permission denied", "a")]
+)
+def test_a_refusal_that_rank_0_meets_too_is_its_to_say(pair, error):
+    met = threading.Barrier(2)
+    errors = {}
+
+    def refuse(ranks):
+        own = type(error)(*error.args)
+        try:
+            with Watch(ranks, 10.0):
+                met.wait()
+                raise own
+        except (DataError, OSError):
+            errors[ranks.rank] = own
+
+    threads = [threading.Thread(target=refuse, args=(ranks,)) for ranks in pair]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not getattr(errors[0], "told", False)
+    assert errors[1].told
+
+
+def test_a_refusal_of_one_rank_alone_is_said_by_rank_0_which_hears_of_it(pair):
+    refusal = DataError("no text in a.jsonl")
+
+    def other_refuses():
+        with pytest.raises(DataError), Watch(pair[1], 10.0):
+            raise refusal
+        raise RuntimeError("gloo: Connection closed by peer")
+
+    with (
+        pytest.raises(RankError, match=r"rank 1 of 2 ended: no text in a\.jsonl;") as lost,
+        Watch(pair[0], 10.0),
+    ):
+        other_refuses()
+    assert refusal.told
+    assert not lost.value.told
+
+
+def test_a_refusal_that_nobody_hears_is_said_by_its_rank(pair, monkeypatch):
+    monkeypatch.setattr(watching, "ANSWER_S", 0.05)
+    refusal = DataError("no text in a.jsonl")
+    with pytest.raises(DataError), Watch(pair[1], 10.0):
+        raise refusal
+    assert not refusal.told

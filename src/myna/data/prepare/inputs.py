@@ -15,6 +15,7 @@ from typing import Any
 from myna.data.sources.source import Source
 from myna.data.verify import Hashed, hash_file, hash_files, remember
 from myna.errors import OutputError
+from myna.parsing import parse_json
 
 
 class Inputs:
@@ -54,7 +55,7 @@ class Inputs:
             return []
         try:
             data = self._path.read_bytes()[: self._n_bytes]
-            lines = [json.loads(line) for line in data.splitlines()]
+            lines = [parse_json(line) for line in data.splitlines()]
             found = [(str(name), Hashed(stamp, str(sha256))) for name, stamp, sha256 in lines]
         except (OSError, ValueError, TypeError):
             found, data = [], b""

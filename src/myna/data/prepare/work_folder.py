@@ -9,7 +9,6 @@ DIR.partial/.lock           held while a process works here; the system releases
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from myna.data.prepare.inputs import first_difference
 from myna.data.shards import open_dataset
 from myna.errors import DownloadError, OutputError, Stopped
 from myna.files import json_bytes, locked, sweep, sync_directory, write_atomic
+from myna.parsing import read_object
 from myna.signals import signal_behind
 
 LOCK = ".lock"
@@ -45,11 +45,8 @@ class WorkFolder:
         self.chunks = path / "chunks"
         self.fetched = path / "fetched"
         self.journal: dict[str, Any] = {}
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                self.journal = json.loads((path / "journal.json").read_bytes())
-            except ValueError as error:
-                raise OutputError(f"{path}/journal.json is damaged; remove {path} to begin again") from error
+        if (path / "journal.json").exists():
+            self.journal = read_object(path / "journal.json", OutputError, f"remove {path} to begin again")
 
     def begin(self, call: dict[str, Any]) -> dict[str, Any]:
         """The state to go on from: what an earlier run of the same call saved, else {}.

@@ -6,7 +6,6 @@ names file and line: raised, or, with --skip-bad, counted. Memory: one document,
 
 import contextlib
 import gzip
-import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import IO, Any, cast
 from myna.data.sources.pydoc import pydoc_documents
 from myna.data.sources.source import Source
 from myna.errors import DataError, first_line
+from myna.parsing import parse_json
 
 BATCH_ROWS = 512
 COLUMNS = ("text", "content")
@@ -152,10 +152,10 @@ def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[s
 def _text_of_line(line: bytes, column: str) -> tuple[str | None, str]:
     """A JSONL line's text, or None and what is wrong."""
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except UnicodeDecodeError as error:
         return None, f"not UTF-8 at byte {error.start:,} of the line"
-    except (ValueError, RecursionError):
+    except ValueError:
         return None, "not JSON"
     if not isinstance(value, dict) or not isinstance(value.get(column), str):
         return None, f"no text in a field {column!r}"
@@ -182,8 +182,8 @@ def _jsonl_field(source: Source) -> str:
     with open_bytes(source) as file:
         for line in file:
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
+                value = parse_json(line)
+            except ValueError:
                 continue
             if isinstance(value, dict):
                 return _choose(

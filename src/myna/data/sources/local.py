@@ -21,6 +21,7 @@ from pathlib import Path
 from myna.data.sources.formats import open_bytes
 from myna.data.sources.source import COMPRESSIONS, Source, kind_of
 from myna.errors import DataError
+from myna.paths import given_path, is_unicode
 
 SAMPLE_BYTES = 8192
 NAMES_SHOWN = 6
@@ -74,7 +75,7 @@ def local_files(spec: str, left_out: LeftOut) -> list[Source] | None:
     Raises:
         DataError: a file that was named is no text, a folder or glob holds none, or something in it can't be read.
     """
-    path = Path(spec).expanduser()
+    path = given_path(spec, DataError)
     status = _status(path)
     if status is not None and stat.S_ISREG(status.st_mode):
         source, problem = _look_at(path, status)
@@ -210,7 +211,7 @@ def _is_ours(folder: Path, names: Collection[str]) -> bool:
 def _look_at(path: Path, status: os.stat_result) -> tuple[Source, str | None]:
     """A file as a source, and why it is no text; None where it is, or where its name says what it holds."""
     name = path.as_posix()
-    if not _is_utf8(os.fsencode(name)):
+    if not is_unicode(name):
         raise DataError(
             f"the name of the file {name!r} is not UTF-8, and dataset.json records it; rename the file"
         )

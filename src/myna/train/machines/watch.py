@@ -30,6 +30,8 @@ from myna.train.machines.ranks import Ranks
 
 BEAT_S = 1.0
 GRACE_S = 1.5  # for the main thread to end by itself, once the watch knows
+ENDED = " ended: "
+ANSWER_S = 3.0  # for rank 0 to say that it knows what ends this rank
 LAST_WORK_S = 20.0  # for a checkpoint that is being written
 STOP_S = 10.0  # for the main thread to end by itself after a signal, which may be in a collective
 
@@ -88,6 +90,9 @@ class Watch:
             return
         number = signal_behind(error)
         lost = None if number else self._explained(error)
+        refusal = isinstance(error, MynaError | OSError) and not isinstance(error, Stopped)
+        if refusal and error is not None and not self.ranks.is_main:
+            error.told = self._is_told(first_line(error))  # type: ignore[attr-defined]
         self._leaving.set()
         self._closing.close()
         if number or isinstance(lost, Stopped):
@@ -100,11 +105,17 @@ class Watch:
         elif error is None or isinstance(error, (Stopped, SystemExit)):
             self._send(b"=\n")
         elif lost is None:
-            self._send(f"!{self._name(self.ranks.rank)} ended: {first_line(error)}\n".encode())
+            self._send(f"!{self._name(self.ranks.rank)}{ENDED}{first_line(error)}\n".encode())
         for link in self.links.values():
             link.close()
         if lost is not None:
             raise lost from error
+
+    def _is_told(self, line: str) -> bool:
+        """Whether rank 0 prints this line: it met the same, or it heard of ours."""
+        self._send(f"!{self._name(self.ranks.rank)}{ENDED}{line}\n".encode())
+        self._known.wait(ANSWER_S)
+        return line in (self.verdict or "")
 
     def _explained(self, error: BaseException | None) -> MynaError | None:
         """What a failed collective means: the watch knows by now, or will within seconds."""
@@ -120,7 +131,13 @@ class Watch:
             if silent
             else f"a rank was lost: {first_line(error)}"
         )
-        return RankError(self._sentence(verdict))
+        lost = RankError(self._sentence(verdict))
+        lost.told = self._said_by_main(verdict)
+        return lost
+
+    def _said_by_main(self, verdict: str) -> bool:
+        """Whether it is rank 0's to print: an error in a line, its own or one that it heard of."""
+        return not self.ranks.is_main and ENDED in verdict
 
     def _sentence(self, verdict: str) -> str:
         return f"{verdict}; the last checkpoint stands, and the same command goes on from there"
@@ -211,7 +228,8 @@ class Watch:
             return
         self._last_work(LAST_WORK_S)
         if not self._leaving.wait(GRACE_S):
-            print(f"myna train: {self._sentence(self.verdict or '')}", file=sys.stderr, flush=True)
+            if not self._said_by_main(self.verdict or ""):
+                print(f"myna train: {self._sentence(self.verdict or '')}", file=sys.stderr, flush=True)
             os._exit(RankError.exit_code)
 
 
