@@ -31,12 +31,12 @@ USES = {
     "public": "from myna import generate, GPT",
     "attribute": "import myna; generate = myna.generate",
     "room": "import myna.generate",
-    "from room": "from myna.generate import engine; assert engine.stream",
-    "from module": "from myna.generate.engine import stream, generate as g; assert g.__name__ == 'generate'",
-    "module": "import myna.generate.engine; assert myna.generate.engine.stream",
-    "module as": "import myna.generate.engine as engine; assert engine.stream",
+    "from room": "from myna.generate import engine; assert engine.Engine",
+    "from module": "from myna.generate.engine import Engine, generate as g; assert g.__name__ == 'generate'",
+    "module": "import myna.generate.engine; assert myna.generate.engine.Engine",
+    "module as": "import myna.generate.engine as engine; assert engine.Engine",
     "by name": "import importlib; assert importlib.import_module('myna.generate.text').stream_text",
-    "patched": "import pytest; pytest.MonkeyPatch().setattr('myna.generate.text.stream', None)",
+    "patched": "import pytest; pytest.MonkeyPatch().setattr('myna.generate.text.Engine', None)",
 }
 
 
