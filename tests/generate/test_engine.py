@@ -315,6 +315,28 @@ def test_training_is_not_disturbed():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(("max_tokens", "piece"), [(0, 256), (3, 4)])
+def test_a_prompt_can_be_scored(max_tokens, piece):
+    model, ids = small_model().eval(), prompts(1, 11)[0].tolist()
+    engine = Engine(model, piece=piece, prefix_bytes=1 << 20)
+    for _ in range(2):  # the second time the text is known, and scored all the same
+        asked = Sampling(max_tokens=max_tokens, temperature=0, logprobs=1, prompt_logprobs=True)
+        slots, other = engine.add(ids, asked, count=2), engine.add(ids, GREEDY)[0]
+        found = {slot: [] for slot in (*slots, other)}
+        for new in run(engine):
+            found[new.slot].append(new.id)
+        assert found[slots[0]] == (plain(model, ids, GREEDY)[:max_tokens] or [None])
+        assert found[other] == plain(model, ids, GREEDY)
+        with torch.no_grad():
+            logs = model(torch.tensor([ids]))[0].log_softmax(-1)
+        assert slots[0].prompt_logprobs is slots[1].prompt_logprobs
+        first, *rest = slots[0].prompt_logprobs
+        assert first is None
+        assert [one.chosen for one in rest] == pytest.approx([float(logs[n, id]) for n, id in enumerate(ids[1:])], abs=1e-5)
+        assert [one.likeliest[0][0] for one in rest] == logs[:-1].argmax(-1).tolist()
+        assert not other.prompt_logprobs
+
+
 def test_between_two_steps_the_model_is_as_it_was():
     model = small_model(dropout=0.5).train()
     engine = Engine(model)

@@ -49,10 +49,13 @@ class Slot:
         n_new: ids drawn so far.
         row: of the cache, while it runs; None while its prompt waits or is computed, and after its end.
         finish_reason: "stop" for a stop id, "length" for max_tokens or a full window, "error"; None before its end.
+        prompt_logprobs: of each id of the prompt, with its first new id; None for the first, which nothing comes
+            before. Empty where `Sampling.prompt_logprobs` does not ask for them. Shared by the texts of one prompt.
     """
 
     draw: Draw
     window: list[int]
+    prompt_logprobs: list[LogProbs | None]
     n_new: int = 0
     row: int | None = None
     finish_reason: FinishReason | None = None
@@ -83,6 +86,7 @@ class _Waiting:
 
     ids: list[int]
     slots: list[Slot]
+    scored: bool = False  # each of its ids gets its log-probability
     cache: KVCache | None = None  # of one row: what is computed already
 
 
@@ -133,11 +137,13 @@ class Engine:
         """
         (ids,) = check_rows([ids], self.model.config.vocab_size)
         window = ids[-self.block_size :]
-        slots = [Slot(Draw(sampling, first_row + n, ids), list(window)) for n in range(count)]
-        if sampling.max_tokens:
-            self._waiting.append(_Waiting(window, slots))
-        for slot in slots:
-            slot.finish_reason = None if sampling.max_tokens else "length"
+        scores: list[LogProbs | None] = [None] if sampling.prompt_logprobs else []
+        slots = [Slot(Draw(sampling, first_row + n, ids), list(window), scores) for n in range(count)]
+        if sampling.max_tokens or sampling.prompt_logprobs:
+            self._waiting.append(_Waiting(window, slots, sampling.prompt_logprobs))
+        else:
+            for slot in slots:
+                slot.finish_reason = "length"
         return slots
 
     def remove(self, slot: Slot) -> None:
@@ -201,10 +207,10 @@ class Engine:
         group: list[_Waiting] = []
         longest = 0
         for waiting in self._waiting:
-            if waiting.cache is None:
+            if waiting.cache is None and not waiting.scored:
                 self._reuse(waiting)
             longest = max(longest, len(waiting.ids))
-            if waiting.cache is not None or longest * (len(group) + 1) > self.piece:
+            if waiting.cache is not None or waiting.scored or longest * (len(group) + 1) > self.piece:
                 break
             group.append(waiting)
         return group
@@ -233,11 +239,21 @@ class Engine:
         done = waiting.cache.longest
         piece = waiting.ids[done : done + self.piece]
         hidden = self._hidden([piece], waiting.cache)
+        if waiting.scored:
+            slot = waiting.slots[0]
+            following = waiting.ids[done + 1 : done + len(piece) + 1]
+            logits = self.model.logits(hidden[0, : len(following)])[:, : self.vocab_size]
+            likeliest = slot.draw.sampling.logprobs or 0
+            slot.prompt_logprobs += [
+                log_probabilities(row, id, likeliest) for row, id in zip(logits, following, strict=True)
+            ]
         whole = done + len(piece) == len(waiting.ids)
         return self.model.logits(hidden[:, -1]) if whole else None, waiting.cache
 
     def _drawn(self, logits: Tensor, slots: Sequence[Slot]) -> list[New]:
         """The next id of each slot, from logits (B, V), and what follows from it."""
+        if not slots[0].draw.sampling.max_tokens:  # only the prompt's scores were wanted
+            return [self._ended(slot) for slot in slots]
         logits = logits[:, : self.vocab_size].float()
         finite = torch.isfinite(logits).all(dim=-1).tolist()
         good = [n for n, is_finite in enumerate(finite) if is_finite]
@@ -276,6 +292,11 @@ class Engine:
         slot.window = slot.window[-max(1, self.block_size // 2) :]
         # Every id has moved to another position, so its keys and values are computed again.
         self._waiting.appendleft(_Waiting(slot.window, [slot]))
+
+    def _ended(self, slot: Slot) -> New:
+        slot.finish_reason = "length"
+        self._take_out(slot)
+        return New(slot, None, finish_reason="length")
 
     def _failed(self, slot: Slot) -> New:
         self.prefixes.clear()

@@ -48,6 +48,7 @@ class Sampling:
         stop_ids: ids that end a text; they are no part of it.
         stop: texts that end it; they are no part of it.
         logprobs: with each id come its log-probability and those of so many of the likeliest, 0 to 5; None for neither.
+        prompt_logprobs: the ids of the prompt get theirs too; the prompt must fit the model's window.
         slide: a text that fills the model's window goes on from the window's last half. False: it ends there.
     Raises:
         UsageError: a value that cannot be.
@@ -63,6 +64,7 @@ class Sampling:
     stop_ids: Collection[int] = frozenset()
     stop: Collection[str] = ()
     logprobs: int | None = None
+    prompt_logprobs: bool = False
     slide: bool = True
 
     def __post_init__(self) -> None:
