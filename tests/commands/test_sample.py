@@ -81,7 +81,9 @@ def test_prompts_come_from_a_file_and_each_is_what_it_is_alone(model_folder, tmp
     monkeypatch.setattr("myna.commands.sample.MOST_ROWS", 3)  # fewer than there are texts
     prompts = ["one", "two <|endoftext|>", "  three", "é"]
     (tmp_path / "p.txt").write_text("\n".join(["one", "", *prompts[1:]]) + "\n", "utf-8")
-    lines = [json.dumps(prompt) if n % 2 else json.dumps({"prompt": prompt}) for n, prompt in enumerate(prompts)]
+    lines = [
+        json.dumps(prompt) if n % 2 else json.dumps({"prompt": prompt}) for n, prompt in enumerate(prompts)
+    ]
     (tmp_path / "p.jsonl").write_text("\n".join(lines), "utf-8")
     options = ("--count", 2, "--max-tokens", 12, "--seed", 3)
     for name in ("p.txt", "p.jsonl"):
@@ -160,7 +162,12 @@ def test_no_such_model(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "no prompt"), (b"\n \n", "no prompt"), (b"\xff\xfe", "cannot be read as text"), (None, "cannot be read")],
+    [
+        (b"", "no prompt"),
+        (b"\n \n", "no prompt"),
+        (b"\xff\xfe", "cannot be read as text"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_file_without_prompts_is_named(model_folder, tmp_path, capsys, content, words):
     if content is not None:

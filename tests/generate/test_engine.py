@@ -104,7 +104,10 @@ def test_what_goes_through_the_network_together():
     for wanted in (
         [(2, 5)],  # two prompts, padded, of which one is for two texts
         [(3, 1), (1, 20)],
-        [(3, 1), (1, 10)],  # then all three have their ids; the short one goes before the rest of the long one
+        [
+            (3, 1),
+            (1, 10),
+        ],  # then all three have their ids; the short one goes before the rest of the long one
         [(1, 1), (1, 20)],
         [(1, 1), (1, 10)],
         [(1, 1)],
@@ -156,7 +159,7 @@ def test_every_text_says_why_it_ended():
     assert stop not in second[:13]
     assert found[slots[1]] == [*[(id, None) for id in second[:12]], (second[12], "length")]
     assert [slot.finish_reason for slot in slots] == ["stop", "length"]
-    (whole,) = engine.add(ids[0], Sampling(max_tokens=3, temperature=0))
+    engine.add(ids[0], Sampling(max_tokens=3, temperature=0))
     assert [new.finish_reason for new in run(engine)] == [None, None, "length"]
     assert engine.add([1], Sampling(max_tokens=0))[0].finish_reason == "length"
     assert not engine.busy
@@ -171,7 +174,9 @@ def test_texts_that_come_and_go_are_each_what_they_are_alone(seed):
     open_, found, wanted, dropped = [], {}, {}, 0
     while len(wanted) < 40 or engine.busy:
         if len(wanted) < 40 and random_.random() < 0.5:
-            ids = beginnings[random_.randrange(3)][: random_.randrange(1, 15)] + [random_.randrange(61)] * random_.randrange(9)
+            ids = beginnings[random_.randrange(3)][: random_.randrange(1, 15)] + [
+                random_.randrange(61)
+            ] * random_.randrange(9)
             sampling = Sampling(
                 max_tokens=random_.randrange(1, 30),
                 temperature=random_.choice([0, 0.5, 1.0]),
@@ -212,7 +217,7 @@ def test_an_error_of_the_model_empties_everything_and_the_next_text_is_right():
     assert not engine.busy
     assert not len(engine.prefixes)
     model.hidden = hidden
-    (slot,) = engine.add([1, 2, 3], GREEDY)
+    engine.add([1, 2, 3], GREEDY)
     assert [new.id for new in run(engine)] == alone
 
 
@@ -332,7 +337,9 @@ def test_a_prompt_can_be_scored(max_tokens, piece):
         assert slots[0].prompt_logprobs is slots[1].prompt_logprobs
         first, *rest = slots[0].prompt_logprobs
         assert first is None
-        assert [one.chosen for one in rest] == pytest.approx([float(logs[n, id]) for n, id in enumerate(ids[1:])], abs=1e-5)
+        assert [one.chosen for one in rest] == pytest.approx(
+            [float(logs[n, id]) for n, id in enumerate(ids[1:])], abs=1e-5
+        )
         assert [one.likeliest[0][0] for one in rest] == logs[:-1].argmax(-1).tolist()
         assert not other.prompt_logprobs
 

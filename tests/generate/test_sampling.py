@@ -116,9 +116,7 @@ def test_texts_of_different_rules_are_each_drawn_by_their_own():
     samplings = [Sampling(seed=3, **rules[row % len(rules)]) for row in range(len(logits))]
     held = [[row % 30, 3] for row in range(len(logits))]
     together = choose(logits, [Draw(s, n, held[n]) for n, s in enumerate(samplings)])
-    assert together == [
-        choose(logits[n : n + 1], [Draw(s, n, held[n])])[0] for n, s in enumerate(samplings)
-    ]
+    assert together == [choose(logits[n : n + 1], [Draw(s, n, held[n])])[0] for n, s in enumerate(samplings)]
 
 
 def test_the_repetition_penalty_knows_the_prompt_and_what_came_since():

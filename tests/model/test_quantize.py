@@ -42,7 +42,9 @@ def test_int8_is_the_plain_formula():
             for n in range(7):
                 s = max(weight[n].abs().max().item() / 127, 1e-30)
                 whole = sum(round(w / s) * q for w, q in zip(weight[n].tolist(), inputs, strict=True))
-                assert found[b, t, n].item() == pytest.approx(whole * a * s + bias[n].item(), rel=1e-4, abs=1e-4)
+                assert found[b, t, n].item() == pytest.approx(
+                    whole * a * s + bias[n].item(), rel=1e-4, abs=1e-4
+                )
 
 
 def test_an_int8_product_does_not_depend_on_its_company():

@@ -76,8 +76,9 @@ def test_filters_are_those_of_transformers(seed):
 
     torch.manual_seed(seed)
     logits, held = torch.randn(1, 50) * 3, torch.randint(0, 50, (1, 9))
-    some = [x for x in torch.rand(5).tolist()]
-    penalty, temperature, top_p, min_p, top_k = 0.5 + some[0], 0.2 + some[1], some[2], some[3] / 3, 1 + int(49 * some[4])
+    some = torch.rand(5).tolist()
+    penalty, temperature, top_k = 0.5 + some[0], 0.2 + some[1], 1 + int(49 * some[4])
+    top_p, min_p = some[2], some[3] / 3
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty
     )

@@ -35,7 +35,7 @@ class Sample:
     prompt: str | None = None
     """The text to continue. Ordinary text, also where it spells a special token. Empty: the beginning of a document."""
     file: Path | None = None
-    """Prompts, in place of --prompt: a text file, one a line; or a .jsonl file of strings or of objects with "prompt"."""
+    """Prompts, in place of --prompt: a text file, one a line; or a .jsonl file of strings, or objects with "prompt"."""
     count: int = 1
     """How many continuations of each prompt. The first of many is the one that --count 1 gives for the same seed."""
     max_tokens: int = 128
@@ -121,17 +121,23 @@ def read_prompts(call: Sample) -> list[str]:
         UsageError: neither or both of --prompt and --file. DataError: the file can't be read, or holds something else.
     """
     if (call.prompt is None) == (call.file is None):
-        raise UsageError("give --prompt TEXT, or --file FILE with prompts" + " (not both)" * (call.file is not None))
+        raise UsageError(
+            "give --prompt TEXT, or --file FILE with prompts" + " (not both)" * (call.file is not None)
+        )
     if call.prompt is not None:
         return [call.prompt]
     assert call.file is not None
     try:
         lines = call.file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{call.file} cannot be read as text: {error}; give a file of prompts in UTF-8") from error
+        raise DataError(
+            f"{call.file} cannot be read as text: {error}; give a file of prompts in UTF-8"
+        ) from error
     prompts = [line for line in lines if line.strip()]
     if call.file.suffix == ".jsonl":
-        prompts = [_prompt_of(line, f"{call.file}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+        prompts = [
+            _prompt_of(line, f"{call.file}, line {n}") for n, line in enumerate(lines, 1) if line.strip()
+        ]
     if not prompts:
         raise DataError(f"{call.file} holds no prompt; write one a line")
     return prompts
@@ -141,10 +147,10 @@ def _prompt_of(line: str, where: str) -> str:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where} is no JSON: {error}; write a string, or an object with \"prompt\"") from error
+        raise DataError(f'{where} is no JSON: {error}; write a string, or an object with "prompt"') from error
     prompt = value.get("prompt") if isinstance(value, dict) else value
     if not isinstance(prompt, str):
-        raise DataError(f"{where} has no prompt; write a string, or an object with \"prompt\"")
+        raise DataError(f'{where} has no prompt; write a string, or an object with "prompt"')
     return prompt
 
 

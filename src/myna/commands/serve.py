@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,6 +13,9 @@ from myna.commands import parse
 from myna.commands.model_flags import RunningFlags, open_to_run
 from myna.errors import DataError, UsageError
 from myna.progress import speak
+
+if TYPE_CHECKING:
+    from myna.serve.limits import Limits
 
 API_KEY_VARIABLE = "MYNA_API_KEY"
 
@@ -69,14 +72,14 @@ def main(args: Sequence[str]) -> None:
     for package in ("starlette", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"`myna serve` needs {package}; install it: pip install 'myna[serve]'")
-    from myna.serve.limits import LOOPBACK, Guard, Limits
+    from myna.serve.limits import LOOPBACK, Guard
 
     limits = read_limits(call.limits)
     key = api_key(call)
     if call.host not in LOOPBACK and key is None:
         raise UsageError(
-            f"--host {call.host} lets others ask this server; give a key with --api-key-file FILE or {API_KEY_VARIABLE}, "
-            "or listen on 127.0.0.1"
+            f"--host {call.host} lets others ask this server; give a key with --api-key-file FILE or "
+            f"{API_KEY_VARIABLE}, or listen on 127.0.0.1"
         )
     if call.runs is not None and not call.runs.is_dir():
         raise DataError(f"--runs {call.runs} is no folder; give one that holds runs")
@@ -114,7 +117,7 @@ def main(args: Sequence[str]) -> None:
     serve(app, server, models, limits, listening, log_requests=call.log_requests, on_ready=ready)
 
 
-def read_limits(flags: LimitFlags) -> "Limits":  # noqa: F821
+def read_limits(flags: LimitFlags) -> "Limits":
     """
     Raises:
         UsageError: a cap that lets nothing through.

@@ -125,7 +125,9 @@ class Engine:
         """Whether a step has something to do."""
         return bool(self._waiting or self._running)
 
-    def add(self, ids: Sequence[int], sampling: Sampling, *, count: int = 1, first_row: int = 0) -> list[Slot]:
+    def add(
+        self, ids: Sequence[int], sampling: Sampling, *, count: int = 1, first_row: int = 0
+    ) -> list[Slot]:
         """Texts that go on from a prompt; they join in the next steps.
 
         Args:
@@ -181,11 +183,8 @@ class Engine:
         if not self._waiting:
             return []
         group = self._next_group()
-        if group:
-            logits, cache = self._whole(group)
-        else:
-            group = [self._waiting[0]]
-            logits, cache = self._part(self._waiting[0])
+        logits, cache = self._whole(group) if group else self._part(self._waiting[0])
+        group = group or [self._waiting[0]]
         # Taken out only now: had the model failed, they would be among those whose end is told.
         for _ in group:
             self._waiting.popleft()
@@ -222,7 +221,7 @@ class Engine:
             kept, n = found
             waiting.cache = kept.select([0], positions=len(waiting.ids), most=n)
 
-    def _whole(self, group: list[_Waiting]) -> tuple[Tensor, KVCache]:
+    def _whole(self, group: list[_Waiting]) -> tuple[Tensor | None, KVCache]:
         """Logits (B, V) after each of some prompts, and their keys and values."""
         lengths = [len(waiting.ids) for waiting in group]
         cache = self._new_cache(len(group), max(lengths))
@@ -386,7 +385,9 @@ def generate(
     )
     engine = Engine(model)
     prompts = check_rows(ids, model.config.vocab_size)
-    slots = [slot for row, prompt in enumerate(prompts) for slot in engine.add(prompt, sampling, first_row=row)]
+    slots = [
+        slot for row, prompt in enumerate(prompts) for slot in engine.add(prompt, sampling, first_row=row)
+    ]
     rows: dict[Slot, list[int]] = {slot: [] for slot in slots}
     for new in run(engine):
         if new.id is not None:

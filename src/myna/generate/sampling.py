@@ -68,7 +68,16 @@ class Sampling:
     slide: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "logprobs"):
+        for name in (
+            "max_tokens",
+            "temperature",
+            "top_k",
+            "top_p",
+            "min_p",
+            "repetition_penalty",
+            "seed",
+            "logprobs",
+        ):
             value = getattr(self, name)
             whole = name in ("max_tokens", "top_k", "seed", "logprobs")
             may_be_none = name not in ("max_tokens", "temperature", "repetition_penalty")
@@ -93,7 +102,9 @@ class Sampling:
         if self.min_p is not None and not 0.0 <= self.min_p <= 1.0:
             raise UsageError(f"min-p is {self.min_p}; give 0 to 1, or leave it out")
         if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
-            raise UsageError(f"repetition-penalty is {self.repetition_penalty}; give more than 0; 1 changes nothing")
+            raise UsageError(
+                f"repetition-penalty is {self.repetition_penalty}; give more than 0; 1 changes nothing"
+            )
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"seed is {self.seed}; give 0 or more")
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:

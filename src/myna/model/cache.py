@@ -145,9 +145,7 @@ class KVCache:
         rows = [row for row in range(len(self.lengths)) for _ in range(times)]
         return self.select(rows, positions)
 
-    def select(
-        self, rows: Sequence[int], positions: int | None = None, most: int | None = None
-    ) -> "KVCache":
+    def select(self, rows: Sequence[int], positions: int | None = None, most: int | None = None) -> "KVCache":
         """A new cache with some of the rows, in that order; a row may come more than once.
 
         Args:
@@ -175,7 +173,9 @@ class KVCache:
             most: take no more than this many positions of a row; None takes all.
         """
         source_rows = range(len(source.lengths)) if source_rows is None else source_rows
-        taken = [source.lengths[row] if most is None else min(most, source.lengths[row]) for row in source_rows]
+        taken = [
+            source.lengths[row] if most is None else min(most, source.lengths[row]) for row in source_rows
+        ]
         end = max(taken, default=0)
         device = self.layers[0].keys.device
         there, here = torch.tensor(source_rows, device=device), torch.tensor(rows, device=device)

@@ -143,7 +143,12 @@ def head_nats(
 
 @torch.no_grad()
 def head_token_nats(
-    hidden: Tensor, weight: Tensor | Matrix, targets: Tensor, vocab_size: int, *, chunk_bytes: int | None = None
+    hidden: Tensor,
+    weight: Tensor | Matrix,
+    targets: Tensor,
+    vocab_size: int,
+    *,
+    chunk_bytes: int | None = None,
 ) -> Tensor:
     """`token_nats` straight from the hidden states, for evaluation: without gradients or all logits at once.
 

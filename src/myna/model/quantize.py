@@ -5,9 +5,9 @@ memory: half of the bytes is half of the time. The arithmetic follows the storag
 
     fp32  as trained; `--precision` may multiply in less
     bf16  products in bf16, added up in fp32; the residual stream, norms and position embeddings stay fp32
-    int8  w is about scale * q, with q a whole number of -127 to 127 and one scale for each output. The inputs are rounded
-          in the same way, with one scale for each token, and the products are whole numbers: exact, whoever else is in
-          the batch. About a byte a weight; `myna eval --weights int8` says what it costs in loss
+    int8  w is about scale * q, with q a whole number of -127 to 127 and one scale for each output. The inputs are
+          rounded in the same way, with one scale for each token, and the products are whole numbers: exact, whoever
+          else is in the batch. About a byte a weight; `myna eval --weights int8` says what it costs in loss
 
 Token embeddings and head are stored like the rest, tied or not.
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from myna.device import cpu_flags, BF16_INSTRUCTIONS
+from myna.device import BF16_INSTRUCTIONS, cpu_flags
 from myna.errors import DeviceError
 from myna.model.network import Network
 from myna.settings import WeightsName
@@ -34,6 +34,9 @@ class Matrix:
     """
 
     dtype: torch.dtype
+
+    def __init__(self, weight: Tensor):
+        raise NotImplementedError
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x (..., C) to (..., N), in `dtype`."""
@@ -105,12 +108,16 @@ def _rounded(x: Tensor, scales: Tensor) -> Tensor:
 class StoredLinear(nn.Module):
     """`nn.Linear` on a stored matrix."""
 
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, matrix: Matrix):
         super().__init__()
         self.weight = matrix
         bias = linear.bias
         # Not a parameter: nothing here is trained or saved.
-        self.register_buffer("bias", None if bias is None else bias.detach().to(matrix.dtype), persistent=False)
+        self.register_buffer(
+            "bias", None if bias is None else bias.detach().to(matrix.dtype), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight.product(x, self.bias)

@@ -208,7 +208,9 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     """A path or a method that isn't there."""
     status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
     headers = getattr(error, "headers", None)
-    return JSONResponse(ApiError(status, f"{request.url.path}: {detail}").body(), status_code=status, headers=headers)
+    return JSONResponse(
+        ApiError(status, f"{request.url.path}: {detail}").body(), status_code=status, headers=headers
+    )
 
 
 def build_app(
@@ -240,7 +242,7 @@ def build_app(
         MynaError: on_our_error,
         HTTPException: on_http_error,
     }
-    app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(routes=routes, exception_handlers=handlers)
     return Checked(app, guard, measures), server
 
 

@@ -25,7 +25,9 @@ class Texts:
         sampling = asked.sampling
         if sampling.max_tokens > limits.max_tokens:
             raise ApiError(
-                400, f"max_tokens is {sampling.max_tokens}; this server gives {limits.max_tokens} at most", param="max_tokens"
+                400,
+                f"max_tokens is {sampling.max_tokens}; this server gives {limits.max_tokens} at most",
+                param="max_tokens",
             )
         n_texts = len(self.ids) * asked.n
         if n_texts > min(limits.max_choices, limits.max_texts):
@@ -39,7 +41,10 @@ class Texts:
             sampling = replace(sampling, prompt_logprobs=True)
         if served.worker.n_waiting >= limits.max_waiting:
             raise ApiError(
-                429, "too many requests wait already; try again", code="queue_full", headers={"Retry-After": "1"}
+                429,
+                "too many requests wait already; try again",
+                code="queue_full",
+                headers={"Retry-After": "1"},
             )
         self.answer = Answer(served.name)
         # What is echoed is the text that the ids stand for: with `truncate`, what is left of the prompt.
@@ -60,7 +65,11 @@ class Texts:
     def _echo(self, prompt: str | list[int], ids: list[int]) -> str:
         if not prompt:
             return ""
-        return prompt if isinstance(prompt, str) and not self.asked.truncate else self.served.tokenizer.decode(ids)
+        return (
+            prompt
+            if isinstance(prompt, str) and not self.asked.truncate
+            else self.served.tokenizer.decode(ids)
+        )
 
     @property
     def truncated(self) -> list[bool]:
@@ -144,7 +153,8 @@ async def stream(texts: Texts) -> AsyncIterator[bytes]:
             text = told.text
             if not begun[told.index]:
                 begun[told.index], text = True, texts.echoes[told.index // texts.asked.n] + text
-            if text or told.finish_reason or told.id is not None and texts.asked.sampling.logprobs is not None:
+            scored = told.id is not None and texts.asked.sampling.logprobs is not None
+            if text or scored or told.finish_reason:
                 part = choice(told.index, text, told.finish_reason, texts.logprobs([told]))
                 yield event(texts.answer.choices([part], **more))
         if texts.asked.include_usage:

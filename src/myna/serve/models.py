@@ -94,7 +94,13 @@ def unique_names(specs: Iterable[str]) -> list[str]:
 
 
 def serve_model(
-    name: str, model: Network, tokenizer: Tokenizer, weights: str, most_texts: int, prefix_bytes: int, **options: Any
+    name: str,
+    model: Network,
+    tokenizer: Tokenizer,
+    weights: str,
+    most_texts: int,
+    prefix_bytes: int,
+    **options: Any,
 ) -> Served:
     """A model with its worker at work."""
     engine = TextEngine(model, tokenizer, prefix_bytes=prefix_bytes, **options)

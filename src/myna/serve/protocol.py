@@ -36,7 +36,10 @@ SAMPLING = {
     "logprobs": "logprobs",
     "slide": "slide",
 }
-DEFAULTS: dict[str, Any] = {"max_tokens": 16, "slide": False}  # where OpenAI's, or a server's, is not `Sampling`'s
+DEFAULTS: dict[str, Any] = {
+    "max_tokens": 16,
+    "slide": False,
+}  # where OpenAI's, or a server's, is not `Sampling`'s
 OWN = frozenset({"model", "prompt", "n", "echo", "stream", "stream_options", "truncate"})
 MOST_STOPS = 16
 
@@ -105,8 +108,9 @@ def _sampling(body: Mapping[str, Any]) -> Sampling:
                 raise ApiError(400, f"stop is no text or list of up to {MOST_STOPS} texts", param="stop")
         if field == "slide":
             value = _flag(body, "slide")
+        one: dict[str, Any] = {name: value}
         try:
-            Sampling(**{name: value})
+            Sampling(**one)
         except UsageError as error:
             raise ApiError(400, str(error), param=field) from error
         values[name] = value
@@ -125,7 +129,9 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
             return prompt
         if all(isinstance(one, list) and all(map(is_whole, one)) for one in prompt):
             return prompt
-    raise ApiError(400, "prompt is no text, list of texts, list of ids, or list of lists of ids", param="prompt")
+    raise ApiError(
+        400, "prompt is no text, list of texts, list of ids, or list of lists of ids", param="prompt"
+    )
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:

@@ -70,7 +70,9 @@ class Worker:
         on_tokens: called with the number of new tokens of each step that brought any.
     """
 
-    def __init__(self, engine: TextEngine, most_texts: int, on_tokens: Callable[[int], None] = lambda n: None):
+    def __init__(
+        self, engine: TextEngine, most_texts: int, on_tokens: Callable[[int], None] = lambda n: None
+    ):
         self.engine, self.most_texts, self.on_tokens = engine, most_texts, on_tokens
         self._orders: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
