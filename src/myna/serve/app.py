@@ -43,7 +43,10 @@ class Server:
 
     Attributes:
         draining: no new requests are taken.
+        stop: begins to drain, and ends the server after that. To be called in its event loop.
     """
+
+    stop: Callable[[], None]
 
     def __init__(self, models: Models, limits: Limits, measures: Measures):
         self.models, self.limits, self.measures = models, limits, measures

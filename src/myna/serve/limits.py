@@ -86,8 +86,8 @@ class Guard:
         if self.api_key is None:
             return
         scheme, _, given = (authorization or "").partition(" ")
-        # Compared in a time that does not tell how much of it was right.
-        same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self.api_key.encode("utf-8"))
+        # A header's bytes come as latin-1. Compared in a time that does not tell how much was right.
+        same = hmac.compare_digest(given.strip().encode("latin-1"), self.api_key.encode("utf-8"))
         if scheme.lower() != "bearer" or not same:
             raise ApiError(
                 401,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from myna.errors import UsageError
+from myna.errors import MynaError, UsageError
 from myna.generate.sampling import LogProbs, Sampling
 from myna.serve.errors import ApiError
 from myna.settings import is_whole
@@ -168,8 +168,8 @@ def prompt_ids(prompt: str | list[int], tokenizer: Tokenizer, context: int, trun
     if isinstance(prompt, str):
         try:
             ids = tokenizer.encode(prompt)
-        except UnicodeEncodeError as error:
-            raise ApiError(400, f"the prompt is no Unicode text: {error}", param="prompt") from error
+        except MynaError as error:
+            raise ApiError(400, f"the prompt can't be encoded: {error}", param="prompt") from error
     else:
         ids = prompt
         wrong = next((id for id in ids if not 0 <= id < tokenizer.n_vocab), None)

@@ -68,10 +68,12 @@ def serve(
     # uvicorn would raise the signal again after its end, and the exit code would be the signal's.
     inner.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
 
-    def stop(number: int) -> None:
+    def stop(number: int | None = None) -> None:
         if server.draining and number == signal.SIGINT:
             inner.force_exit = True
         server.draining = inner.should_exit = True
+
+    server.stop = stop
 
     async def work() -> None:
         with _signals(asyncio.get_running_loop(), stop):
