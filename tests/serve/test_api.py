@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from myna.generate.engine import generate
 from myna.model.config import GPTConfig
@@ -69,8 +71,11 @@ class Running:
         return found
 
 
+DEFAULTS = Limits()
+
+
 @contextlib.contextmanager
-def running(limits: Limits = Limits(), key: str | None = None, model: GPT | None = None) -> Iterator[Running]:
+def running(limits: Limits = DEFAULTS, key: str | None = None, model: GPT | None = None) -> Iterator[Running]:
     served = serve_model(
         "small", model or small_model(), TOKENIZER, "fp32", limits.max_texts, limits.prefix_bytes
     )
@@ -295,8 +300,8 @@ def test_merges_are_told_step_by_step():
     finally:
         served.worker.close(5)
     assert word["word"] == "hello"
-    assert [step["parts"] for step in word["steps"]][0] == ["h", "e", "l", "l", "o"]
-    assert [step["parts"] for step in word["steps"]][-1] == ["hello"]
+    assert word["steps"][0]["parts"] == ["h", "e", "l", "l", "o"]
+    assert word["steps"][-1]["parts"] == ["hello"]
     assert all(len(step["ranks"]) == len(step["parts"]) - 1 for step in word["steps"])
 
 
@@ -524,3 +529,75 @@ def test_names_are_short_and_each_once():
         "gpt2",
         "pydoc-3",
     ]
+
+
+def schema_values(schema: dict) -> st.SearchStrategy:
+    """What a schema allows, and near misses of it."""
+    if "anyOf" in schema:
+        return st.one_of(*map(schema_values, schema["anyOf"]))
+    kinds = schema.get("type", "object")
+    found = []
+    for kind in [kinds] if isinstance(kinds, str) else kinds:
+        if kind == "string":
+            found.append(st.text(max_size=70))
+        elif kind in ("integer", "number"):
+            found.append(st.integers(-3, 70) | st.sampled_from([0, 1, 256, 257, 10**30]))
+            found.append(st.floats(-1, 3, allow_nan=False) | st.just(1e300))
+        elif kind == "boolean":
+            found.append(st.booleans())
+        elif kind == "array":
+            found.append(st.lists(schema_values(schema["items"]), max_size=5))
+        elif kind == "object":
+            fields = schema.get("properties", {})
+            found.append(st.fixed_dictionaries({}, optional={k: schema_values(v) for k, v in fields.items()}))
+        else:
+            found.append(st.none())
+    return st.one_of(*found)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def fuzzed(one: Running, case: st.DataObject) -> None:
+    """One request that may be anything: answered with 2xx or 4xx, in the API's shape."""
+    paths = {path: how for path, how in one.ask("/openapi.json")[1]["paths"].items() if "post" in how}
+    path = case.draw(st.sampled_from(sorted(paths)))
+    schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = case.draw(schema_values(schema))
+    if case.draw(st.integers(0, 3)) == 0:  # a field of another type, or one that is none
+        body[case.draw(st.sampled_from([*schema["properties"], "foo"]))] = case.draw(ANY_JSON)
+    if path == "/v1/completions" and not isinstance(body.get("max_tokens"), int):
+        body["max_tokens"] = 3  # for time's sake
+    sent = case.draw(st.sampled_from([json.dumps(body).encode()] * 9 + [json.dumps(body).encode()[:-1]]))
+    status, found, _ = one.ask(path, sent)
+    assert 200 <= status < 300 or 400 <= status < 500, (path, sent, found)
+    assert status < 300 or set(found["error"]) == {"message", "type", "param", "code"}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_whatever_is_sent_is_answered(one, case):
+    fuzzed(one, case)
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_and_the_server_is_as_before():
+    with running() as one:
+        fixed = {"prompt": "Hello", "max_tokens": 20, "seed": 3}
+        before = one.complete(**fixed)["choices"]
+
+        @given(st.data())
+        @settings(
+            max_examples=10_000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        )
+        def send(case):
+            fuzzed(one, case)
+
+        send()
+        assert one.complete(**fixed)["choices"] == before
+        assert one.ask("/health")[:2] == (200, {"status": "ok"})
+        assert one.served.worker.n_running == one.served.worker.n_waiting == 0

@@ -31,9 +31,11 @@ class Matrix:
 
     Attributes:
         dtype: of the products.
+        n_columns: C.
     """
 
     dtype: torch.dtype
+    n_columns: int
 
     def __init__(self, weight: Tensor):
         raise NotImplementedError
@@ -54,6 +56,7 @@ class Bf16Matrix(Matrix):
 
     def __init__(self, weight: Tensor):
         self.weight = weight.detach().to(torch.bfloat16)
+        self.n_columns = weight.shape[1]
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """See `Matrix`."""

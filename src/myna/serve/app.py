@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from myna.serve.errors import ApiError
 from myna.serve.limits import Guard, Limits
 from myna.serve.measures import Measures
 from myna.serve.models import Models
+from myna.serve.openapi import openapi
 from myna.serve.protocol import read_completion
 from myna.serve.tokens import detokenize, merges, tokenize
 
@@ -97,6 +99,10 @@ class Server:
     async def metrics(self, request: Request) -> Response:
         """GET /metrics, in Prometheus's text format."""
         return Response(self.measures.text(), media_type=self.measures.media_type)
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json."""
+        return JSONResponse(openapi(self.limits, version("myna")))
 
     async def body(self, request: Request) -> Any:
         """The JSON of a request.
@@ -236,6 +242,7 @@ def build_app(
         Route("/v1/merges", server.merges, methods=["POST"]),
         Route("/health", server.health),
         Route("/metrics", server.metrics),
+        Route("/openapi.json", server.openapi),
         *more,
         Mount("/page", StaticFiles(directory=PAGE)),
         Route("/", page),
