@@ -254,7 +254,8 @@ class Engine:
         if not slots[0].draw.sampling.max_tokens:  # only the prompt's scores were wanted
             return [self._ended(slot) for slot in slots]
         logits = logits[:, : self.vocab_size].float()
-        finite = torch.isfinite(logits).all(dim=-1).tolist()
+        # One pass: a NaN or an infinity stays in the sum. (So does a sum over 3e38, which is no model's output either.)
+        finite = torch.isfinite(logits.sum(dim=-1)).tolist()
         good = [n for n, is_finite in enumerate(finite) if is_finite]
         ids = iter(choose(logits if len(good) == len(slots) else logits[good], [slots[n].draw for n in good]))
         found = [
