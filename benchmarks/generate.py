@@ -3,13 +3,13 @@
     python benchmarks/generate.py                          # GPT-2 124M, batches of 1 and 16
     python benchmarks/generate.py --layers 2 --tokens 16   # quick
 
-Random weights: what is written does not matter for the time. Each side writes from a prompt of 64 ids, greedy, without
-an end. The sides take turns in one process, and the median is compared. A cached `generate` of transformers runs in
-fp32 and in bf16; ours with its weights in fp32, bf16 and int8.
+Random weights: what is written does not matter for the time. Each side writes greedily from a prompt of 64 ids, and
+never ends early. The sides take turns in one process, and the median is compared. A cached `generate` of transformers
+runs in fp32 and in bf16; ours with its weights in fp32, bf16 and int8.
 
 Two limits stand beside the figures. *Memory*: the bytes of the weights over what a large copy moves in a second, read
-and written together; an id cannot take less time than reading each weight once. *Products*: the network's matrix products alone,
-by the kernels that ours uses, one after the other, with nothing between them.
+and written together; an id cannot take less time than reading each weight once. *Products*: the network's matrix
+products alone, by the kernels that ours uses, one after the other, with nothing between them.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -92,6 +93,41 @@ def weight_bytes(model: GPT, kind: str) -> int:
     return count * {"fp32": 4, "bf16": 2, "int8": 1}[kind]
 
 
+def compare(
+    ours: dict[str, GPT], others: dict[str, object], batch: int, call: argparse.Namespace, copied: float
+) -> list[dict[str, object]]:
+    """Prints one batch's table; returns its lines."""
+    ids = torch.randint(0, ours["fp32"].config.vocab_size, (batch, call.prompt))
+    rows = ids.tolist()
+    sides: dict[str, Callable[[], object]] = {}
+    for kind, other in others.items():
+        sides[f"transformers {kind}"] = partial(theirs, other, ids, call.tokens)
+    for kind, one in ours.items():
+        sides[f"ours {kind}"] = partial(generate, one, rows, max_tokens=call.tokens, temperature=0)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for work in sides.values():  # once without the clock: memory is asked for, kernels are chosen
+        work()
+    for _ in range(call.turns):
+        for name, work in sides.items():
+            times[name].append(seconds(work))
+    speed = {name: batch * call.tokens / statistics.median(taken) for name, taken in times.items()}
+    best = max(value for name, value in speed.items() if name.startswith("transformers"))
+    print(f"\nbatch {batch}, prompt {call.prompt}, {call.tokens} new ids")
+    print(f"{'':<20} {'ids/s':>8} {'ratio':>6} {'of memory':>10} {'of products':>12}")
+    lines = []
+    for name, value in speed.items():
+        kind = name.split()[1]
+        line = {"batch": batch, "side": name, "ids_per_s": value, "ratio": value / best}
+        if name.startswith("ours"):
+            alone = statistics.median(seconds(partial(products, ours[kind], batch)) for _ in range(15))
+            line["of_memory"] = value / batch * weight_bytes(ours["fp32"], kind) / copied
+            line["of_products"] = value / batch * alone
+        shares = [f"{line[k]:.0%}" if k in line else "" for k in ("of_memory", "of_products")]
+        print(f"{name:<20} {value:>8.1f} {value / best:>6.2f} {shares[0]:>10} {shares[1]:>12}", flush=True)
+        lines.append(line)
+    return lines
+
+
 def main() -> None:
     """Prints the table, and with --json an object."""
     parser = argparse.ArgumentParser(
@@ -113,45 +149,13 @@ def main() -> None:
     for kind in ("bf16", "int8"):
         ours[kind] = copy.deepcopy(model)
         store_weights(ours[kind], kind)  # type: ignore[arg-type]
-    others = {
-        kind: hugging_face_copy(model, getattr(torch, name))
-        for kind, name in (("fp32", "float32"), ("bf16", "bfloat16"))
-    }
-    print(
-        f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; a large copy moves {copied / 1e9:.1f} GB/s"
-    )
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    others = {kind: hugging_face_copy(model, dtype) for kind, dtype in dtypes.items()}
+    print(f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"a large copy moves {copied / 1e9:.1f} GB/s")
     found = []
     for batch in call.batches:
-        ids = torch.randint(0, shape.vocab_size, (batch, call.prompt))
-        rows = ids.tolist()
-        sides: dict[str, Callable[[], object]] = {}
-        for kind, other in others.items():
-            sides[f"transformers {kind}"] = lambda other=other: theirs(other, ids, call.tokens)
-        for kind, one in ours.items():
-            sides[f"ours {kind}"] = lambda one=one: generate(one, rows, max_tokens=call.tokens, temperature=0)
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for work in sides.values():  # once without the clock: memory is asked for, kernels are chosen
-            work()
-        for _ in range(call.turns):
-            for name, work in sides.items():
-                times[name].append(seconds(work))
-        speed = {name: batch * call.tokens / statistics.median(taken) for name, taken in times.items()}
-        best = max(value for name, value in speed.items() if name.startswith("transformers"))
-        print(f"\nbatch {batch}, prompt {call.prompt}, {call.tokens} new ids")
-        print(f"{'':<20} {'ids/s':>8} {'ratio':>6} {'of memory':>10} {'of products':>12}")
-        for name, value in speed.items():
-            kind = name.split()[1]
-            line = {"batch": batch, "side": name, "ids_per_s": value, "ratio": value / best}
-            if name.startswith("ours"):
-                one = ours[kind]
-                alone = statistics.median(seconds(lambda one=one: products(one, batch)) for _ in range(15))
-                line["of_memory"] = value / batch * weight_bytes(model, kind) / copied
-                line["of_products"] = value / batch * alone
-            shares = [f"{line[k]:.0%}" if k in line else "" for k in ("of_memory", "of_products")]
-            print(
-                f"{name:<20} {value:>8.1f} {value / best:>6.2f} {shares[0]:>10} {shares[1]:>12}", flush=True
-            )
-            found.append(line)
+        found += compare(ours, others, batch, call, copied)
     if call.json:
         json.dump(found, sys.stdout)
         print()

@@ -6,11 +6,13 @@ import errno
 import importlib
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 
 from myna.errors import MynaError, OutputError, Stopped
+from myna.signals import interrupted_by_signals, signal_behind
 
 COMMANDS = {
     "train": "train a model from a recipe; with no argument, the whole route on text this machine already has",
@@ -24,6 +26,9 @@ COMMANDS = {
     "tokenizer": "train, show and compare tokenizers",
     "data": "look at a prepared dataset, and verify it",
 }
+
+# Where the same call goes on from what an interrupted one left.
+GO_ON = ("prepare", "train")
 
 
 def usage() -> str:
@@ -41,19 +46,33 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command and returns the exit code: 0 done, 2 the call or the input is wrong, 75 stopped and saved."""
+    """Runs one command and returns the exit code.
+
+    0 done; 2 the call or the input is wrong; 75 a signal stopped it, and the same call goes on; 128 and the signal's
+    number (130 for Ctrl-C, 143 for SIGTERM) where the same call begins again.
+    """
     name = argv[0] if argv else "--help"
+    try:
+        with interrupted_by_signals():
+            return _answered(name, argv[1:])
+    except KeyboardInterrupt as error:
+        number = signal_behind(error) or signal.SIGINT
+        how = "; the same command goes on from what is saved" if name in GO_ON else ""
+        print(f"myna {name}: stopped by {signal.Signals(number).name}{how}", file=sys.stderr)
+        return Stopped.exit_code if name in GO_ON else 128 + number
+
+
+def _answered(name: str, args: Sequence[str]) -> int:
+    """Runs one command; what a person can mend is a line on stderr, and the exit code says so."""
     _write_anything()
     try:
-        code = run(name, argv[1:])
+        code = run(name, args)
         sys.stdout.flush()
         return code
     except MynaError as error:
-        print(f"myna {name}: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"myna {name}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"myna {name}: interrupted", file=sys.stderr)
-        return 130
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `myna ... | head`
             _drop_output()
@@ -64,10 +83,13 @@ def main(argv: Sequence[str]) -> int:
                 file=sys.stderr,
             )
             return Stopped.exit_code
-        if error.errno != errno.ENOSPC or error.filename is not None:
-            raise
-        _drop_output()
-        print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+        if error.errno == errno.ENOSPC and error.filename is None:
+            _drop_output()
+            print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+        elif not getattr(error, "told", False):  # a file that can't be used is no defect of ours
+            from myna.paths import cannot_use
+
+            print(f"myna {name}: {cannot_use(error)}", file=sys.stderr)
         return OutputError.exit_code
 
 
@@ -123,7 +145,8 @@ def entry() -> None:
     # training ten times slower; after a short spin they had better sleep. Read by libgomp when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for as long as we live)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)
     warnings.formatwarning = _one_line
     sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ is a defect of ours: it keeps its traceback and exits 1.
     ├── DownloadError      a file that could not be fetched, or is not the file it should be
     ├── ModelError         an impossible shape, or weights that don't fit it
     ├── CheckpointError    a checkpoint that is damaged or was never whole
+    ├── UnreadableError    a file or folder that is there, and that the system does not give: no sign of damage
     ├── DeviceError        a device or precision that this machine does not have
     ├── RankError          another rank of a distributed run died, hangs, or met an error
     ├── OutputError        a place that can't be written, or that holds something else
@@ -32,6 +33,7 @@ class MynaError(Exception):
     """Base of all errors with a message for a person."""
 
     exit_code = 2
+    told = False  # another rank has printed it
 
 
 class UsageError(MynaError):
@@ -60,6 +62,10 @@ class ModelError(MynaError):
 
 class CheckpointError(MynaError):
     """A checkpoint that is damaged or incomplete."""
+
+
+class UnreadableError(MynaError):
+    """A file or folder that is there and can't be read: permission, a disk, a network. No sign of damage."""
 
 
 class DeviceError(MynaError):

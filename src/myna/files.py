@@ -13,24 +13,34 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from myna.errors import DownloadError, OutputError
+from myna.errors import DownloadError, OutputError, UnreadableError
 
 CHUNK_BYTES = 1 << 20
 WRITE_BYTES = 16 << 20
+# More than a file system keeps beside a file's name: on a full disk, or over a quota, they find no place.
+PROBE_BYTES = 4096
+# What the system says where nothing is, or something of another kind.
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def cache_folder() -> Path:
-    """The user's cache for this project: $XDG_CACHE_HOME/myna or ~/.cache/myna."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "myna"
+    """The user's cache for this project: $XDG_CACHE_HOME/myna or ~/.cache/myna; for who has no home, in /tmp."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # what the specification of XDG_CACHE_HOME wants ignored
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:
+            base = Path(tempfile.gettempdir()) / f"cache-of-{os.getuid()}"
+    return base / "myna"
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -38,15 +48,54 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's content, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_file(path: Path | str, before_piece: Callable[[], None] | None = None) -> str:
+    """The SHA-256 of a file's content, read in pieces.
+
+    Args:
+        before_piece: called before each; it may raise to end the work.
+    """
+    with open(path, "rb", buffering=0) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        digest, piece = hashlib.sha256(), memoryview(bytearray(min(n_bytes + 1, CHUNK_BYTES)))
+        while True:
+            if before_piece:
+                before_piece()
+            if not (count := file.readinto(piece)):
+                return digest.hexdigest()
+            digest.update(piece[:count])
 
 
 def json_bytes(value: Any) -> bytes:
     """JSON as this project writes it: UTF-8, two-space indent, a final newline, keys in the order given."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def dangling_link(path: Path) -> Path | None:
+    """The link on the way to a path that leads nowhere: a disk that is not mounted, say. None where there is none."""
+    return next((p for p in (path, *path.parents) if os.path.islink(p) and not os.path.exists(p)), None)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """The block reads one file or folder. That it can't be read is another thing than damage or absence.
+
+    Raises:
+        UnreadableError: it is there, or behind a link that leads nowhere, and the system does not give it.
+        OSError: nothing is there, or something of another kind: one of `NOT_THERE`.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if isinstance(error, NOT_THERE):
+            link = dangling_link(path)
+            if link is None:
+                raise
+            why = f"{link} is a link to {os.readlink(link)}, which is not there"
+        raise UnreadableError(
+            f"{path} cannot be read: {why}. This is no sign of damage, and nothing was renamed or removed; see to its "
+            "permissions, disk or mount, then give the same command again"
+        ) from error
 
 
 def sync_directory(path: Path) -> None:
@@ -115,9 +164,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         write_synced(temporary, data)
         os.replace(temporary, path)
         sync_directory(path.parent)
-    except OSError as error:
+    except BaseException as error:  # a signal, too, must leave nothing
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"cannot write {path}: {error.strerror}; choose another place or free it"
         ) from error
@@ -132,10 +183,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: `path` exists, or the place can't be written.
     """
-    if path.exists():
-        raise OutputError(f"{path} already exists; remove it or choose another place")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists():
+            raise OutputError(f"{path} already exists; remove it or choose another place")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
@@ -167,28 +218,58 @@ def remove_directory(path: Path) -> None:
         ) from error
 
 
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Removes those of some folders that are there and empty, in that order."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
 def sweep(directory: Path) -> None:
-    """Removes what writes and removals that were cut off left in a directory. Only for its one writer."""
+    """Removes what writes and removals that were cut off left in a directory. Only for its one writer.
+
+    Raises:
+        OutputError: something can't be removed.
+    """
     for left in directory.glob(".*"):
         if left.suffix in (".tmp", ".removed"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            try:
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot remove {left}, which a run that was cut off left: {error.strerror}; see who may write "
+                    f"to {directory}"
+                ) from error
 
 
 def ensure_writable_directory(path: Path) -> None:
-    """Makes a directory and proves that a file can be created in it, before long work begins.
+    """Makes a directory and proves that it takes a file of `PROBE_BYTES`, flushed, before long work begins.
 
     Raises:
-        OutputError: it can't be made, or not written to.
+        OutputError: it can't be made, or not written to; nothing is left of what was made.
     """
-    probe = path / f".write-probe.{os.getpid()}"
+    link = dangling_link(path)
+    if link is not None:
+        raise OutputError(
+            f"cannot write to the folder {path}: {link} is a link to {os.readlink(link)}, which is not there; mount "
+            "or make that folder, or choose another place"
+        )
+    probe = path / f".write-probe.{os.getpid()}.tmp"
+    new = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_synced(probe, b"")
-        probe.unlink()
+        try:
+            write_synced(probe, bytes(PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
+        remove_empty(new)
         raise OutputError(
             f"cannot write to the folder {path}: {error.strerror}; choose another place"
         ) from error
+    except KeyboardInterrupt:
+        probe.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from myna.errors import DataError, OutputError
-from myna.files import json_bytes, locked, write_atomic
+from myna.files import json_bytes, locked, reading, write_atomic
+from myna.parsing import parse_json, read_object
 
 
 class Run:
@@ -51,8 +52,8 @@ class Run:
         return locked(self.path / ".lock", busy=busy)
 
     def free_bytes(self) -> int:
-        """What the disk of the folder has left."""
-        return shutil.disk_usage(self.path).free
+        """What the disk of the checkpoints has left; they may lie on another one than the folder."""
+        return shutil.disk_usage(self.checkpoints if self.checkpoints.exists() else self.path).free
 
     def report_is_fresh(self) -> bool:
         """Whether the report was drawn after the last record."""
@@ -69,25 +70,12 @@ class Run:
         """The resolved recipe.
 
         Raises:
-            DataError: there is none, or it can't be read.
+            DataError: there is none, or it holds something else. UnreadableError: it can't be read.
         """
-        try:
-            recipe = json.loads(self.recipe_path.read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{self.path} is not a run: it has no recipe.json; give a folder that `myna train` made"
-            ) from error
-        except NotADirectoryError as error:
-            raise DataError(
-                f"{self.path} is a file, not a run; give a folder that `myna train` made"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.recipe_path} cannot be read: {error}") from error
-        if not isinstance(recipe, dict):
-            raise DataError(
-                f"{self.recipe_path} holds no JSON object; restore the file, or give another --out"
-            )
-        return recipe
+        what = "a file, not a run" if self.path.is_file() else "not a run: it has no recipe.json"
+        missing = f"{self.path} is {what}; give a folder that `myna train` made"
+        what_to_do = "restore the file, or give another --out"
+        return read_object(self.recipe_path, DataError, what_to_do, missing=missing)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Records the machine the run is on now."""
@@ -142,10 +130,10 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     if not path.is_file():
         raise DataError(f"{path} is no file, so the run's records are lost; remove it, or give another run")
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with reading(path), open(path, "rb") as file:
         for line in file:
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except ValueError:
                 continue  # a line that a crash cut
             if isinstance(record, dict):

@@ -9,10 +9,12 @@ the unit and the meaning in the text below it, which `--help` shows. The check a
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from myna.errors import UsageError
 
@@ -75,8 +77,13 @@ def read_options(kind: type[Options], stored: Mapping[str, Any]) -> Any:
     """Options that JSON has kept: its lists are tuples again.
 
     Raises:
-        TypeError: one is not an option of that kind.
+        UsageError: it holds something else, or one is not an option of that kind.
     """
+    known = {field.name for field in dataclasses.fields(kind)}
+    if not isinstance(stored, Mapping) or not known.issuperset(stored):
+        raise UsageError(
+            f"options are {reprlib.repr(stored)}; give an object of {', '.join(sorted(known)) or 'nothing'}"
+        )
     return kind(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     )
@@ -90,23 +97,66 @@ def flag(name: str, prefix: str = "") -> str:
     return f"--{prefix}{name.replace('_', '-')}"
 
 
+_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def is_of_type(value: Any, kind: Any) -> bool:
+    """Whether a setting's value is of the type that stands before its default.
+
+    >>> is_of_type(3, float), is_of_type("3", int), is_of_type("auto", Literal["auto"] | int)
+    (True, False, True)
+    >>> is_of_type(("a", "b"), tuple[str, ...]), is_of_type(("a", 1), tuple[str, ...])
+    (True, False)
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(is_of_type(value, one) for one in inner)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple | list) and all(is_of_type(one, inner[0]) for one in value)
+    if kind is int:
+        return is_whole(value)
+    if kind is float:
+        return is_number(value)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def type_in_words(kind: Any) -> str:
+    """
+    >>> type_in_words(Literal["auto"] | int), type_in_words(tuple[str, ...])
+    ('auto or a whole number', 'a list, each text')
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join(map(type_in_words, inner))
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin is tuple:
+        return f"a list, each {type_in_words(inner[0])}"
+    return _TYPES.get(kind) or f"{getattr(kind, '__name__', kind)}"
+
+
 def check_settings(settings: Any, prefix: str = "") -> None:
-    """Holds each field of a dataclass of settings to its check; numbers must be finite.
+    """Holds each field of a dataclass of settings to its type and its check; numbers must be finite.
 
     Args:
         prefix: comes before the names of flags, such as "network.".
     Raises:
         UsageError: the first that fails; names its flag.
     """
+    types = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         value, check = getattr(settings, field.name), field.metadata.get("check")
-        what_to_do = None
-        if isinstance(value, float) and not math.isfinite(value):
+        what_to_do, kind = None, types[field.name]
+        if not is_of_type(value, kind):
+            what_to_do = f"give {type_in_words(kind)}"
+        elif isinstance(value, float) and not math.isfinite(value):
             what_to_do = "give a finite number"
         elif isinstance(check, Check) and not check.holds(value):
             what_to_do = check.what_to_do
         if what_to_do is not None:
-            raise UsageError(f"{flag(field.name, prefix)} is {value!r}; {what_to_do}")
+            raise UsageError(f"{flag(field.name, prefix)} is {reprlib.repr(value)}; {what_to_do}")
 
 
 def resume_rules(settings: Any) -> dict[str, ResumeRule]:

@@ -144,7 +144,7 @@ def test_a_signal_takes_the_workers_along(tmp_path, child_environment, by):
     process.send_signal(by)
     _, err = process.communicate(timeout=60)
     if by != signal.SIGKILL:
-        assert (process.returncode, err) == (130, "myna bench: interrupted\n")
+        assert (process.returncode, err) == (128 + by, f"myna bench: stopped by {by.name}\n")
         assert list(tmp_path.iterdir()) == []
     until = time.monotonic() + 30
     while os.path.exists(f"/proc/{worker}") and time.monotonic() < until:

@@ -7,6 +7,7 @@ import pytest
 from myna.cli import main
 from myna.errors import Stopped
 from myna.model.checkpoint import load_train_files
+from myna.run import Run
 from myna.train.loop import Training
 
 
@@ -86,6 +87,62 @@ def test_an_option_of_the_optimizer_is_kept_and_must_not_change(train, refused, 
     assert run.recipe()["optimizer_options"]["beta1"] == 0.6
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": "8"}, "--steps is '8'; give a whole number"),
+        ({"steps": None}, "--steps is None; give a whole number"),
+        ({"steps": True}, "--steps is True; give a whole number"),
+        ({"micro_batch": "auto"}, "--micro-batch is 'auto', and a run has the number that was chosen"),
+        ({"micro_batch": 1.5}, "--micro-batch is 1.5; give auto or a whole number"),
+        ({"micro_batch": 0}, "--micro-batch is 0; give auto, or 1 or more"),
+        ({"micro_batch": True}, "--micro-batch is True; give auto or a whole number"),
+        ({"micro_batch": ...}, "--micro-batch is missing"),
+        ({"micro_batch": [4]}, "--micro-batch is [4]; give auto or a whole number"),
+        ({"optimizer_options": None}, "options are None; give an object of beta1, beta2"),
+        ({"optimizer_options": [[1]]}, "options are [[1]]; give an object of"),
+        ({"optimizer_options": {"beta1": {"a": [1]}}}, "--optimizer.beta1 is {'a': [1]}; give a number"),
+        ({"optimizer_options": {"beta9": 1}}, "options are {'beta9': 1}; give an object of beta1"),
+        ({"network_options": "rubbish"}, "options are 'rubbish'; give an object of nothing"),
+        ({"network": ["gpt2"]}, "there is no network \"['gpt2']\""),
+        ({"corpus": "shakespeare"}, "--corpus is 'shakespeare'; give a list, each text"),
+        ({"tokenizer": {}}, "--tokenizer is {}; give text"),
+        ({"learning_rate": "fast"}, "--learning-rate is 'fast'; give a number"),
+        ({"precision": "fp8"}, "--precision is 'fp8'; give auto or fp32 or tf32 or bf16 or fp16"),
+        ({"n_head": 5}, "n_head 5"),
+        ({"steps": ...}, "--steps is missing"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("extend", [(), ("--extend",)])
+def test_a_recipe_that_somebody_edited_is_a_line(one_step, refused, change, says, extend):
+    recipe = {k: v for k, v in (one_step.recipe() | change).items() if v is not ...}
+    whole = one_step.recipe_path.read_bytes()
+    one_step.recipe_path.write_text(json.dumps(recipe))
+    try:
+        said = refused("--out", one_step.path, "--steps", 3, *extend)
+    finally:
+        one_step.recipe_path.write_bytes(whole)
+    assert said.startswith(f"myna train: {one_step.recipe_path} is not what was written there: ")
+    assert says in said
+    assert "; restore the file, or give another --out" in said
+
+
+def test_so_are_brackets_without_end(one_step, refused):
+    whole = one_step.recipe_path.read_bytes()
+    one_step.recipe_path.write_text("[" * 200_000)
+    said = refused("--out", one_step.path, "--steps", 3)
+    one_step.recipe_path.write_bytes(whole)
+    assert f"{one_step.recipe_path} is not JSON (its brackets are nested too deeply)" in said
+
+
+@pytest.fixture(scope="module")
+def one_step(small_run, tmp_path_factory):
+    """A finished run of a step, which the tests leave as it is."""
+    out = tmp_path_factory.mktemp("one") / "run"
+    assert main(["train", *small_run, "--steps", "1", "--out", str(out)]) == 0
+    return Run(out)
+
+
 def test_a_run_of_before_there_were_other_optimizers_goes_on(train, refused, tmp_path, capsys):
     """Its recipe.json has AdamW's numbers among the recipe's own."""
     run = train(tmp_path / "run", 2, "--checkpoint-every", 1)
@@ -121,14 +178,6 @@ def test_a_resume_that_would_not_be_one_is_refused(train, refused, tmp_path, mor
     before = files_of(run.path)
     assert says in refused("--out", run.path, "--steps", 1, *more)
     assert files_of(run.path) == before
-
-
-@pytest.mark.parametrize("nonsense", ["auto", 1.5, None, 0, -2, True])
-def test_a_damaged_micro_batch_of_a_run_is_named(train, refused, tmp_path, nonsense):
-    run = train(tmp_path / "run", 1)
-    run.recipe_path.write_text(json.dumps(run.recipe() | {"micro_batch": nonsense}))
-    said = refused("--out", run.path, "--steps", 2, "--micro-batch", "auto")
-    assert f"recipe.json: micro_batch is {nonsense!r}, no number of sequences; restore the file" in said
 
 
 # Extending

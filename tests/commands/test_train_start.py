@@ -1,11 +1,14 @@
 """The start of `myna train`: what is refused before anything is written, and how a run is taken up again."""
 
+import errno
 import json
+import os
 
 import pytest
 
-from myna import Tokenizer
+from myna import Tokenizer, files
 from myna.commands import train as command
+from myna.commands import train_start as command_start
 from myna.data.prepare import prepare
 from myna.errors import UsageError
 
@@ -29,6 +32,58 @@ from myna.errors import UsageError
 def test_bad_input_is_a_line_and_leaves_no_folder(refused, tmp_path, out, more, says):
     assert says in refused("--out", tmp_path / out, "--steps", 1, *more)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_told_before_the_data_is_read(refused, tmp_path, monkeypatch):
+    """As on a full disk, or over a quota: names can be made, bytes cannot be written."""
+
+    def write(descriptor, data):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        said = refused("--out", tmp_path / "several" / "new" / "run", "--data", "absent")
+    assert "cannot write to the folder" in said
+    assert os.strerror(errno.EDQUOT) in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_on_another_disk_are_tried_too(refused, train, tmp_path, monkeypatch):
+    run, disk = tmp_path / "run", tmp_path / "disk"
+    run.mkdir()
+    (run / "checkpoints").symlink_to(disk)
+    said = refused("--out", run, "--data", "absent")
+    assert f"{run / 'checkpoints'} is a link to {disk}, which is not there" in said
+    disk.mkdir()
+    write = files.write_synced
+
+    def full(path, data):
+        if path.parent == run / "checkpoints":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_synced", full)
+        said = refused("--out", run, "--data", "absent")
+    assert f"cannot write to the folder {run / 'checkpoints'}: No space left on device" in said
+    assert sorted(p.name for p in run.iterdir()) == [".lock", "checkpoints"]
+    assert list(disk.iterdir()) == []
+    train(run, 1)
+    assert [p.name for p in disk.iterdir()] == ["step_00000001"]
+
+
+def test_a_link_that_leads_nowhere_is_no_folder_for_a_run(refused, tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    said = refused("--out", tmp_path / "run" / "first")
+    assert f"{tmp_path / 'run'} is a link to {tmp_path / 'disk'}, which is not there; mount or make" in said
+
+
+def test_a_finished_run_asks_for_no_room(train, tmp_path, monkeypatch, capsys):
+    """Its checkpoints may be on a disk that is read-only by now."""
+    train(tmp_path / "run", 1)
+    monkeypatch.setattr(command_start, "try_checkpoints", None)
+    train(tmp_path / "run", 1)
+    assert "is finished" in capsys.readouterr().out
 
 
 def test_bad_input_leaves_a_folder_that_was_there_and_what_is_in_it(refused, tmp_path):

@@ -1,12 +1,18 @@
 """Other projects' token files: read as they are, converted, refused where they are not what they seem."""
 
+import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from myna.data.other_projects import LLMC_HEADER_BYTES
+from myna.cli import main
+from myna.data.other_projects import LLMC_HEADER_BYTES, remark_on
 from myna.data.prepare.from_shards import convert_shards
 from myna.data.shards import open_dataset
 from myna.errors import DataError, OutputError, UsageError
@@ -117,3 +123,162 @@ def test_bytes_are_not_made_up_where_a_tokenizer_changes_text(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"theirs: the tokenizer tokenizer\.json changes text"):
         convert_shards(tmp_path / "theirs", tmp_path / "ours", tokenizer, 1500)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
+
+
+def characters(count: int) -> np.ndarray:
+    """Ids of a character-level file: nanoGPT's 65 characters, of which 0 and 1 are newline and space."""
+    rng = np.random.default_rng(1)
+    ids = np.where(rng.random(count) < 0.2, rng.integers(0, 2, count), rng.integers(2, 65, count))
+    return ids.astype("<u2")
+
+
+WIDE = IDS.astype("<u4") * 2  # up to 100,512, as GPT-4's vocabulary has
+HEADER = np.array([7, 1, 5000], dtype="<i4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (np.array([10758, 3367] * 64, dtype="<u4").tobytes(), "as in uint32 or big-endian ids"),
+        (IDS.astype("<u4").tobytes(), "as in uint32 or big-endian ids"),
+        (WIDE.tobytes(), "as in uint32 or big-endian ids"),
+        ((WIDE * 2).tobytes(), "as in uint32 or big-endian ids"),
+        (IDS.astype("<i8").tobytes(), "as in uint32 or big-endian ids"),
+        (IDS.astype(">u4").tobytes(), "as in uint32 or big-endian ids"),
+        (characters(5000).astype(">u2").tobytes(), "as in uint32 or big-endian ids"),
+        (characters(5000).astype("<u4").tobytes(), "as in uint32 or big-endian ids"),
+        (HEADER.ljust(LLMC_HEADER_BYTES, b"\0") + IDS.tobytes(), "begins with a header that is not known"),
+        (HEADER.ljust(256 * 8, b"\0") + IDS.tobytes(), "begins with a header that is not known"),
+    ],
+)
+def test_a_bin_that_is_not_uint16(
+    tmp_path: Path, data: bytes, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    IDS.tofile(theirs / "val.bin")
+    (theirs / "train.bin").write_bytes(data)
+    assert main(["data", "show", str(theirs), "--tokenizer", "gpt2"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{theirs / 'train.bin'} is no file of uint16 ids" in said
+    assert why in said
+
+
+def test_a_bin_that_is_uint16_is_never_taken_for_another(tmp_path: Path) -> None:
+    """Ids of text, of characters, few ids, and ids that are all equal."""
+    tokenizer = Tokenizer.gpt2()
+    text = "Wait! What? 1 2 3 4 !!!! ! ! ! !!\n" * 200
+    samples = [IDS, characters(200_000), np.array(tokenizer.encode(text), dtype="<u2")]
+    samples += [characters(128)[start:] for start in range(64)]
+    samples += [
+        np.zeros(5000, dtype="<u2"),
+        np.full(5000, 3, dtype="<u2"),
+        np.array([0, 9] * 60, dtype="<u2"),
+    ]
+    for number, ids in enumerate(samples):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ids.tofile(folder / "train.bin")
+        assert np.array_equal(open_dataset(folder, tokenizer=tokenizer).train.read(0, len(ids)), ids)
+
+
+@pytest.mark.parametrize("name", ["train_val_000.npy", "retrieval_constraints.npy", "trainval.bin"])
+def test_a_name_that_says_both_splits_is_refused(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    write_theirs("build-nanogpt", theirs)
+    (theirs / name).write_bytes((theirs / "edufineweb_val_000000.npy").read_bytes())
+    call = ["prepare", "--from-shards", str(theirs), "--tokenizer", "gpt2", "--out", str(tmp_path / "ours")]
+    assert main(call) == 2
+    assert f"{theirs / name}: does its name say train or val?" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
+
+
+def test_each_file_enters_one_split(tmp_path: Path) -> None:
+    names = {
+        "retrieval_train_0.npy": "train",
+        "constraints_val_0.npy": "val",
+        "tinytrain.npy": "train",
+        "TinyStories_val.npy": "val",
+        "evaluation.npy": "val",
+        "pretraining_02.npy": "train",
+    }
+    for name in names:
+        np.save(tmp_path / name, IDS)
+    opened = open_dataset(tmp_path, tokenizer=Tokenizer.gpt2())
+    for split in ("train", "val"):
+        found = [shard["file"] for shard in opened.info[split]["shards"]]
+        assert found == sorted(name for name, said in names.items() if said == split)
+
+
+@pytest.mark.parametrize("meta", [False, True])
+def test_ids_of_another_tokenizer_get_a_remark(
+    tmp_path: Path, meta: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    write_theirs("nanoGPT", theirs, characters(50_000))
+    if meta:
+        (theirs / "meta.pkl").write_bytes(b"never opened")
+    remark = f"{theirs}: the largest id found in it is 64, far from the tokenizer's 50,257 ids"
+    remark += ", and meta.pkl says that it has a vocabulary of its own" * meta
+    remark += "; name the tokenizer that made it, or the text will be another"
+    convert = [
+        "prepare",
+        "--from-shards",
+        str(theirs),
+        "--tokenizer",
+        "gpt2",
+        "--out",
+        str(tmp_path / "ours"),
+    ]
+    for call in (["data", "show", str(theirs), "--tokenizer", "gpt2"], convert):
+        assert main(call) == 0
+        assert capsys.readouterr().out.splitlines().count(remark) == 1
+
+
+def test_training_says_the_remark_once(tmp_path: Path) -> None:
+    from myna.commands.train_call import TrainCall
+    from myna.commands.train_data import open_data
+    from myna.recipes import RECIPES
+
+    theirs = tmp_path / "theirs"
+    write_theirs("nanoGPT", theirs, characters(50_000))
+    said: list[str] = []
+    for is_main in (True, False):
+        ranks: Any = SimpleNamespace(is_main=is_main, barrier=lambda: None)
+        open_data(TrainCall(data=theirs), RECIPES["gpt2-124m"](), ranks, said.append)
+    assert len(said) == 1
+    assert "the largest id found in it is 64" in said[0]
+
+
+def test_no_remark_where_none_is_due(tmp_path: Path) -> None:
+    gpt2, small = Tokenizer.gpt2(), Tokenizer.bytes()
+    text = np.array(gpt2.encode("It is a truth universally acknowledged, that a man is in want. " * 100))
+    some = [("text", text, gpt2), ("few", characters(999), gpt2), ("bytes", characters(50_000), small)]
+    for name, ids, tokenizer in some:
+        write_theirs("nanoGPT", tmp_path / name, np.concatenate([ids.astype("<u2")] * 8)[: len(ids) + 4000])
+        (tmp_path / name / "val.bin").unlink()
+        ids.astype("<u2").tofile(tmp_path / name / "train.bin")
+        assert remark_on(open_dataset(tmp_path / name, tokenizer=tokenizer)) is None
+    (tmp_path / "bytes" / "meta.pkl").write_bytes(b"")
+    assert "far from the tokenizer's 257" in str(remark_on(open_dataset(tmp_path / "bytes", tokenizer=small)))
+
+
+@pytest.mark.parametrize("kind", ["build-nanogpt", "llm.c", "nanoGPT"])
+def test_files_that_cannot_be_read_are_not_called_damaged(
+    kind: str, open_folder: Path, as_nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    theirs, tokenizer = open_folder / "theirs", Tokenizer.gpt2()
+    write_theirs(kind, theirs)
+    open_dataset(theirs, tokenizer=tokenizer)
+    for path in (min(theirs.glob("*val*")), theirs):
+        os.chmod(path, 0)
+        try:
+            with as_nobody(), pytest.raises(DataError) as caught:
+                open_dataset(theirs, tokenizer=tokenizer)
+        finally:
+            os.chmod(path, 0o777)
+        assert "cannot read" in str(caught.value)
+        assert f"{path}: Permission denied; see who may read it" in str(caught.value)

@@ -85,7 +85,7 @@ def test_one_flipped_bit_is_refused_even_with_size_and_time_put_back(dataset: Da
 def test_what_was_verified_is_not_read_again(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
 
-    def count(path: Path) -> str:
+    def count(path: Path, *rest: object) -> str:
         hashed.append(path)
         return real(path)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from myna.commands import train_evaluations
-from myna.train.machines.ranks import process_environment
+from myna.train.machines.torchrun import process_environment
 
 BATCH_TOKENS = 512  # a few batches of even a small validation split
 SIGNAL_BEFORE = 3

@@ -151,7 +151,7 @@ def test_workers_end_with_their_parent_and_a_signal_says_how_to_go_on(
     _, errors = process.communicate()
     if number != signal.SIGKILL:
         assert process.returncode == 75
-        assert "stopped; to go on, run the same command again" in errors
+        assert f"stopped by {number.name}; to go on, run the same command again" in errors
     while time.monotonic() < deadline and any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers)

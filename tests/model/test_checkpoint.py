@@ -42,7 +42,7 @@ def test_a_training_state_that_is_none_is_refused(saved, content):
     path, _ = saved
     (path / "train_state.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(
-        CheckpointError, match=r"train_state\.json (cannot be read|holds no JSON object).*; use another"
+        CheckpointError, match=r"train_state\.json (is not JSON|holds no JSON object).*; use another"
     ):
         checkpoint.load_train_files(path)
 

@@ -69,8 +69,8 @@ def test_a_number_too_large_for_a_float_and_nested_brackets_are_a_line(folder, c
         (text.replace('"n_layer": 2', '"n_layer": 1e999'), "n_layer is inf"),
         ("[" * 200_000, "brackets are nested too deeply"),
         ('{"a":' * 200_000, "brackets are nested too deeply"),
-        ("[]", "holds something else"),
-        ("", "cannot be read as a JSON object"),
+        ("[]", "holds no JSON object"),
+        ("", "is not JSON"),
     ):
         (folder / "config.json").write_text(changed)
         assert says in refusal(folder)

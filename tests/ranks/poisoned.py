@@ -16,7 +16,8 @@ from myna.files import sha256_file
 from myna.model.checkpoint import list_checkpoints
 from myna.recipes import named
 from myna.train import step
-from myna.train.machines.ranks import process_environment, start_ranks
+from myna.train.machines.ranks import start_ranks
+from myna.train.machines.torchrun import process_environment
 from myna.train.machines.watch import Watch
 
 

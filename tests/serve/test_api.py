@@ -284,8 +284,8 @@ def test_tokens_and_back(one):
     assert one.ask("/v1/detokenize", {"tokens": ids})[1] == {"text": "a🙂"}
     for path, body in [
         ("/v1/tokenize", {}), ("/v1/tokenize", {"text": 3}), ("/v1/tokenize", []), ("/v1/tokenize", {"text": "\ud800"}),
-        ("/v1/detokenize", {"tokens": "x"}), ("/v1/detokenize", {"tokens": [300]}), ("/v1/detokenize", {"tokens": [-1]}),
-        ("/v1/merges", {"text": None}),
+        ("/v1/detokenize", {"tokens": "x"}), ("/v1/detokenize", {"tokens": [300]}),
+        ("/v1/detokenize", {"tokens": [-1]}), ("/v1/merges", {"text": None}),
     ]:  # fmt: skip
         assert one.ask(path, body)[0] == 400, (path, body)
 

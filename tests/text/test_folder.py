@@ -102,9 +102,9 @@ REFUSED = {
     "an id too far": ({"added_tokens": {"<new>": 300}}, "the id 300"),
     "no id": ({"added_tokens": {"<new>": "x"}}, "no id"),
     "no token": ({"tokenizer_config": {"added_tokens_decoder": {"280": 5}}}, "no added token"),
-    "no object": ({"tokenizer_config": "[1]"}, "tokenizer_config.json is damaged"),
-    "no JSON": ({"special_tokens_map": "{"}, "special_tokens_map.json is damaged"),
-    "nested": ({"config": "[" * 100_000}, "config.json is damaged"),
+    "no object": ({"tokenizer_config": "[1]"}, "tokenizer_config.json holds no JSON object"),
+    "no JSON": ({"special_tokens_map": "{"}, "special_tokens_map.json is not JSON"),
+    "nested": ({"config": "[" * 100_000}, "config.json is not JSON .its brackets are nested too deeply"),
     "no name": ({"tokenizer_config": {"tokenizer_class": 5}}, "tokenizer_class is no text"),
     "two readings": (
         {"tokenizer_config": {"tokenizer_class": "GPT2Tokenizer"}, "config": {"model_type": "phi3"}}, "phi3",

@@ -147,7 +147,7 @@ def test_open() -> None:
     assert Tokenizer.open("bytes").n_vocab == 257
     with pytest.raises(TokenizerError, match="no tokenizer 'gpt5'"):
         Tokenizer.open("gpt5")
-    with pytest.raises(TokenizerError, match="no tokenizer 'xx"):
+    with pytest.raises(TokenizerError, match="File name too long"):
         Tokenizer.open("x" * 5000)
     with pytest.raises(TokenizerError, match="r50k_base is GPT-2's tokenizer, which is bundled; give gpt2"):
         Tokenizer.open("r50k_base")

@@ -3,12 +3,19 @@
 Each module has `main(args)`, and imports what is heavy inside it, so that `myna --help` costs nothing.
 """
 
+import contextlib
+import dataclasses
+import io
+import re
+import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import tyro
 
 from myna.errors import UsageError
+from myna.paths import given_path, is_unicode, shown
 
 T = TypeVar("T")
 
@@ -24,11 +31,62 @@ def parse(
     """Reads a command's arguments into the dataclass `call`: its fields are the flags, its docstring the help.
 
     A wrong flag or type ends the process with exit code 2 and a panel on stderr that names the nearest right one.
+
+    Raises:
+        UsageError: an argument is not UTF-8, or a path that can't be one.
     """
-    prog = f"myna {command}"
-    if default is None:
-        return tyro.cli(call, args=list(args), prog=prog, description=description)
-    return tyro.cli(call, args=list(args), prog=prog, description=description, default=default)
+    for arg in args:
+        if not is_unicode(arg):
+            raise UsageError(
+                f"the argument {shown(arg)} is not UTF-8; rename a file or folder, give a text on standard input"
+            )
+    options: dict[str, Any] = {"args": list(args), "prog": f"myna {command}", "description": description}
+    if default is not None:
+        options["default"] = default
+    try:
+        return _with_paths(tyro.cli(call, **options))
+    except SystemExit as ending:
+        if ending.code:
+            with contextlib.redirect_stderr(io.StringIO()) as panel, contextlib.suppress(SystemExit):
+                tyro.cli(
+                    call, **options
+                )  # once more, for what it says: a panel on a terminal can't be read back
+            if hint := _hint_of_dash(panel.getvalue(), args):
+                print(f"myna {command}: {hint}", file=sys.stderr)
+        raise
+
+
+def _hint_of_dash(panel: str, args: Sequence[str]) -> str | None:
+    """How to write a value that begins with a dash, where the parser took one for a flag.
+
+    >>> _hint_of_dash("Missing value for argument '--prompt'.", ["gpt2", "--prompt", "-x"])
+    'if -x is the value of --prompt, write --prompt=-x'
+    >>> _hint_of_dash("Missing value for argument 'text'.", ["-x"])
+    'if -x is no flag, write it last, after --'
+    """
+    for name in re.findall(r"Missing value for argument '(\S+)'", panel):
+        for before, arg in zip(["", *args], args, strict=False):
+            if before == name and arg.startswith("-"):
+                return f"if {arg} is the value of {name}, write {name}={arg}"
+            if not name.startswith("-") and re.match("-[^-]", arg):
+                return f"if {arg} is no flag, write it last, after --"
+    return None
+
+
+def _with_paths(call: T) -> T:
+    """The call with each of its paths taken through the door.
+
+    Raises:
+        UsageError: see `given_path`.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(cast(Any, call)):
+        value = getattr(call, field.name)
+        if isinstance(value, Path):
+            changes[field.name] = given_path(value)
+        elif isinstance(value, tuple) and any(isinstance(one, Path) for one in value):
+            changes[field.name] = tuple(map(given_path, value))
+    return dataclasses.replace(cast(Any, call), **changes)
 
 
 def refuse_empty(args: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ from typing import Literal
 
 from myna.bench.ladder import chosen
 from myna.commands import parse, refuse_empty
-from myna.commands.prepare import interrupted_by_signals
 from myna.errors import OutputError, UsageError
 from myna.recipes import named
 from myna.settings import DeviceName
@@ -61,7 +60,7 @@ def main(args: Sequence[str]) -> None:
     from myna.files import json_bytes, write_atomic
 
     plan = Plan(recipe, vocab_size(recipe), rungs, call.micro_batch, call.accumulate, call.steps, call.device)
-    with folder_of_results(call.out), interrupted_by_signals(), shown(len(rungs), call.steps) as watcher:
+    with folder_of_results(call.out), shown(len(rungs), call.steps) as watcher:
         ladder = measure_ladder(plan, watcher)
     from myna.bench.picture import picture
     from myna.bench.table import print_table

@@ -39,6 +39,7 @@ def main(args: Sequence[str]) -> None:
     call = parse(Data, args, command="data")
     from rich.console import Console
 
+    from myna.data.other_projects import remark_on
     from myna.data.shards import open_dataset, verify_shards
     from myna.text.tokenizer import Tokenizer
 
@@ -48,6 +49,8 @@ def main(args: Sequence[str]) -> None:
     dataset = open_dataset(call.dir, verify=False, tokenizer=tokenizer)
     console = Console(highlight=False, markup=False)
     _print_summary(console, dataset)
+    if remark := remark_on(dataset):
+        console.print(remark, soft_wrap=True)
     if call.verify:
         shards = [*dataset.train.shards, *dataset.val.shards]
         hashed = sum(shard.sha256 is not None for shard in shards)
@@ -94,6 +97,7 @@ def _print_split(console: Any, name: str, split: "Split", tokenizer: "Tokenizer"
     console.print(f"\n{name}: most common tokens{part}")
     for token, times in sample.common:
         console.print(f"{token:>9}  {100 * times / sample.n_ids:>6.2f} %  {tokenizer.decode([token])!r}")
+    windows = min(windows, split.n_tokens)
     for number in range(windows):
         start = split.n_tokens * number // windows
         text = window_text(split, start, WINDOW_TOKENS, tokenizer.eot, tokenizer.decode)

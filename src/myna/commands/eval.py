@@ -12,8 +12,10 @@ import tyro
 from myna.commands import parse, refuse_empty
 from myna.commands.model_flags import RunningModelFlags, open_to_run
 from myna.errors import CheckpointError, DataError, UsageError
+from myna.parsing import read_object
 from myna.progress import Progress
 from myna.run import Run
+from myna.settings import is_whole
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +99,7 @@ def data_path(call: Eval) -> Path:
         raise UsageError(
             "--task hellaswag needs --data FILE: hellaswag_val.jsonl of github.com/rowanz/hellaswag, folder data"
         )
-    run = Run(call.model.model)
+    run = call.model.run()
     if run.exists():
         told = trained_on(run)
         if told is not None:
@@ -154,13 +156,15 @@ def validation(
     positions = opened.model.config.block_size
     length = call.sequence_length
     if length is None:
-        run = Run(call.model.model)
-        length = int(run.recipe().get("sequence_length", positions)) if run.exists() else positions
-    if not 1 <= length <= positions:
-        raise UsageError(f"--sequence-length is {length}; give 1 to {positions}, the positions of this model")
+        run = call.model.run()
+        length = run.recipe().get("sequence_length", positions) if run.exists() else positions
+    if not is_whole(length) or not 1 <= length <= positions:
+        raise UsageError(
+            f"--sequence-length is {length!r}; give 1 to {positions}, the positions of this model"
+        )
     dataset = open_data(data, tokenizer)
     if call.data is None:
-        check_trained_on(dataset, opened.path, Run(call.model.model))
+        check_trained_on(dataset, opened.path, call.model.run())
     split = dataset.val
     with Progress("validation targets", min(split.n_tokens - 1, VALIDATION_TARGETS)) as progress:
         sums = validation_sums(
@@ -220,15 +224,10 @@ def identity_in_checkpoint(checkpoint: Path) -> str | None:
     """What an older run's checkpoint says of its dataset; None where it holds weights alone."""
     from myna.model.checkpoint import TRAIN_STATE
 
-    try:
-        state = json.loads((checkpoint / TRAIN_STATE).read_text("utf-8"))
-    except FileNotFoundError:
+    path = checkpoint / TRAIN_STATE
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{checkpoint / TRAIN_STATE} cannot be read: {error}; use another checkpoint"
-        ) from error
-    return str(state.get("dataset"))
+    return str(read_object(path, CheckpointError, "use another checkpoint").get("dataset"))
 
 
 def hellaswag(

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from myna.errors import UsageError
+from myna.errors import ModelError, UsageError
+from myna.paths import given_path
+from myna.run import Run
 from myna.settings import DeviceName, PrecisionName, WeightsName
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ class RunningModelFlags(RunningFlags):
 
     model: tyro.conf.Positional[str]
     """A run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a hub name such as gpt2."""
+
+    def run(self) -> Run:
+        """The run that MODEL may be; it need not exist."""
+        return Run(given_path(self.model, ModelError))
 
 
 def open_on_cpu(flags: ModelFlags) -> "tuple[Opened, Tokenizer]":

@@ -1,11 +1,9 @@
 """`myna prepare`: a corpus becomes shards that training reads."""
 
-import contextlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -57,9 +55,7 @@ def main(args: Sequence[str]) -> None:
     from myna.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.open(call.tokenizer)
-    with interrupted_by_signals():
-        dataset = _run(call, tokenizer)
-    _print_result(dataset)
+    _print_result(_run(call, tokenizer))
 
 
 def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
@@ -67,7 +63,7 @@ def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
     if call.from_shards is not None:
         from myna.data.prepare.from_shards import convert_shards
 
-        return convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens)
+        return convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens, quiet=False)
     from myna.data.prepare import prepare
 
     return prepare(
@@ -95,20 +91,3 @@ def _print_result(dataset: "Dataset") -> None:
     if source.get("bad_documents"):
         print(f"skipped {source['bad_documents']:,} bad documents, the first: {source['first_bad']}")
     print(f"wrote {dataset.path}")
-
-
-@contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Makes SIGTERM, and the terminal's going away, what Ctrl-C is, while the block runs."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    # nohup's wish, to go on without a terminal, is respected
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

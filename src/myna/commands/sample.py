@@ -15,6 +15,7 @@ import tyro
 from myna.commands import parse
 from myna.commands.model_flags import RunningFlags, open_to_run
 from myna.errors import DataError, UsageError
+from myna.parsing import parse_json
 
 if TYPE_CHECKING:
     from myna.generate.sampling import Sampling
@@ -145,7 +146,7 @@ def read_prompts(call: Sample) -> list[str]:
 
 def _prompt_of(line: str, where: str) -> str:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError as error:
         raise DataError(f'{where} is no JSON: {error}; write a string, or an object with "prompt"') from error
     prompt = value.get("prompt") if isinstance(value, dict) else value

@@ -3,7 +3,6 @@
 import difflib
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -124,7 +123,6 @@ def train(call: Train) -> None:
     workers = call.workers or os.cpu_count() or 1
     if total is not None and total < 8 << 20:
         workers = 1  # it would be done before a process has started
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that workers end with us
     with progress(total, call.vocab_size - 257) as (on_bytes, on_merge):
         texts = documents(call.files, val_fraction=0.0, column=call.column)
         first = next(texts, None)
@@ -233,7 +231,7 @@ def show(call: Show) -> None:
     from myna.text import explain, render
     from myna.text.tokenizer import Tokenizer
 
-    text = read_stdin() if call.text == "-" else argument(call.text)
+    text = read_stdin() if call.text == "-" else call.text
     tokenizer = Tokenizer.open(call.tokenizer)
     spans = list(explain.spans(tokenizer, text))
     words = explain.words(tokenizer, text) if call.explain or call.word else []
@@ -305,21 +303,6 @@ def in_colour(console: "Console") -> bool:
     return console.color_system is not None and not console.no_color
 
 
-def argument(text: str) -> str:
-    """A text given on the command line.
-
-    Raises:
-        TextError: it was not UTF-8.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise TextError(
-            "the text on the command line is not UTF-8; give it on standard input, with -"
-        ) from None
-    return text
-
-
 def read_stdin() -> str:
     """All of standard input.
 
@@ -340,10 +323,10 @@ def text_or_file(given: str) -> str:
     try:
         return decoded(Path(given).read_bytes(), given)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # no file; or a NUL in it
-        return argument(given)
+        return given
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            return argument(given)
+            return given
         raise TextError(
             f"cannot read {given}: {error.strerror}; name a file, or give the text on standard input, with -"
         ) from error

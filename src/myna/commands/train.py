@@ -10,6 +10,7 @@ from myna.commands import parse
 from myna.commands.train_call import Say, TrainCall, description, settle_recipe, with_options_of
 from myna.recipes import named
 from myna.run import Run
+from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
 
 if TYPE_CHECKING:
     from myna.train.machines.ranks import Ranks
@@ -18,32 +19,40 @@ if TYPE_CHECKING:
 
 def main(args: Sequence[str]) -> None:
     """See `TrainCall`."""
-    recipe_given = bool(args) and not args[0].startswith("-")
-    recipe = with_options_of(named(args[0] if recipe_given else "pydoc"), args)
-    call = parse(
-        TrainCall,
-        args[1:] if recipe_given else args,
-        command="train",
-        default=TrainCall(settings=recipe),
-        description=description(cleandoc(TrainCall.__doc__ or "")),
-    )
+    environ = process_environment()
+    with once_a_machine(environ):
+        call = read_call(args)
+        read_place(environ)
     from myna.progress import speak
-    from myna.train.machines.ranks import process_environment, start_ranks
+    from myna.train.machines.ranks import start_ranks
     from myna.train.machines.watch import Watch
 
     with (
-        start_ranks(process_environment(), call.device, call.timeout_s) as ranks,
+        start_ranks(environ, call.device, call.timeout_s) as ranks,
         Watch(ranks, call.timeout_s) as watch,
     ):
         say: Say = speak if ranks.is_main else (lambda text: None)
         train(call, ranks, watch, say)
 
 
+def read_call(args: Sequence[str]) -> TrainCall:
+    """What the arguments ask for: a recipe's name, if it is there, and flags."""
+    recipe_given = bool(args) and not args[0].startswith("-")
+    recipe = with_options_of(named(args[0] if recipe_given else "pydoc"), args)
+    return parse(
+        TrainCall,
+        args[1:] if recipe_given else args,
+        command="train",
+        default=TrainCall(settings=recipe),
+        description=description(cleandoc(TrainCall.__doc__ or "")),
+    )
+
+
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
     from myna.commands.train_data import open_data
     from myna.commands.train_end import finish
-    from myna.commands.train_start import Setting, begin, settle_machine, take_folder
+    from myna.commands.train_start import Setting, begin, settle_machine, take_folder, try_checkpoints
     from myna.model.checkpoint import checkpoint_step
     from myna.train.keep.checkpoints import newest_on_main
 
@@ -53,6 +62,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
         newest = newest_on_main(run, ranks, say)
         finished_steps = checkpoint_step(newest) if newest else None
         recipe, stored = settle_recipe(run, call, finished_steps, say)
+        if finished_steps is None or finished_steps < recipe.steps:
+            ranks.main_does(lambda: try_checkpoints(run))
         precision = settle_machine(recipe, call.shard, ranks)
         dataset, tokenizer = open_data(call, recipe, ranks, say)
         setting = Setting(call, run, recipe, stored, ranks, precision, dataset, tokenizer, say)

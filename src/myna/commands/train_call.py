@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from myna.errors import DataError, OutputError, UsageError
+from myna.errors import DataError, ModelError, OutputError, UsageError
 from myna.model.network import NETWORKS, network_kind
 from myna.recipes import RECIPES
 from myna.run import Run
@@ -140,12 +140,7 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
         return asked, None
     if call.resume == "never":
         raise OutputError(f"{run.path} holds a run already, and --resume is never; give another --out")
-    recipe = run.recipe()
-    if type(recipe.get("micro_batch")) is not int or recipe["micro_batch"] < 1:
-        raise DataError(
-            f"{run.recipe_path}: micro_batch is {recipe.get('micro_batch')!r}, no number of sequences; restore the "
-            "file, or give another --out"
-        )
+    recipe = stored_recipe(run)
     stored = Stored(recipe, recipe["micro_batch"])
     compared = asked
     if asked.micro_batch == "auto":
@@ -159,10 +154,32 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
         compared = replace(compared, steps=recipe["steps"], decay_steps=decay_steps)
     elif EXTENDED_FROM in recipe and asked.steps == recipe["steps"] and not asked.decay_steps:
         # A run that was extended goes on without the word, too.
-        asked = replace(asked, decay_steps=recipe["decay_steps"])
-        compared = replace(compared, decay_steps=recipe["decay_steps"])
+        decay_steps = recipe.get("decay_steps", 0)
+        asked = replace(asked, decay_steps=decay_steps)
+        compared = replace(compared, decay_steps=decay_steps)
     require_unchanged(run, compared, recipe, call.override, finished, say)
     return asked, stored
+
+
+def stored_recipe(run: Run) -> dict[str, Any]:
+    """What recipe.json holds, as it stands there: a version that lacked a field says nothing of it.
+
+    Raises:
+        DataError: a value of it cannot be, or one that a resume needs is missing.
+    """
+    recipe = run.recipe()
+    try:
+        Recipe.from_dict(recipe)
+        for name in ("steps", "tokenizer", "micro_batch"):
+            if name not in recipe:
+                raise UsageError(f"{flag(name)} is missing")
+        if recipe["micro_batch"] == "auto":
+            raise UsageError("--micro-batch is 'auto', and a run has the number that was chosen")
+    except (UsageError, ModelError) as error:
+        raise DataError(
+            f"{run.recipe_path} is not what was written there: {error}; restore the file, or give another --out"
+        ) from error
+    return recipe
 
 
 def extended(run: Run, asked: Recipe, stored: dict[str, Any], finished: int | None, say: Say) -> Recipe:

@@ -21,6 +21,7 @@ def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tup
         UsageError: there is no data, and this recipe's is too large to fetch unasked.
         DataError: damaged, or made with another tokenizer.
     """
+    from myna.data.other_projects import remark_on
     from myna.data.shards import open_dataset
     from myna.text.tokenizer import Tokenizer
 
@@ -42,7 +43,10 @@ def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tup
     else:
         tokenizer = Tokenizer.open(recipe.tokenizer)
     if ranks.is_main:
-        open_dataset(path, tokenizer=tokenizer)  # hashes everything; the other ranks find it done
+        opened = open_dataset(path, tokenizer=tokenizer)  # hashes everything; the other ranks find it done
+        remark = remark_on(opened)
+        if remark:
+            say(remark)
     ranks.barrier()
     return open_dataset(path, tokenizer=tokenizer), tokenizer
 

@@ -2,6 +2,7 @@
 
 from myna.commands.train_call import Say
 from myna.data.split import Dataset
+from myna.errors import MynaError, OutputError, first_line
 from myna.evaluate.compression import bz2_bits_per_byte
 from myna.evaluate.report import report
 from myna.model.checkpoint import list_checkpoints
@@ -10,8 +11,20 @@ from myna.text.tokenizer import Tokenizer
 
 
 def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
-    """Draws the report, compares with bzip2, and says where everything lies and what to try next."""
-    report([run.path], run.report_path)
+    """Draws the report, compares with bzip2, and says where everything lies and what to try next.
+
+    Raises:
+        OutputError: the report can't be drawn or written.
+    """
+    try:
+        report([run.path], run.report_path)
+    except MynaError:
+        raise
+    except Exception as error:  # of the library that draws: its fonts, its memory
+        raise OutputError(
+            f"cannot draw {run.report_path}: {type(error).__name__}: {first_line(error)}; "
+            f"once that is mended, `myna report {run.path}` draws it"
+        ) from error
     for sample in run.samples()[-1:]:
         say(f"\n{run.path} writes on:\n\n{sample['prompt']}{sample['text']}\n")
     reached = [record["val_bits_per_byte"] for record in run.metrics() if "val_bits_per_byte" in record]

@@ -3,7 +3,7 @@
 Each function gets what the run has, and returns an Evaluation, or None where the run has no use for it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from myna.data.split import Dataset
 from myna.device import Precision
 from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
 from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
+from myna.evaluate.rounds import in_rounds
 from myna.generate.sampling import Sampling
-from myna.generate.text import continue_text
+from myna.generate.text import stream_text
 from myna.model.network import Network
 from myna.progress import speak
 from myna.run import Run
@@ -88,14 +89,18 @@ def samples(around: Around) -> Evaluation | None:
     sampling = Sampling(max_tokens=100, temperature=recipe.sample_temperature, top_k=50, seed=recipe.seed)
 
     def sample(network: Network, step: int, before_batch: Check) -> None:
+        pieces: Iterable[list[str]] = ()
         if around.ranks.is_main:
-            (text,) = continue_text(
+            pieces = stream_text(
                 network,
                 around.tokenizer,
                 recipe.sample_prompt,
                 sampling,
                 autocast_dtype=around.precision.dtype,
             )
+        # One piece a token, and a last one. The other ranks go along, to agree on a stop before each.
+        text = "".join(piece for (piece,) in in_rounds(pieces, sampling.max_tokens + 1, before_batch))
+        if around.ranks.is_main:
             around.run.append_sample({"step": step, "prompt": recipe.sample_prompt, "text": text})
 
     def recorded(step: int) -> bool:

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,9 @@ from myna.data.batches import TrainStream, micro_batches
 from myna.data.prefetch import Prefetcher
 from myna.data.split import Dataset
 from myna.device import Precision, apply_precision, device_name, processor_name, resolve_precision
-from myna.errors import OutputError, UsageError
-from myna.files import ensure_writable_directory, sweep
+from myna.errors import MynaError, OutputError, Stopped, UsageError, first_line
+from myna.files import ensure_writable_directory, reading, remove_empty, sweep
+from myna.model.checkpoint import checkpoint_step
 from myna.model.weights import config_files
 from myna.run import Run
 from myna.text.tokenizer import Tokenizer
@@ -71,22 +72,35 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
     Raises:
         OutputError: it can't be written, holds something else, or another process trains there.
     """
-    if (run.path / "dataset.json").exists():
-        raise OutputError(f"{run.path} is a dataset; give another --out for the run")
-    new = [folder for folder in (run.path, *run.path.parents) if not folder.exists()]
+    with reading(run.path):
+        if (run.path / "dataset.json").exists():
+            raise OutputError(f"{run.path} is a dataset; give another --out for the run")
+        folders = (run.checkpoints, run.path, *run.path.parents)
+        new = [folder for folder in folders if not folder.exists()]
     ensure_writable_directory(run.path)
     ending.enter_context(run.locked())
     sweep(run.path)
     sweep(run.checkpoints)
 
     def leave_nothing() -> None:
-        if new and not run.exists():
+        if run.exists():
+            return
+        if run.path in new:
             with contextlib.suppress(OSError):
                 (run.path / ".lock").unlink()
-                for folder in new:
-                    folder.rmdir()
+        remove_empty(new)
 
     ending.callback(leave_nothing)
+    return ""
+
+
+def try_checkpoints(run: Run) -> str:
+    """Makes the folder of the checkpoints, and proves that files can be written there; it may be another disk's.
+
+    Raises:
+        OutputError: they can't.
+    """
+    ensure_writable_directory(run.checkpoints)
     return ""
 
 
@@ -132,7 +146,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
-    saver = open_saver(setting, stepper, files, newest, ending)
+    saver = open_saver(setting, stepper, files, newest, state, ending)
     watch.finish_first(saver.wait)
     state.recipe = recipe.to_dict()
     plan = plan_of(recipe, stepper, flops)
@@ -246,9 +260,15 @@ def open_saver(
     stepper: Stepper,
     files: dict[str, bytes],
     newest: Path | None,
+    state: TrainState,
     ending: contextlib.ExitStack,
 ) -> Saver:
-    """What writes checkpoints, and on the main rank sends copies of them."""
+    """What writes checkpoints, and on the main rank sends copies of them.
+
+    Args:
+        newest: the run's newest checkpoint, if there is one.
+        state: where the run stands, kept up to date by the loop.
+    """
     call, run, say = setting.call, setting.run, setting.say
 
     def on_saved(snapshot: Snapshot, path: Path) -> None:
@@ -265,11 +285,44 @@ def open_saver(
         say=say,
         on_saved=on_saved,
         copier=copier,
+        newest=newest,
     )
+    if setting.ranks.is_main:
+        ending.enter_context(telling_what_is_safe(saver, state, setting.recipe.steps))
     ending.enter_context(saver)
     if newest is not None and copier is not None:
         copier.add(newest)
     return saver
+
+
+@contextlib.contextmanager
+def telling_what_is_safe(saver: Saver, state: TrainState, steps: int) -> Iterator[None]:
+    """After the last step, an error of the block says where the weights are: what failed costs no training.
+
+    Args:
+        state: where the run stands.
+        steps: of the run.
+    """
+
+    def where() -> str:
+        if saver.newest is None:
+            return f"the weights of step {steps} were not saved"
+        if checkpoint_step(saver.newest) < steps:
+            return f"the weights of step {steps} were not saved, and the newest checkpoint is {saver.newest}"
+        return f"the weights are safe in {saver.newest}, and the same command makes up for the rest"
+
+    try:
+        yield
+    except Stopped:
+        raise
+    except MynaError as error:
+        if state.step >= steps:
+            error.args = (f"{error}; {where()}",)
+        raise
+    except OSError as error:
+        if state.step < steps:
+            raise
+        raise OutputError(f"{first_line(error)}; {where()}") from error
 
 
 def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: contextlib.ExitStack) -> Any:
@@ -285,10 +338,11 @@ def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: co
     extended_from = extended_from or before.get(EXTENDED_FROM)
     if extended_from:
         about[EXTENDED_FROM] = extended_from
-    run.write_recipe(about)
-    run.write_environment(environment(setting.ranks, setting.precision))
+    # The recipe comes last: it makes the folder a run, which one that a tracker refuses is not.
     tracker = open_tracker(call.track, run, recipe.to_dict(), state.step)
     ending.callback(tracker.close)
+    run.write_environment(environment(setting.ranks, setting.precision))
+    run.write_recipe(about)
 
     def record(step: int, tokens: int, values: dict[str, float]) -> None:
         run.append_metrics({"step": step, "tokens": tokens} | values)

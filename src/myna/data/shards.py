@@ -8,7 +8,6 @@
 A split's shards are one stream; each document in it begins with the end-of-text id.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from myna.data.split import SPLITS, Dataset, Shard, Split
 from myna.data.verify import hash_files
 from myna.errors import DataError
 from myna.files import sha256_file
+from myna.parsing import parse_json
 
 if TYPE_CHECKING:
     from myna.text.tokenizer import Tokenizer
@@ -57,7 +57,11 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
         DataError: no dataset, a damaged one, or one made with another tokenizer.
     """
     path = Path(path)
-    if not (path / "dataset.json").is_file():
+    try:
+        is_ours = (path / "dataset.json").is_file()
+    except OSError as error:
+        raise DataError(f"cannot read the folder {path}: {error.strerror}; see who may read it") from error
+    if not is_ours:
         return open_other_project(path, tokenizer)
     dataset = _read_ours(path)
     if tokenizer is not None and tokenizer.sha256 != dataset.tokenizer_sha256:
@@ -98,7 +102,7 @@ def _read_ours(path: Path) -> Dataset:
     """A dataset.json and what it names, checked for form; shard hashes are not checked here."""
     place = path / "dataset.json"
     try:
-        info = json.loads(place.read_bytes())
+        info = parse_json(place.read_bytes())
         if info["format"] != FORMAT:
             raise DataError(
                 f"{place} has format {info['format']!r}; this version reads {FORMAT!r}, prepare it again"
@@ -110,7 +114,7 @@ def _read_ours(path: Path) -> Dataset:
             raise DataError(f"{tokenizer_path} is not the tokenizer that made this dataset; prepare it again")
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}; prepare the dataset again") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{place} is damaged ({error!r}); prepare the dataset again") from error
     return Dataset(path, info, vocab_size, tokenizer_sha256, tokenizer_path, splits["train"], splits["val"])
 

@@ -13,6 +13,7 @@ from myna.data.split import Split
 from myna.text.tokenizer import Tokenizer
 
 TEXT_LIMIT_BYTES = 64_000_000  # more takes longer than it tells
+PIECE_BYTES = 1 << 20
 
 
 def bz2_bits_per_byte(split: Split, tokenizer: Tokenizer) -> tuple[float, int] | None:
@@ -32,4 +33,7 @@ def bz2_bits_per_byte(split: Split, tokenizer: Tokenizer) -> tuple[float, int] |
     if id_bytes is None or not 0 < int(id_bytes[ids].sum()) <= TEXT_LIMIT_BYTES:
         return None
     text = tokenizer.decode_bytes(np.asarray(ids)[id_bytes[ids] > 0].tolist())
-    return 8 * len(bz2.compress(text, 9)) / len(text), len(text)
+    compressor = bz2.BZ2Compressor(9)  # piece by piece: a signal is answered between them
+    pieces = range(0, len(text), PIECE_BYTES)
+    size = sum(len(compressor.compress(text[start : start + PIECE_BYTES])) for start in pieces)
+    return 8 * (size + len(compressor.flush())) / len(text), len(text)

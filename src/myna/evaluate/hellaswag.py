@@ -20,7 +20,6 @@ Sources: Zellers et al. 2019, arXiv:1905.07830 (github.com/rowanz/hellaswag, MIT
 lm-evaluation-harness's tasks/hellaswag/utils.py and api/task.py.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from myna.errors import DataError
 from myna.evaluate.continuations import Question, ending_costs, question
 from myna.evaluate.finite import finite
 from myna.model.network import Network
+from myna.parsing import parse_json
 from myna.text.tokenizer import Tokenizer
 
 Rendering = Literal["lecture", "harness"]
@@ -61,12 +61,10 @@ def read_items(path: Path | str, rendering: Rendering = "lecture") -> list[Item]
     path = Path(path)
     items = []
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     items.append(_item(line, f"{path}, line {number}", rendering))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text; {SOURCE}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; {SOURCE}") from error
     if not items:
@@ -74,11 +72,13 @@ def read_items(path: Path | str, rendering: Rendering = "lecture") -> list[Item]
     return items
 
 
-def _item(line: str, where: str, rendering: Rendering) -> Item:
+def _item(line: bytes, where: str, rendering: Rendering) -> Item:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text; {SOURCE}") from error
     except ValueError as error:
-        raise DataError(f"{where}: not a JSON object; {SOURCE}") from error
+        raise DataError(f"{where}: not a JSON object ({error}); {SOURCE}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a JSON object; {SOURCE}")
     needed = ("ctx",) if rendering == "lecture" else ("activity_label", "ctx_a", "ctx_b")
@@ -105,7 +105,7 @@ def _item(line: str, where: str, rendering: Rendering) -> Item:
             f"{where}: no label (the test split's answers are not public); score the validation split"
         )
     label = str(row["label"])  # a number in the official file, a digit as text in some copies
-    if not label.isdecimal() or int(label) >= len(endings):
+    if label not in map(str, range(len(endings))):
         raise DataError(
             f"{where}: label {row['label']!r} is not the number of an ending (0 to {len(endings) - 1})"
         )

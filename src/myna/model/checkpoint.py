@@ -5,9 +5,9 @@ Beside them lie the training state and `manifest.json`: the size and SHA-256 of 
 the manifest's own text before that line. A checkpoint is sound when all of it agrees.
 """
 
-import json
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from myna.errors import CheckpointError
+from myna.errors import CheckpointError, OutputError
 from myna.files import (
+    NOT_THERE,
     atomic_directory,
     json_bytes,
+    reading,
     sha256_bytes,
     sha256_file,
     write_safetensors,
@@ -27,6 +29,7 @@ from myna.files import (
 from myna.model.layout import as_float32
 from myna.model.network import Network
 from myna.model.weights import WEIGHTS, read_safetensors
+from myna.parsing import parse_json, read_object
 from myna.text.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -72,8 +75,9 @@ def save_checkpoint(
         state: the rest of it, as JSON.
     Raises:
         OutputError: it can't be written; the directory is then absent.
+        UnreadableError: one is there that can't be read; it is left as it is.
     """
-    if path.exists():
+    if os.path.lexists(path):
         if is_sound(path):
             return
         set_aside(path)
@@ -95,18 +99,10 @@ def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     """What `save_checkpoint` was given as `tensors` and `state`, or an older Myna's.
 
     Raises:
-        CheckpointError: it holds no training state.
+        CheckpointError: it holds no training state. UnreadableError: it can't be read.
     """
     tensors = read_safetensors(path / TRAIN_TENSORS)
-    try:
-        state = json.loads((path / TRAIN_STATE).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path / TRAIN_STATE} cannot be read: {error}; use another checkpoint"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path / TRAIN_STATE} holds no JSON object; use another checkpoint")
-    return tensors, state
+    return tensors, read_object(path / TRAIN_STATE, CheckpointError, "use another checkpoint")
 
 
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
@@ -129,31 +125,44 @@ def verify(path: Path) -> None:
 
     Raises:
         CheckpointError: the first file that is missing or not what was written.
+        UnreadableError: a file that is there can't be read, so that nobody knows.
     """
     manifest = path / MANIFEST
     try:
-        raw = manifest.read_bytes()
-        stated = json.loads(raw)
+        with reading(manifest):
+            raw = manifest.read_bytes()
+        stated = parse_json(raw)
         body = {key: value for key, value in stated.items() if key != "sha256"}
         # The bytes themselves are compared, so that no edit is equal "as JSON".
         if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:
             raise CheckpointError(f"{manifest} was changed after it was written; use another checkpoint")
         for entry in body["files"]:
-            file = path / entry["file"]
-            if not file.is_file():
-                raise CheckpointError(f"{file} is missing; use another checkpoint")
-            if file.stat().st_size != entry["bytes"] or sha256_file(file) != entry["sha256"]:
-                raise CheckpointError(
-                    f"{file} is damaged (size or SHA-256 differ from the manifest); use another checkpoint"
-                )
-    except FileNotFoundError as error:
+            _verify_file(path / entry["file"], entry["bytes"], entry["sha256"])
+    except NOT_THERE as error:
         raise CheckpointError(f"{manifest} is missing; the checkpoint was never whole") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{manifest} is not a manifest: {error!r}; use another checkpoint") from error
 
 
+def _verify_file(file: Path, n_bytes: int, sha256: str) -> None:
+    try:
+        with reading(file):
+            found = os.stat(file)
+            same = found.st_size == n_bytes and stat.S_ISREG(found.st_mode) and sha256_file(file) == sha256
+    except NOT_THERE as error:
+        raise CheckpointError(f"{file} is missing; use another checkpoint") from error
+    if not same:
+        raise CheckpointError(
+            f"{file} is damaged (size or SHA-256 differ from the manifest); use another checkpoint"
+        )
+
+
 def is_sound(path: Path) -> bool:
-    """Whether `verify` passes."""
+    """Whether `verify` finds no damage.
+
+    Raises:
+        UnreadableError: it can't be read.
+    """
     try:
         verify(path)
     except CheckpointError:
@@ -162,22 +171,38 @@ def is_sound(path: Path) -> bool:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged checkpoint to `*.damaged`, so that nothing takes it for a sound one."""
+    """Renames a damaged checkpoint to `*.damaged`, so that nothing takes it for a sound one.
+
+    Raises:
+        OutputError: it can't be renamed.
+    """
     target = path.with_name(path.name + ".damaged")
     number = 1
-    while target.exists():
+    while os.path.lexists(target):
         number += 1
         target = path.with_name(f"{path.name}.damaged{number}")
-    os.rename(path, target)
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        raise OutputError(
+            f"{path} is damaged and cannot be renamed: {error.strerror}; see who may write to {path.parent}"
+        ) from error
     return target
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in a run's `checkpoints/`, newest first, sound or not."""
-    if not directory.is_dir():
+    """The checkpoints in a run's `checkpoints/`, newest first, sound or not.
+
+    Raises:
+        UnreadableError: the folder is there, or behind a link that leads nowhere, and can't be listed.
+    """
+    try:
+        with reading(directory):
+            names = os.listdir(directory)
+    except NOT_THERE:
         return []
     return sorted(
-        (p for p in directory.iterdir() if _STEP.fullmatch(p.name)), key=checkpoint_step, reverse=True
+        (directory / name for name in names if _STEP.fullmatch(name)), key=checkpoint_step, reverse=True
     )
 
 
@@ -186,6 +211,8 @@ def newest_sound(directory: Path, on_damaged: Callable[[Path, CheckpointError], 
 
     Args:
         on_damaged: called for each newer one that doesn't, with what is wrong.
+    Raises:
+        UnreadableError: one can't be read, so that nobody knows whether it is the newest.
     """
     for path in list_checkpoints(directory):
         try:

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from myna.errors import CheckpointError, ModelError
+from myna.files import reading
 from myna.model.checkpoint import MANIFEST, newest_sound, verify
 from myna.model.network import Network
 from myna.model.weights import load_network, pretrained_directory
+from myna.paths import given_path
 from myna.text.tokenizer import Tokenizer
 
 
@@ -62,20 +64,27 @@ def find_model(spec: str | Path) -> Path:
         spec: a run directory (its newest sound checkpoint), a checkpoint, a Hugging Face folder of a network that we
             have (which needs no manifest), or a hub name such as `gpt2`.
     Raises:
-        ModelError, CheckpointError, DownloadError
+        ModelError, CheckpointError, DownloadError; UnreadableError: it is there and can't be read.
     """
     if not isinstance(spec, str | os.PathLike):
         raise ModelError(f"a model is named by a path or a name, not by {type(spec).__name__}")
-    path = Path(spec)
-    if (path / "checkpoints").is_dir() or (path / "recipe.json").exists():
+    path = given_path(spec, ModelError)
+    if path.exists():  # else it is a name, which no door may change
+        spec = path
+    with reading(path):
+        is_run = (path / "checkpoints").is_dir() or (path / "recipe.json").exists()
+    if is_run:
         found = newest_sound(path / "checkpoints", _warn_damaged)
         if found is None:
             raise CheckpointError(
-                f"the run {path} has no sound checkpoint yet; train it further, or give another model"
+                f"the run {path} has no sound checkpoint in {path / 'checkpoints'}; put it back if it was moved, "
+                "train the run further if it was never saved, or give another model"
             )
         return found
     path = pretrained_directory(spec)
-    if (path / MANIFEST).exists():
+    with reading(path / MANIFEST):
+        has_manifest = (path / MANIFEST).exists()
+    if has_manifest:
         verify(path)
     return path
 

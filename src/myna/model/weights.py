@@ -1,6 +1,5 @@
 """A network's folder: config.json, weights as safetensors, and what stands beside them; read and written."""
 
-import json
 import re
 import reprlib
 from collections.abc import Mapping
@@ -13,9 +12,11 @@ import torch
 from torch import Tensor
 
 from myna.errors import CheckpointError, DownloadError, ModelError, OutputError, first_line
-from myna.files import ensure_writable_directory, json_bytes, write_atomic, write_safetensors
+from myna.files import ensure_writable_directory, json_bytes, reading, write_atomic, write_safetensors
 from myna.model.layout import OWN_PREFIX
 from myna.model.network import NETWORKS, Network, NetworkKind
+from myna.parsing import read_object
+from myna.signals import answering
 from myna.text.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -58,30 +59,8 @@ def build_without_memory(kind: NetworkKind, config: Any) -> Any:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return _read_object(path)
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"no config.json in {path.parent}; give a run, a checkpoint or a Hugging Face GPT-2 folder"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path} cannot be read as a JSON object: {first_line(error)}; is this the config.json of a model?"
-        ) from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """
-    Raises:
-        OSError: the file cannot be read. ValueError: it holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except RecursionError as error:
-        raise ValueError("its brackets are nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("it holds something else")
-    return value
+    missing = f"no config.json in {path.parent}; give a run, a checkpoint or a Hugging Face GPT-2 folder"
+    return read_object(path, ModelError, "is this the config.json of a model?", missing=missing)
 
 
 def kind_of(raw: Mapping[str, Any], where: str) -> NetworkKind:
@@ -137,12 +116,7 @@ def _weight_files(directory: Path) -> list[str]:
                 "save the model as safetensors with transformers' save_pretrained"
             )
         return [WEIGHTS]
-    try:
-        weight_map = _read_object(index).get("weight_map")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{index} is not an index of safetensors files: {first_line(error)}; is the folder whole?"
-        ) from error
+    weight_map = read_object(index, CheckpointError, "is the folder whole?").get("weight_map")
     files = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not files or not all(isinstance(file, str) for file in files):
         raise CheckpointError(
@@ -228,13 +202,16 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of a safetensors file, narrow floats widened to fp32.
 
     Raises:
-        CheckpointError: missing, or not such a file.
+        CheckpointError: missing, or not such a file. UnreadableError: it can't be read.
     """
     return {name: _widened(tensor) for name, tensor in _open_safetensors(path).items()}
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        # The library says of a file that it may not read that there is none.
+        with reading(path), open(path, "rb"):
+            pass
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
@@ -276,7 +253,7 @@ def pretrained_directory(source: str | Path) -> Path:
         "merges.txt",
     ]
     try:
-        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=wanted))
+        return Path(answering(lambda: huggingface_hub.snapshot_download(str(source), allow_patterns=wanted)))
     except Exception as error:  # the hub's client raises its HTTP library's errors as well as its own
         raise DownloadError(
             f"there is no folder {source}, and the hub did not give a model of that name: {first_line(error)}"

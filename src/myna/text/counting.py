@@ -5,12 +5,15 @@ So memory is bounded by the unique pre-tokens of the corpus plus a few batches, 
 number of workers.
 """
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.connection import Connection
 
 from myna.text.characters import check_text
 from myna.text.patterns import Pattern, blocks
@@ -45,26 +48,39 @@ def _each_batch(texts: Iterable[str], pattern: Pattern, workers: int) -> Iterato
             yield count_batch(batch, pattern)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    theirs, ours = context.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(workers, context, initializer=_end_with_pipe, initargs=(theirs,))
+    with theirs, ours, executor as pool:
         waiting: deque[Future[tuple[Counter[str], int]]] = deque()
         try:
             for batch in batches(texts, pattern):
-                waiting.append(pool.submit(count_batch, batch, pattern))
+                with _ctrl_c_is_ours():
+                    waiting.append(pool.submit(count_batch, batch, pattern))
                 if len(waiting) > 2 * workers:  # so that reading never runs far ahead of counting
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
+        except BaseException:
+            ours.close()
             pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _end_with_parent() -> None:
-    """Makes a worker process end when the one that started it is killed: its queue alone would not tell it."""
-    parent = multiprocessing.parent_process()
+@contextlib.contextmanager
+def _ctrl_c_is_ours() -> Iterator[None]:
+    """A process started in the block never hears of a terminal's Ctrl-C, which goes to all processes there."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_pipe(pipe: Connection) -> None:
+    """Makes a worker process end when the pipe is closed: its work is given up, or the parent is gone."""
 
     def watch() -> None:
-        if parent is not None:
-            parent.join()
+        pipe.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -31,6 +31,8 @@ from myna.text.vocabulary import Vocabulary
 SHORT_CHARACTERS = 10_000
 # A run of whitespace this long is cut before tiktoken sees it.
 LONG_RUN = re.compile(r"\s{2000,}")
+# A longer text is encoded in blocks of this many characters: Python answers a signal between them.
+BLOCK_CHARACTERS = 1 << 22
 # Where tiktoken doesn't know the pattern, the ids of this many pieces are remembered, none of them longer than this.
 CACHED_PIECES = 1 << 16
 CACHED_CHARACTERS = 64
@@ -93,6 +95,12 @@ class RankModel:
             return self._encode_pieces(self.vocabulary.pattern.pieces(text))
         if len(text) <= SHORT_CHARACTERS:
             return self._tiktoken.encode_ordinary(text)
+        ids: list[int] = []
+        for block in blocks(self.vocabulary.pattern, text, BLOCK_CHARACTERS):
+            ids += self._encode_block(block)
+        return ids
+
+    def _encode_block(self, text: str) -> list[int]:
         if self._gigatoken is None:
             return self.encode_cut(text)
         if not is_disputed(text):
@@ -149,7 +157,7 @@ class RankModel:
             return np.frombuffer(b"".join(encoded), dtype=np.uint8), lengths_of(encoded)
         if self._gigatoken is None or not texts:
             return flat([self.encode(text) for text in texts])
-        hard = [number for number, text in enumerate(texts) if is_disputed(text)]
+        hard = [n for n, text in enumerate(texts) if len(text) > BLOCK_CHARACTERS or is_disputed(text)]
         easy = list(texts)
         for number in hard:
             easy[number] = ""

@@ -13,6 +13,7 @@ from typing import Any
 
 from myna.errors import TokenizerError
 from myna.files import json_bytes, write_atomic
+from myna.parsing import parse_json
 from myna.text import gpt2, patterns
 from myna.text.engines import RankModel
 from myna.text.folder import FILE, Beside, check_added
@@ -32,7 +33,9 @@ def load(path: Path) -> Model:
     try:
         return _load_directory(path) if path.is_dir() else _load_file(path)
     except OSError as error:
-        raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+        raise TokenizerError(
+            f"cannot read the tokenizer {error.filename or path}: {error.strerror}"
+        ) from error
 
 
 def _load_file(path: Path) -> Model:
@@ -114,13 +117,16 @@ def read_json(data: bytes, name: str) -> Model:
 def _parsed(data: bytes, name: str) -> dict[str, Any]:
     """A tokenizer.json as an object that has a model."""
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise TokenizerError(f"{name} is no tokenizer: not JSON") from None
+        content = parse_json(data)
+    except ValueError as error:
+        raise TokenizerError(f"{name} is no tokenizer: not JSON ({error})") from None
     if not isinstance(content, dict) or (
         content.get("format") != SENTENCEPIECE_FORMAT and not isinstance(content.get("model"), dict)
     ):
         raise TokenizerError(f"{name} is no tokenizer.json: it has no model")
+    added = content.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise TokenizerError(f"{name} is no tokenizer.json: its added_tokens are no list of tokens")
     return content
 
 
@@ -135,7 +141,7 @@ def read_gpt2_files(merges: bytes, vocab: bytes, name: str) -> RankModel:
     """
     try:
         pairs = gpt2.read_merges(merges)
-        ids = json.loads(vocab)
+        ids = parse_json(vocab)
         made = {gpt2.spell(left + right) for left, right in pairs}
         specials = {token: i for token, i in ids.items() if len(token) != 1 and token not in made}
         by_id = {i: gpt2.to_bytes(token) for token, i in ids.items() if token not in specials}

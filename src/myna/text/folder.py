@@ -7,12 +7,12 @@ here, step by step as transformers 5 does, or the folder is refused by the name 
 Source: transformers 5: AutoTokenizer.from_pretrained, TokenizersBackend, GPT2Tokenizer and Qwen2Tokenizer.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from myna.errors import TokenizerError
+from myna.parsing import read_object
 from myna.text.patterns import QWEN2_ONIGURUMA, byte_level, split_then_byte_level
 
 CONFIG = "tokenizer_config.json"
@@ -287,12 +287,4 @@ def _sections(name: str, add_prefix_space: bool) -> dict[str, Any]:
 
 def _object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise TokenizerError(f"{path} is damaged: expected a JSON object; correct it, or remove it")
-    return found
+    return read_object(path, TokenizerError, "correct it, or remove it") if path.is_file() else {}

@@ -7,15 +7,17 @@ case, drops spaces or knows an [UNK] does not, and then no id has bytes of its o
 
 import base64
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from myna.errors import TextError, TokenizerError, first_line
 from myna.files import json_bytes
+from myna.parsing import parse_json
+from myna.signals import answering
 from myna.text import gpt2
 from myna.text.model import flat
 
@@ -24,6 +26,34 @@ CONTROL_TOKEN = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 # What the `format` of a tokenizer.json says that is only an envelope around a sentencepiece model.
 SENTENCEPIECE_FORMAT = "sentencepiece"
+
+T = TypeVar("T")
+
+# Encoded in one call into a library, which answers no signal: a second or so.
+BATCH_CHARACTERS = 1 << 20
+
+
+def _answering(texts: Sequence[str], encode: Callable[[], T]) -> T:
+    """Encodes texts, also a long one that can't be cut, for nobody knows where its library would cut it."""
+    return encode() if sum(map(len, texts)) <= BATCH_CHARACTERS else answering(encode)
+
+
+def portions(texts: Sequence[str], most_characters: int) -> Iterator[list[str]]:
+    """The texts in lists of so many characters at most; a longer text is by itself.
+
+    >>> list(portions(["ab", "c", "defg", ""], 3))
+    [['ab', 'c'], ['defg'], ['']]
+    """
+    held: list[str] = []
+    size = 0
+    for text in texts:
+        if held and size + len(text) > most_characters:
+            yield held
+            held, size = [], 0
+        held.append(text)
+        size += len(text)
+    if held:
+        yield held
 
 
 def missing(library: str) -> TokenizerError:
@@ -71,7 +101,7 @@ class HuggingFaceModel:
         self._tokenizer.encode_special_tokens = True  # its way to say: text that spells one is text
         added = self._tokenizer.get_added_tokens_decoder().items()
         self.special_tokens = {token.content: i for i, token in added if token.special}
-        content = json.loads(data)
+        content = parse_json(data)
         self.is_exact = _keeps_all_text(content)
         self.decode: Callable[[Sequence[int]], str] | None = None if self.is_exact else self._decode
         model = content["model"]
@@ -102,7 +132,7 @@ class HuggingFaceModel:
     def encode(self, text: str) -> list[int]:
         """The ids, without the special tokens that a template would put around them."""
         with no_panic(self._name):
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+            return _answering([text], lambda: self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """See `Model.encode_bytes`."""
@@ -110,11 +140,14 @@ class HuggingFaceModel:
 
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """See `Model.encode_arrays`."""
+        rows: list[list[int]] = []
         with no_panic(self._name):
-            rows = [
-                row.ids for row in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-            ]
+            for batch in portions(texts, BATCH_CHARACTERS):
+                rows += _answering(batch, partial(self._ids, batch))
         return flat(rows)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [row.ids for row in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _decode(self, ids: Sequence[int]) -> str:
         """The text, as its own decoder joins it."""
@@ -179,7 +212,7 @@ class SentencePieceModel:
 
     def encode(self, text: str) -> list[int]:
         """The ids, without begin and end."""
-        return self._processor.encode(text, out_type=int)
+        return _answering([text], lambda: self._processor.encode(text, out_type=int))
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """See `Model.encode_bytes`."""

@@ -1,7 +1,5 @@
-"""What callers give a Tokenizer, checked at the door: texts, ids, names of special tokens, paths."""
+"""What callers give a Tokenizer, checked at the door: texts, ids, names of special tokens."""
 
-import errno
-import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -31,23 +29,6 @@ def special_split(
             raise TokenizerError(f"{one!r} is no special token of {name}; it has: {known}")
     longest_first = sorted(allowed, key=len, reverse=True)
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")").split if allowed else None
-
-
-def is_there(spec: str) -> bool:
-    """Whether there is a file or folder of this name.
-
-    Raises:
-        TokenizerError: it can't be told: a folder above it can't be read.
-    """
-    try:
-        os.stat(spec)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a NUL in it, or no Unicode
-        return False
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            return False
-        raise TokenizerError(f"cannot read the tokenizer {spec}: {error.strerror}") from error
-    return True
 
 
 def many(given: Any, what: str) -> Any:

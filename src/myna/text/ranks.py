@@ -5,12 +5,12 @@ that OpenAI publishes are known here.
 """
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from myna.errors import TokenizerError
 from myna.files import json_bytes, write_atomic
+from myna.parsing import read_object
 from myna.text import patterns
 from myna.text.vocabulary import Vocabulary, tokens_by_id
 
@@ -145,11 +145,11 @@ def load_ranks(path: Path) -> Vocabulary:
     name = path.name.removesuffix(".tiktoken")
     if beside.is_file():
         try:
-            content = json.loads(beside.read_bytes())
+            content = read_object(beside, TokenizerError, "expected pattern and special_tokens")
             pattern, specials = content["pattern"], dict(content["special_tokens"])
             if not isinstance(pattern, str) or not all(type(i) is int for i in specials.values()):
                 raise TypeError
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             raise TokenizerError(f"{beside} is damaged: expected pattern and special_tokens") from None
     elif name in PUBLISHED_RANKS:
         pattern, specials = PUBLISHED_RANKS[name]

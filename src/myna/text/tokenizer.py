@@ -10,10 +10,11 @@ import numpy as np
 
 from myna.errors import TextError, TokenizerError
 from myna.files import sha256_bytes, write_atomic
+from myna.paths import given_path
 from myna.text import exchange, gpt2, patterns
 from myna.text.characters import check_text
 from myna.text.engines import RankModel
-from myna.text.given import Allowed, id_list, is_there, many, special_split, text_of, warn_of_loss
+from myna.text.given import Allowed, id_list, many, special_split, text_of, warn_of_loss
 from myna.text.model import Model
 from myna.text.ranks import from_mapping, no_such, save_ranks
 from myna.text.stream import ContextStreamDecoder, StreamDecoder, with_offsets
@@ -140,8 +141,9 @@ class Tokenizer:
         Raises:
             TokenizerError: there is none; says how to get one that OpenAI publishes, such as "cl100k_base".
         """
-        if is_there(spec):
-            found = cls.load(spec)
+        path = given_path(spec, TokenizerError)
+        if path.exists():
+            found = cls.load(path)
             if not found.is_exact:
                 warn_of_loss(spec)
             return found

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from myna.data.prefetch import Prefetcher
 from myna.errors import DivergedError, Stopped
 from myna.progress import Progress
+from myna.signals import StopRequest, stop_on_signals
 from myna.train.evaluations import Evaluation, Evaluations, StopAskedError
 from myna.train.keep.checkpoints import Checkpoints
 from myna.train.machines.pauses import EVERY_STEPS, collect, collected_at_pauses
-from myna.train.machines.signals import StopRequest, stop_on_signals
 from myna.train.recipe import Recipe
 from myna.train.spike import SpikeRule
 from myna.train.state import TrainState

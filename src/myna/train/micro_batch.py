@@ -7,7 +7,6 @@ order.
 """
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import torch
 
 from myna.errors import DeviceError, OutputError, UsageError
 from myna.files import cache_folder, json_bytes, write_atomic
+from myna.parsing import parse_json
 from myna.train.machines.ranks import Ranks
 from myna.train.memory import is_out_of_memory
 from myna.train.recipe import Recipe
@@ -199,8 +199,8 @@ def _recall(key: str) -> int:
 
 def _known() -> dict[str, Any]:
     """All that was found, by key; nothing where the file is not there or damaged."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        known = json.loads(_path().read_bytes())
+    with contextlib.suppress(OSError, ValueError):
+        known = parse_json(_path().read_bytes())
         return known if isinstance(known, dict) else {}
     return {}
 

@@ -126,9 +126,9 @@ class Recipe:
     """Steps between checkpoints; the last step is always saved. 0 for the last alone."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         self._settle_options("network", network_kind(self.network).options_class())
         self._settle_options("optimizer", optimizer_kind(self.optimizer).options)
-        check_settings(self)
         if self.sequence_length > self.block_size:
             raise UsageError(
                 f"--sequence-length {self.sequence_length} is over the model's {self.block_size} positions; "
@@ -178,17 +178,26 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Recipe":
-        """The inverse of `to_dict`; reads recipes of older versions too, and passes over keys that it doesn't know."""
+        """The inverse of `to_dict`; reads recipes of older versions too, and passes over keys that it doesn't know.
+
+        Raises:
+            UsageError, ModelError: a value that cannot be.
+        """
         values = {field.name: stored[field.name] for field in dataclasses.fields(cls) if field.name in stored}
         known = upgraded(values | {key: stored[key] for key in _ADAMW_BEFORE if key in stored})
-        network, optimizer = known.get("network", cls.network), known.get("optimizer", cls.optimizer)
+        network, optimizer = (
+            str(known.get("network", cls.network)),
+            str(known.get("optimizer", cls.optimizer)),
+        )
         known["network_options"] = read_options(
             network_kind(network).options_class(), known.get("network_options", {})
         )
         known["optimizer_options"] = read_options(
             optimizer_kind(optimizer).options, known.get("optimizer_options", {})
         )
-        return cls(**known | {"corpus": tuple(known.get("corpus", cls.corpus))})
+        if isinstance(known.get("corpus"), list):
+            known["corpus"] = tuple(known["corpus"])
+        return cls(**known)
 
 
 # Fields of the recipe itself before there were other optimizers.

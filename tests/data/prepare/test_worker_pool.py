@@ -14,7 +14,7 @@ from myna.text.tokenizer import Tokenizer
 def test_errors_in_a_worker_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A defect of ours shows its traceback and exits 1; bad input is what it is in this process."""
     (tmp_path / "bad.jsonl").write_text("{")
-    defect = Chunk(0, 0, (Source("odd.file", "odd.file", "no such kind"),), 1)
+    defect = Chunk(0, 0, (Source("odd.file", "odd.file", "no such kind", sha256="published"),), 1)
     bad = Chunk(1, 0, (Source("bad.jsonl", str(tmp_path / "bad.jsonl"), "jsonl"),), 1)
     with WorkerPool(1, Tokenizer.bytes(), ReadOptions(), tmp_path) as pool:
         with pytest.raises(ChildError, match=r"a worker process that encoded odd.file: KeyError") as raised:

@@ -41,12 +41,22 @@ def test_what_a_part_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(corpora, "list_files", list_files)
     find_files(["fineweb-edu", "fineweb-edu:full", "wikipedia:20231101.de", "hf:me/mine", "hf:me/mine:two"])
+    find_files(
+        [
+            "hf:HuggingFaceFW/fineweb-edu:full",
+            "hf:HuggingFaceFW/fineweb-edu",
+            "hf:wikimedia/wikipedia:20231101.de",
+        ]
+    )
     assert asked == [
         ("HuggingFaceFW/fineweb-edu", "sample-10BT"),
         ("HuggingFaceFW/fineweb-edu", "data"),
         ("wikimedia/wikipedia", "20231101.de"),
         ("me/mine", ""),
         ("me/mine", "two"),
+        ("HuggingFaceFW/fineweb-edu", "data"),
+        ("HuggingFaceFW/fineweb-edu", ""),
+        ("wikimedia/wikipedia", "20231101.de"),
     ]
     assert default_val_fraction(["fineweb", "hf:me/mine"]) == 0.01
     assert default_val_fraction(["fineweb", "pydoc"]) == 0.1

@@ -1,6 +1,9 @@
 """Files of any name: text is taken, what is left out is said, and a file that was named is never skipped."""
 
 import gzip
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -76,7 +79,8 @@ def test_text_of_any_name_is_taken_and_the_rest_is_said(
     assert len(said) == 1
     for part in ("2 .png, ", "1 .pyc", "1 .gz", "1 without a suffix"):
         assert part in said[0].partition(" (binary)")[0]
-    for part in ("1 .tex (not UTF-8)", "1 .gz (damaged)", "1 empty", "3 hidden", "1 linked"):
+    link = f"1 linked ({project / 'link'}: name such a folder to have it read)"
+    for part in ("1 .tex (not UTF-8)", "1 .gz (damaged)", "1 empty", "3 hidden", link):
         assert part in said[0]
 
 
@@ -154,3 +158,69 @@ def test_a_file_name_that_json_cannot_hold(tmp_path: Path, capsys: pytest.Captur
     assert prepare(tmp_path / "data", str(tmp_path / "in")) == 2
     assert "is not UTF-8, and dataset.json records it; rename the file" in capsys.readouterr().err
     assert not (tmp_path / "data.partial").exists()
+
+
+def test_links_in_circles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Followed, each pair of them would double the paths: 2 to the power of 40 before the system stops it."""
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("one\n")
+    (folder / "sub" / "b.txt").write_text("two\n")
+    (folder / "c.txt").symlink_to(folder / "a.txt")
+    (folder / "lost.txt").symlink_to(folder / "nowhere")
+    (folder / "self.txt").symlink_to("self.txt")
+    for name in ("x", "y", "sub/z"):
+        (folder / name).symlink_to(folder)
+    linked = (
+        f"3 linked ({folder / 'sub/z'}, {folder / 'x'}, {folder / 'y'}: name such a folder to have it read)"
+    )
+    for number, spec in enumerate(
+        (folder, folder / "**", folder / "**" / "*.txt", folder / "**" / "**" / "*")
+    ):
+        assert prepare(tmp_path / f"data{number}", str(spec)) == 0
+        assert files_of(tmp_path / f"data{number}", folder) == ["a.txt", "c.txt", "sub/b.txt"]
+        assert linked in capsys.readouterr().out
+    for number, spec in enumerate((folder / "x", folder / "[xy]" / "*.txt")):
+        assert prepare(tmp_path / f"named{number}", str(spec)) == 0
+        assert "x/a.txt" in files_of(tmp_path / f"named{number}", folder)
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "mode", "said"),
+    [
+        ("in/sub", 0o000, "cannot read the folder in/sub: Permission denied"),
+        ("in/sub", 0o444, "in/sub/deep: Permission denied"),  # listed, and not entered
+        ("in/sub/deep", 0o000, "cannot read the folder in/sub/deep: Permission denied"),
+        ("in/sub/deep/b.rst", 0o000, "cannot read in/sub/deep/b.rst: Permission denied"),
+        ("in/sub/deep/c.txt", 0o000, "cannot read in/sub/deep/c.txt: Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("spec", ["in", "in/**", "in/*/*/*", "in/sub/deep/b.rst in/sub/deep/c.txt"])
+@pytest.mark.usefixtures("open_folder")
+def test_what_cannot_be_read_is_not_left_out(
+    unreadable: str,
+    mode: int,
+    said: str,
+    spec: str,
+    capsys: pytest.CaptureFixture[str],
+    as_nobody: Callable[[], AbstractContextManager[None]],
+) -> None:
+    deep = Path("in/sub/deep")
+    deep.mkdir(parents=True)
+    for path in (deep / "b.rst", deep / "c.txt", Path("in/a.txt")):
+        path.write_text("text\n")
+    assert prepare(Path("before"), *spec.split()) == 0
+    capsys.readouterr()
+    os.chmod(unreadable, mode)
+    try:
+        with as_nobody():
+            assert prepare(Path("data"), *spec.split()) == 2
+    finally:
+        os.chmod(unreadable, 0o777)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Permission denied; name what can be read" in error or (
+        ".txt" in spec and "Permission denied; " in error
+    )
+    assert (said if spec == "in" else "in/sub") in error
+    assert sorted(os.listdir()) == ["before", "in"]

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -76,16 +77,25 @@ def test_off_by_default(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_wandb_says_is_told_in_a_line(tmp_path, monkeypatch):
+def test_what_wandb_says_is_told_in_a_line_and_leaves_nothing(refused, tmp_path, monkeypatch):
     class Error(Exception):
         pass
 
     def init(**_):
         raise Error("\n  no API key configured\nand more")
 
-    library = SimpleNamespace(init=init, Settings=lambda **_: None, errors=SimpleNamespace(Error=Error))
+    def init_in_folder(dir, **_):
+        (Path(dir) / "wandb" / "logs").mkdir(parents=True)
+        init()
+
+    library = SimpleNamespace(
+        init=init_in_folder, Settings=lambda **_: None, errors=SimpleNamespace(Error=Error)
+    )
     monkeypatch.setitem(sys.modules, "wandb", library)
     with pytest.raises(UsageError) as caught:
         open_tracker("wandb", Run(tmp_path), {}, 0)
     said = "--track wandb: no API key configured; `wandb login` first, or leave --track out"
     assert str(caught.value) == said
+    assert list(tmp_path.iterdir()) == []
+    assert said in refused("--out", tmp_path / "new" / "run", "--steps", 1, "--track", "wandb")
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from myna.errors import DataError, DeviceError
+from myna.errors import DataError, DeviceError, UnreadableError
 from myna.train.machines import ranks
 from myna.train.machines.ranks import Ranks, start_ranks
 
@@ -23,6 +23,12 @@ def raising(error):
     [
         (lambda: "step 7", None, "step 7"),
         (lambda: raising(DataError("no text in a.jsonl")), DataError, "no text in a.jsonl"),
+        (lambda: raising(UnreadableError("x cannot be read")), UnreadableError, "x cannot be read"),
+        (
+            lambda: raising(OSError(5, "Input/output error", "x")),
+            OSError,
+            "[Errno 5] Input/output error: 'x'",
+        ),
     ],
 )
 def test_what_the_main_rank_does_every_rank_knows(monkeypatch, work, kind, says):
@@ -32,7 +38,7 @@ def test_what_the_main_rank_does_every_rank_knows(monkeypatch, work, kind, says)
     for rank in (0, 1):  # the other rank's own work would be a defect
         try:
             outcomes.append(Ranks(rank, 2, torch.device("cpu")).main_does(work if rank == 0 else print))
-        except DataError as error:
+        except (DataError, UnreadableError, OSError) as error:
             outcomes.append(error)
     assert [str(outcome) for outcome in outcomes] == [says, says]
     assert [type(outcome) for outcome in outcomes] == [kind or str] * 2

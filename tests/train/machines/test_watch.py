@@ -1,6 +1,7 @@
 """Two ranks' ends of one connection, in one process."""
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ import torch
 from torch.distributed import HashStore
 
 from myna.errors import DataError, DeviceError, RankError, Stopped
+from myna.signals import ENDING, Interrupted
 from myna.train.machines import links as meeting
 from myna.train.machines import watch as watching
 from myna.train.machines.links import HELLO_BYTES, KEY, Links, meet
@@ -120,6 +122,25 @@ def test_one_that_was_stopped_is_no_loss(pair, ended):
     assert ended == []
 
 
+def test_a_signal_to_one_is_for_all(pair, ended, monkeypatch, capsys):
+    """Outside of the loop's steps, where they would agree; and a rank that stays in a collective is ended."""
+    monkeypatch.setattr(watching, "STOP_S", 0.05)
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        with Watch(pair[0], 60.0) as zero:
+            with pytest.raises(Interrupted), Watch(pair[1], 60.0):
+                raise Interrupted(signal.SIGTERM)
+            until(lambda: ended)
+        assert zero.signal == signal.SIGTERM
+        assert ended == [75]
+        assert capsys.readouterr().err.startswith("myna train: stopped by SIGTERM; the same command goes on")
+        # torchrun signals the one that is still on its way out
+        assert {signal.getsignal(number) for number in ENDING} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_failed_collective_becomes_the_name_of_the_rank(pair):
     def lose():
         pair[1].links.by_rank[0].close()
@@ -225,3 +246,53 @@ def test_a_failed_collective_without_a_text_is_explained(pair, monkeypatch):
     monkeypatch.setattr(watching, "_of_a_collective", lambda error: True)
     lost = Watch(pair[0], 0.5)._explained(RuntimeError())  # nobody has sent a sign of life
     assert str(lost).startswith("rank 1 of 2 has fallen silent; ")
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("no text in a.jsonl"), PermissionError(13, "Permission denied", "a")]
+)
+def test_a_refusal_that_rank_0_meets_too_is_its_to_say(pair, error):
+    met = threading.Barrier(2)
+    errors = {}
+
+    def refuse(ranks):
+        own = type(error)(*error.args)
+        try:
+            with Watch(ranks, 10.0):
+                met.wait()
+                raise own
+        except (DataError, OSError):
+            errors[ranks.rank] = own
+
+    threads = [threading.Thread(target=refuse, args=(ranks,)) for ranks in pair]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not getattr(errors[0], "told", False)
+    assert errors[1].told
+
+
+def test_a_refusal_of_one_rank_alone_is_said_by_rank_0_which_hears_of_it(pair):
+    refusal = DataError("no text in a.jsonl")
+
+    def other_refuses():
+        with pytest.raises(DataError), Watch(pair[1], 10.0):
+            raise refusal
+        raise RuntimeError("gloo: Connection closed by peer")
+
+    with (
+        pytest.raises(RankError, match=r"rank 1 of 2 ended: no text in a\.jsonl;") as lost,
+        Watch(pair[0], 10.0),
+    ):
+        other_refuses()
+    assert refusal.told
+    assert not lost.value.told
+
+
+def test_a_refusal_that_nobody_hears_is_said_by_its_rank(pair, monkeypatch):
+    monkeypatch.setattr(watching, "ANSWER_S", 0.05)
+    refusal = DataError("no text in a.jsonl")
+    with pytest.raises(DataError), Watch(pair[1], 10.0):
+        raise refusal
+    assert not refusal.told

@@ -4,6 +4,7 @@ files -> chunks -> worker processes -> encoded chunks -> shard writers, in order
 
 dataset.py        `prepare`: the call, the order of the work, dataset.json
 chunks.py         files to chunks, each one worker's turn
+inputs.py         the corpus's files, held to their content
 encode.py         one chunk to ids, in a worker
 worker_pool.py    the worker processes, seen from the parent; worker.py is the program they run
 assemble.py       encoded chunks to shards, in order; its state is the journal

@@ -21,6 +21,7 @@ from typing import Any
 from myna.data.prepare.assemble import Assembler
 from myna.data.prepare.chunks import Chunk, chunks_of, is_small
 from myna.data.prepare.encode import can_cut_texts
+from myna.data.prepare.inputs import Inputs, described
 from myna.data.prepare.shard_writer import require_shard_tokens
 from myna.data.prepare.work_folder import WorkFolder, already_done, locked_work_folder
 from myna.data.prepare.worker_pool import WorkerPool
@@ -95,7 +96,8 @@ def prepare(
 
 
 def _is_done(out: Path, call: dict[str, Any]) -> bool:
-    """Whether `out` is what this call makes. Local files must be as they were; ones that are gone are not asked for.
+    """Whether `out` is what this call makes. Local files must have the content that they had; where one is gone or
+    can't be read, none is asked for.
 
     Raises:
         OutputError: it is something else.
@@ -104,13 +106,8 @@ def _is_done(out: Path, call: dict[str, Any]) -> bool:
         return False
     if not any(map(is_web, call["corpus"])):
         with contextlib.suppress(DataError, DownloadError):
-            already_done(out, call | {"files": _described(find_files(call["corpus"]))})
+            already_done(out, call | {"files": described(find_files(call["corpus"]), {})})
     return True
-
-
-def _described(files: Sequence[Source]) -> list[dict[str, Any]]:
-    """What dataset.json keeps of the files: enough to see that they are others now."""
-    return [{"file": file.name, "bytes": file.n_bytes} for file in files]
 
 
 class Preparation:
@@ -127,7 +124,7 @@ class Preparation:
         quiet: bool,
     ) -> None:
         self.work, self.tokenizer, self.call, self.quiet = work, tokenizer, call, quiet
-        self.described = _described(files)
+        self.corpus = files
         only = only_document(files, call["column"]) if call["val_fraction"] else None
         self.files = [only] if only else files
         self.options = ReadOptions(
@@ -138,19 +135,22 @@ class Preparation:
 
     def run(self, out: Path) -> None:
         """Does the work that is not done yet and publishes the folder."""
-        files = sha256_bytes(json_bytes(self.described))
+        inputs = Inputs(self.corpus, self.work.inputs, self.work.journal.get("inputs", 0))
+        sizes = [{"file": file.name, "bytes": file.n_bytes} for file in self.corpus]
+        files = sha256_bytes(json_bytes(sizes))
         journal = self.work.begin(self.call | {"files": files, "part_bytes": cut.PART_BYTES})
         write_synced(self.work.path / "tokenizer.json", self.tokenizer.to_json())
         dtype = id_dtype(self.tokenizer.n_vocab)
         with Assembler(self.work.path, dtype, self.call["shard_tokens"], journal) as assembler:
-            self._assemble(assembler)
+            self._assemble(assembler, inputs)
             splits = assembler.finish()
         self._check(assembler.totals)
-        write_synced(self.work.path / "dataset.json", json_bytes(self._info(splits, assembler.totals)))
+        info = self._info(splits, assembler.totals, inputs.finish())
+        write_synced(self.work.path / "dataset.json", json_bytes(info))
         self.work.publish(out)
         self._say_if_validation_is_one_document(assembler.totals)
 
-    def _assemble(self, assembler: Assembler) -> None:
+    def _assemble(self, assembler: Assembler, inputs: Inputs) -> None:
         """Appends the encoded chunks in order, and saves the journal now and then."""
         sizes = [file.n_bytes for file in self.files]
         total = None if None in sizes else sum(size or 0 for size in sizes)
@@ -165,16 +165,17 @@ class Preparation:
             for chunk, future in self._encoded(pool, fetcher, assembler.position):
                 record = future.result()
                 assembler.append(chunk, record, self.work.chunks)
+                inputs.add(record["inputs"])
                 now = time.monotonic()
                 tokens += sum(record[name]["tokens"] for name in SPLITS)
                 text_bytes += sum(record[name]["bytes"] for name in SPLITS)
                 rate = text_bytes / 1e6 / max(now - began, 1e-9)
                 progress.advance(chunk.input_bytes, f"{tokens:,} tokens, {rate:.0f} MB/s")
                 if now - saved >= JOURNAL_EVERY_S:
-                    self.work.save(assembler.state())
+                    self.work.save({**assembler.state(), "inputs": inputs.save()})
                     fetcher.release_before(chunk.file)
                     saved = now
-            self.work.save(assembler.state())
+            self.work.save({**assembler.state(), "inputs": inputs.save()})
 
     def _encoded(
         self, pool: WorkerPool, fetcher: Fetcher, position: tuple[int, int]
@@ -209,7 +210,9 @@ class Preparation:
                 "mostly its loss; split it into smaller documents, add text, or change --val-fraction"
             )
 
-    def _info(self, splits: dict[str, dict[str, Any]], totals: dict[str, Any]) -> dict[str, Any]:
+    def _info(
+        self, splits: dict[str, dict[str, Any]], totals: dict[str, Any], files: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         """dataset.json. Nothing in it depends on when, where or by how many workers it was made."""
         return {
             "format": FORMAT,
@@ -218,7 +221,7 @@ class Preparation:
             "dtype": id_dtype(self.tokenizer.n_vocab).name,
             "source": {key: value for key, value in self.call.items() if key != "tokenizer"}
             | {
-                "files": self.described,
+                "files": files,
                 "empty_documents": totals["empty"],
                 "bad_documents": totals["bad"],
                 "first_bad": totals["first_bad"],

@@ -14,9 +14,10 @@ import numpy as np
 from myna.data.prepare.chunks import Chunk
 from myna.data.shards import id_dtype
 from myna.data.sources.documents import split_documents
-from myna.data.sources.formats import BadDocumentError
+from myna.data.sources.formats import BadDocumentError, reading, still
 from myna.data.sources.source import ReadOptions
 from myna.data.split import SPLITS
+from myna.data.verify import hash_file
 from myna.errors import DataError, TokenizerError
 from myna.text import patterns
 from myna.text.patterns import blocks
@@ -101,13 +102,15 @@ def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folde
 
     Returns:
         for "train" and "val": documents, bytes, tokens, crc; `empty` and `bad` (counts) and `first_bad` (a message);
-        `largest_val`: the bytes of the largest document in validation, and the name of its file.
+        `largest_val`: the bytes of the largest document in validation, and the name of its file; `inputs`: the name,
+        fingerprint and SHA-256 of each file that begins in this chunk and has no published hash.
     Raises:
-        DataError: its input can't be used.
+        DataError: its input can't be used, or changed since it was found.
         OSError: the folder can't be written.
     """
     skipped: dict[str, Any] = {"empty": 0, "bad": 0, "first_bad": None}
     largest_val = (0, "")
+    inputs = []
 
     def on_bad(error: BadDocumentError) -> None:
         if not options.skip_bad:
@@ -120,19 +123,23 @@ def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folde
         for encoder in encoders.values():
             stack.callback(encoder.close)
         for part in chunk.parts:
-            for text, split, n_bytes, begins in split_documents(part, options, on_bad):
-                if text:
-                    encoders[split].add(text, n_bytes, begins)
-                else:
-                    skipped["empty"] += 1
-                if split == "val":
-                    # a part with a known split belongs to a document that is as large as its file
-                    whole = n_bytes if part.split is None else part.n_bytes or 0
-                    largest_val = max(largest_val, (whole, part.name))
+            with still(part):
+                if part.start == 0 and part.is_hashed:
+                    with reading(part):
+                        inputs.append((part.name, *hash_file(part.place)))
+                for text, split, n_bytes, begins in split_documents(part, options, on_bad):
+                    if text:
+                        encoders[split].add(text, n_bytes, begins)
+                    else:
+                        skipped["empty"] += 1
+                    if split == "val":
+                        # a part with a known split belongs to a document that is as large as its file
+                        whole = n_bytes if part.split is None else part.n_bytes or 0
+                        largest_val = max(largest_val, (whole, part.name))
         for encoder in encoders.values():
             encoder.flush()
     records = {name: encoder.record() for name, encoder in encoders.items()}
-    return {**records, **skipped, "largest_val": largest_val}
+    return {**records, **skipped, "largest_val": largest_val, "inputs": inputs}
 
 
 def encoded_file(folder: Path, chunk: Chunk, split: str) -> Path:

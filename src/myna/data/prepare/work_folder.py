@@ -1,6 +1,7 @@
 """Work in progress: DIR.partial, its lock, and the journal that says what in it is whole.
 
 DIR.partial/journal.json    the call, and the assembler's state: the next chunk, the shards; replaced atomically
+DIR.partial/inputs.jsonl    the files that were read: see `inputs.py`
 DIR.partial/chunks/         encoded chunks that are not in a shard yet
 DIR.partial/fetched/        remote files on their way
 DIR.partial/.lock           held while a process works here; the system releases it when the process dies
@@ -8,21 +9,25 @@ DIR.partial/.lock           held while a process works here; the system releases
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from myna.data.prepare.inputs import first_difference
 from myna.data.shards import open_dataset
 from myna.errors import DownloadError, OutputError, Stopped
-from myna.files import json_bytes, locked, sync_directory, write_atomic
+from myna.files import json_bytes, locked, sweep, sync_directory, write_atomic
+from myna.parsing import read_object
+from myna.signals import signal_behind
 
 LOCK = ".lock"
+INPUTS = "inputs.jsonl"
 OURS = re.compile(
-    r"\.lock|journal\.json|dataset\.json|tokenizer\.json|chunks|fetched|(train|val)_\d+\.npy|\..*\.tmp"
+    r"\.lock|journal\.json|inputs\.jsonl|dataset\.json|tokenizer\.json|chunks|fetched|(train|val)_\d+\.npy|\..*\.tmp"
 )
 
 
@@ -30,20 +35,18 @@ class WorkFolder:
     """An unfinished dataset, locked by this process. See `locked_work_folder`.
 
     Attributes:
-        path: the folder. chunks, fetched: folders in it.
+        path: the folder. inputs, chunks, fetched: a file and folders in it.
         journal: as last saved: the call and what was given to `save`; {} when the work is new.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.inputs = path / INPUTS
         self.chunks = path / "chunks"
         self.fetched = path / "fetched"
         self.journal: dict[str, Any] = {}
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                self.journal = json.loads((path / "journal.json").read_bytes())
-            except ValueError as error:
-                raise OutputError(f"{path}/journal.json is damaged; remove {path} to begin again") from error
+        if (path / "journal.json").exists():
+            self.journal = read_object(path / "journal.json", OutputError, f"remove {path} to begin again")
 
     def begin(self, call: dict[str, Any]) -> dict[str, Any]:
         """The state to go on from: what an earlier run of the same call saved, else {}.
@@ -58,6 +61,7 @@ class WorkFolder:
                 f"{self.path} holds an unfinished prepare by another call (different: {wrong}); "
                 "finish that one, or remove it"
             )
+        sweep(self.path)  # a journal that was half written when an earlier run was killed
         # Chunks that no shard has yet are encoded again: that takes seconds, and nobody knows whether they are whole.
         shutil.rmtree(self.chunks, ignore_errors=True)
         self.chunks.mkdir()
@@ -76,10 +80,9 @@ class WorkFolder:
         """Gives the finished folder its name."""
         shutil.rmtree(self.chunks, ignore_errors=True)
         shutil.rmtree(self.fetched, ignore_errors=True)
-        (self.path / "journal.json").unlink()
         sync_directory(self.path)
         os.rename(self.path, out)
-        (out / LOCK).unlink()
+        tidy(out)  # not before: without its journal the work would begin anew after a signal
         sync_directory(out.parent)
 
 
@@ -91,7 +94,7 @@ def locked_work_folder(out: Path) -> Iterator[WorkFolder]:
 
     Raises:
         OutputError: another process works there, or the place can't be written or is full.
-        Stopped: Ctrl-C.
+        Stopped: Ctrl-C, or another signal.
     """
     path = out.with_name(out.name + ".partial")
     try:
@@ -150,13 +153,21 @@ def already_done(out: Path, call: dict[str, Any]) -> bool:
         raise OutputError(f"{out} exists and is no dataset of ours; choose another --out")
     info = open_dataset(out, verify=False).info
     made = {"tokenizer": info["tokenizer"], **info["source"]}
-    wrong = [key for key in call if made.get(key) != call[key]]
+    wrong = [key for key in call if key != "files" and made.get(key) != call[key]]
+    if other := first_difference(made.get("files", []), call.get("files", [])) if "files" in call else None:
+        wrong.append(f"files, such as {other}")
     if wrong:
         raise OutputError(
             f"{out} was prepared by another call (different: {', '.join(wrong)}); choose another --out or remove it"
         )
-    (out / LOCK).unlink(missing_ok=True)
+    tidy(out)
     return True
+
+
+def tidy(out: Path) -> None:
+    """Removes what a finished dataset needs no more, and an interrupted `publish` may have left."""
+    for name in ("journal.json", INPUTS, LOCK):
+        (out / name).unlink(missing_ok=True)
 
 
 def _left_behind(work: WorkFolder, out: Path, error: BaseException) -> BaseException:
@@ -174,8 +185,8 @@ def _left_behind(work: WorkFolder, out: Path, error: BaseException) -> BaseExcep
     tokens += sum(state.get("open_tokens", 0) for state in states)
     kept = f"run the same command again ({tokens:,} tokens are done)"
     cause = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(error, KeyboardInterrupt):
-        return Stopped(f"stopped; to go on, {kept}")
+    if number := signal_behind(error):
+        return Stopped(f"stopped by {signal.Signals(number).name}; to go on, {kept}")
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"the disk is full at {out}; make room and {kept}")
     if isinstance(error, OSError):

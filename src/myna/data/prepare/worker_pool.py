@@ -22,7 +22,8 @@ from myna.text.tokenizer import Tokenizer
 class WorkerPool:
     """Encodes chunks in `count` processes, or in this one if count is 0.
 
-    Each process has a thread here that hands it one chunk at a time and waits for the answer.
+    Each process has a thread here that hands it one chunk at a time and waits for the answer. Without processes a
+    chunk is encoded by `submit`, in the thread that calls it.
 
     Args:
         tokenizer: each process gets a copy.
@@ -47,10 +48,16 @@ class WorkerPool:
         It raises what `encode_chunk` does, OutputError if the process died, and ChildError for a defect in it, whose
         traceback goes to stderr.
         """
-        return self._threads.submit(self._remote if self.count else self._local, chunk)
-
-    def _local(self, chunk: Chunk) -> dict[str, Any]:
-        return encode_chunk(chunk, *self._job)
+        if self.count:
+            return self._threads.submit(self._remote, chunk)
+        done: Future[dict[str, Any]] = (
+            Future()
+        )  # here and now: a thread would have to be waited for after a signal
+        try:
+            done.set_result(encode_chunk(chunk, *self._job))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
     def _remote(self, chunk: Chunk) -> dict[str, Any]:
         process, greeting = self._idle.get()

@@ -60,7 +60,7 @@ class PublishedFile:
         if not path.is_file() or path.stat().st_size != self.n_bytes or sha256_file(path) != self.sha256:
             download(self.url, path, sha256=self.sha256)
         kind = kind_of(self.name) or ("text", "")
-        return [Source(self.name, str(path), *kind, n_bytes=self.n_bytes)]
+        return [Source(self.name, str(path), *kind, n_bytes=self.n_bytes, sha256=self.sha256)]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ def _named(spec: str) -> tuple[NamedCorpus | None, str]:
     """The corpus that a spec names, and the part of it; None for an address or a path."""
     if spec.startswith("hf:"):
         repository, _, part = spec.removeprefix("hf:").partition(":")
-        return HubDataset(repository), part
+        # our names for the parts of a dataset hold for its address too; its default part there is the hub's
+        ours = (c for c in CORPORA.values() if isinstance(c, HubDataset) and c.repository == repository)
+        return HubDataset(repository, aliases={k: v for c in ours for k, v in c.aliases.items()}), part
     name, _, part = spec.partition(":")
     corpus = CORPORA.get(name)
     # only datasets on the hub have parts

@@ -8,7 +8,7 @@ import mmap
 import re
 from collections.abc import Iterator
 
-from myna.data.sources.formats import open_parquet, text_column
+from myna.data.sources.formats import open_parquet, require_unchanged, text_column
 from myna.data.sources.source import ReadOptions, Source
 from myna.data.sources.validation import document_hash, split_of, validation_cut
 from myna.errors import DataError
@@ -65,18 +65,22 @@ def _cut_parquet(source: Source, column: str | None) -> Iterator[tuple[Source, i
 def _cut_text(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int]]:
     """One large document: cut where no pre-token is cut, so that its ids are those of the whole."""
     with open(source.place, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        require_unchanged(source)
         size = len(data)
         if options.is_single:
             border = validation_cut(data, options.val_fraction)
             spans = [("train", 0, border), ("val", border, size)]
         else:
             digest = document_hash(b"")
-            for start in range(0, size, PART_BYTES):
-                digest.update(data[start : start + PART_BYTES])
+            while block := file.read(PART_BYTES):
+                digest.update(block)
             spans = [(split_of(digest, options.val_fraction), 0, size)]
         for split, first, last in spans:
             start = first
             while start < last:
+                require_unchanged(
+                    source
+                )  # of a file that was cut short, the map's end would end this process
                 found = SAFE_CUT.search(data, min(start + PART_BYTES, last), last)
                 end = found.end() if found else last
                 yield source.part(start, end, split, begins=start == first), end - start

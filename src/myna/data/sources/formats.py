@@ -6,7 +6,7 @@ names file and line: raised, or, with --skip-bad, counted. Memory: one document,
 
 import contextlib
 import gzip
-import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 from myna.data.sources.pydoc import pydoc_documents
 from myna.data.sources.source import Source
 from myna.errors import DataError, first_line
+from myna.parsing import parse_json
 
 BATCH_ROWS = 512
 COLUMNS = ("text", "content")
@@ -50,6 +51,34 @@ def reading(source: Source) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"cannot read {source.name}: {error.strerror}") from error
         raise DataError(f"{source.name} is cut short or damaged ({error}); fetch it again") from error
+
+
+def require_unchanged(source: Source) -> None:
+    """Raises DataError where a file is no longer as it was when the corpus was listed, by its size and time.
+
+    Asked after each part is read: so all parts, the cuts between them and the file's hash are of the same content.
+    """
+    if source.modified_ns is None:
+        return
+    try:
+        status = os.stat(source.place)
+    except OSError as error:
+        raise DataError(f"cannot read {source.name}: {error.strerror}") from error
+    if (status.st_size, status.st_mtime_ns) != (source.n_bytes, source.modified_ns):
+        raise DataError(
+            f"{source.name} was changed while it was read; run the same command again when nothing writes to it"
+        )
+
+
+@contextlib.contextmanager
+def still(source: Source) -> Iterator[None]:
+    """Holds a file to what it was when the corpus was listed, while the block reads it. See `require_unchanged`."""
+    try:
+        yield
+    except DataError:  # what was wrong in it may be the change
+        require_unchanged(source)
+        raise
+    require_unchanged(source)
 
 
 @contextlib.contextmanager
@@ -123,10 +152,10 @@ def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[s
 def _text_of_line(line: bytes, column: str) -> tuple[str | None, str]:
     """A JSONL line's text, or None and what is wrong."""
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except UnicodeDecodeError as error:
         return None, f"not UTF-8 at byte {error.start:,} of the line"
-    except (ValueError, RecursionError):
+    except ValueError:
         return None, "not JSON"
     if not isinstance(value, dict) or not isinstance(value.get(column), str):
         return None, f"no text in a field {column!r}"
@@ -153,8 +182,8 @@ def _jsonl_field(source: Source) -> str:
     with open_bytes(source) as file:
         for line in file:
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
+                value = parse_json(line)
+            except ValueError:
                 continue
             if isinstance(value, dict):
                 return _choose(

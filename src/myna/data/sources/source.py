@@ -20,7 +20,9 @@ class Source:
         kind: "text" (one document), "jsonl" (one a line), "parquet" (one a row) or "pydoc".
         compression: "", "gz" or "zst".
         n_bytes: the size of the whole file; None where only a download can tell.
-        repository, revision, sha256: of a file on the hub.
+        modified_ns: when a file on this machine was last changed, as it was found; None for any other.
+        sha256: as published; None where nobody says.
+        repository, revision: of a file on the hub.
         start, end: the part, in bytes (text, jsonl) or row groups (parquet); end is None for the rest of the file.
         split: "train" or "val" where the whole part belongs to it; None to ask each document's hash.
         begins: False for a part that continues the document of the part before it.
@@ -31,6 +33,7 @@ class Source:
     kind: str
     compression: str = ""
     n_bytes: int | None = None
+    modified_ns: int | None = None
     repository: str | None = None
     revision: str | None = None
     sha256: str | None = None
@@ -43,6 +46,11 @@ class Source:
     def is_remote(self) -> bool:
         """Whether the file must be fetched before it can be read."""
         return self.repository is not None or is_address(self.place)
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether whoever reads the file hashes it: nobody else says what was in it."""
+        return self.sha256 is None and self.kind != "pydoc"
 
     def fetched(self, path: Path) -> "Source":
         """The same file, now at a path on this machine."""

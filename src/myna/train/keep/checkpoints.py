@@ -19,6 +19,7 @@ from myna.model.checkpoint import (
 from myna.model.network import Network
 from myna.model.weights import load_network
 from myna.run import Run
+from myna.settings import is_whole
 from myna.train.average import WeightAverage
 from myna.train.keep.saver import Saver
 from myna.train.keep.snapshot import WEIGHTS, Camera
@@ -66,17 +67,53 @@ class Checkpoints:
 
 
 def newest_on_main(run: Run, ranks: Ranks, say: Callable[[str], None]) -> Path | None:
-    """The newest sound checkpoint, as the main rank finds it; each damaged one on the way is renamed and named."""
+    """The newest sound checkpoint, as the main rank finds it; each damaged one on the way is renamed and named.
+
+    None: the run was never saved, so that it begins at step 0.
+
+    Raises:
+        CheckpointError: the run was saved, and no sound checkpoint is left.
+        UnreadableError: one can't be read; nothing was renamed for that.
+    """
 
     def damaged(path: Path, error: CheckpointError) -> None:
         say(f"{error} Renamed to {set_aside(path).name}.")
 
     def find() -> str:
         found = newest_sound(run.checkpoints, damaged)
+        if found is None and (why := why_saved(run)):
+            raise CheckpointError(
+                f"{run.path} was saved before ({why}), and no sound checkpoint is left in {run.checkpoints}; put the "
+                "checkpoints back (moved? on a disk that is not mounted?) and give the same command again, or begin "
+                "again with a new --out"
+            )
         return found.name if found else ""
 
     name = ranks.main_does(find)
     return run.checkpoints / name if name else None
+
+
+def why_saved(run: Run) -> str:
+    """What shows that a run without a sound checkpoint once had one; empty where it may never have been saved.
+
+    A finished save is in metrics.jsonl. Older versions kept no such record: then the steps tell. A save waits for the
+    one before, so a step after the second that was due shows that the first was finished. A report drawn after the
+    last step shows that the run ended.
+    """
+    records = run.metrics()
+    if saved := [str(record["checkpoint"]) for record in records if "checkpoint" in record]:
+        return f"{run.metrics_path} records {saved[-1]}"
+    if any(run.checkpoints.glob("step_*.damaged*")):
+        return "its checkpoints are damaged"
+    reached = max((record["step"] for record in records if "train_loss" in record), default=0)
+    if reached and run.exists():
+        recipe = run.recipe()
+        every, steps = recipe.get("checkpoint_every", 0), recipe.get("steps")
+        if is_whole(every) and 0 < 2 * every < reached:
+            return f"{run.metrics_path} goes to step {reached}, and a checkpoint was due every {every} steps"
+        if reached == steps and run.report_is_fresh():
+            return f"all its {steps} steps are in {run.metrics_path}, and its report was drawn after them"
+    return ""
 
 
 def load_checkpoint(

@@ -80,7 +80,8 @@ class Copier:
         self._sending: Path | None = None
         self._ended = False
         self._failure: str | None = None
-        self._thread = threading.Thread(target=self._work, name="checkpoint copier")
+        # A daemon: a run that is stopped before its first step doesn't wait for a copy. The next call makes it again.
+        self._thread = threading.Thread(target=self._work, name="checkpoint copier", daemon=True)
         self._thread.start()
 
     def _refusal(self, error: Exception) -> OutputError:
@@ -167,7 +168,7 @@ class Copier:
         self._thread.join()
         if self._failure is not None:
             raise OutputError(
-                f"{self._failure}; the checkpoint itself is whole. Run the same command again to send it"
+                f"{self._failure}; the checkpoint itself is whole. Give the same command again to send it"
             )
 
     def _work(self) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from myna.errors import MynaError
+from myna.errors import CheckpointError, UnreadableError
 from myna.files import remove_directory
 from myna.model.checkpoint import checkpoint_name, checkpoint_step, list_checkpoints, save_checkpoint, verify
 from myna.model.network import Network
+from myna.signals import signal_behind
 from myna.text.tokenizer import Tokenizer
 from myna.train.keep.copies import Copier
 from myna.train.keep.snapshot import Snapshot
@@ -48,6 +49,8 @@ class Saver:
         say: told what a person should know.
         on_saved: told the step and name of each finished checkpoint, in the writer's thread.
         copier: takes each finished checkpoint somewhere else, if given.
+        newest: the run's newest checkpoint so far, if it has one; afterwards the newest that was written and, where
+            retention read it back, was sound.
     """
 
     def __init__(
@@ -61,9 +64,11 @@ class Saver:
         say: Callable[[str], None],
         on_saved: Callable[[Snapshot, Path], None] = lambda snapshot, path: None,
         copier: Copier | None = None,
+        newest: Path | None = None,
     ):
         self.directory, self.network, self.files, self.tokenizer = directory, network, files, tokenizer
         self.retention, self.say, self.on_saved, self.copier = retention, say, on_saved, copier
+        self.newest = newest
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -114,10 +119,15 @@ class Saver:
                 tensors=snapshot.tensors,
                 state=snapshot.state.to_dict(),
             )
+            before, self.newest = self.newest, path
             self.on_saved(snapshot, path)
             if self.copier is not None:
                 self.copier.add(path)
-            self.prune(path)
+            try:
+                self.prune(path)
+            except (CheckpointError, UnreadableError):
+                self.newest = before
+                raise
         except BaseException as error:  # whatever it is, the run must hear of it
             self._error = error
 
@@ -125,7 +135,8 @@ class Saver:
         """Removes what retention doesn't keep, after reading the newest back: one that isn't sound replaces none.
 
         Raises:
-            CheckpointError: the newest is damaged already. OutputError: something can't be removed.
+            CheckpointError: the newest is damaged already. UnreadableError: it can't be read back.
+            OutputError: something can't be removed.
         """
         paths = {checkpoint_step(path): path for path in list_checkpoints(self.directory)}
         older = {step: path for step, path in paths.items() if step <= checkpoint_step(newest)}
@@ -143,12 +154,17 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.join()
-        except MynaError as own:
-            if kind is None:
-                raise
-            self.say(f"and the last checkpoint was not written: {own}")  # beside the error on its way out
-        finally:
-            if self.copier is not None:
-                self.copier.finish()
+        ends = {"written": self.join}
+        if self.copier is not None and signal_behind(error) is None:  # a signal waits for no copy
+            ends["copied"] = self.copier.finish
+        first = error
+        for what, end in ends.items():
+            try:
+                end()
+            except Exception as own:
+                if first is None:
+                    first = own
+                else:  # beside the error on its way out
+                    self.say(f"and the last checkpoint was not {what}: {own}")
+        if error is None and first is not None:
+            raise first

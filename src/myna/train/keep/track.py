@@ -4,7 +4,9 @@ They get what metrics.jsonl gets. Keys and logins are the libraries' own affair 
 here.
 """
 
+import contextlib
 import secrets
+import shutil
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -61,8 +63,9 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise _missing("wandb") from error
-        id_path = run.path / "wandb_id.txt"
-        if not id_path.exists():
+        id_path, folder = run.path / "wandb_id.txt", run.path / "wandb"
+        new, new_folder = not id_path.exists(), not folder.exists()
+        if new:
             write_atomic(id_path, secrets.token_hex(4).encode("ascii") + b"\n")
         try:
             self.run = wandb.init(
@@ -76,6 +79,11 @@ class WeightsAndBiases:
                 settings=wandb.Settings(x_disable_meta=True),
             )
         except wandb.errors.Error as error:
+            if new:
+                with contextlib.suppress(OSError):
+                    id_path.unlink()
+            if new_folder:
+                shutil.rmtree(folder, ignore_errors=True)
             raise UsageError(
                 f"--track wandb: {first_line(error)}; `wandb login` first, or leave --track out"
             ) from error

@@ -1,1 +1,1 @@
-"""The machines of a run: ranks and how they find and watch each other, memory, speed, signals."""
+"""The machines of a run: ranks and how they find and watch each other, memory, speed."""

@@ -10,12 +10,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from myna.device import resolve_device
-from myna.errors import DeviceError, MynaError, RankError, first_line, from_record, to_record
+from myna.errors import DeviceError, RankError, first_line, from_record, to_record
 from myna.settings import DeviceName
+from myna.signals import answering, signal_behind
 from myna.train.machines.links import Links, meet
+from myna.train.machines.torchrun import once_a_machine, read_place
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Ranks:
         """Has the main rank do something; every rank gets its text, or raises its error.
 
         Raises:
-            MynaError: of the kind that the main rank met.
+            Exception: the one that the main rank met; on the others of its kind, and told there already.
         """
         if self.world_size == 1:
             return work()
@@ -63,8 +66,9 @@ class Ranks:
         if self.is_main:
             try:
                 answer = json.dumps({"text": work()})
-            except MynaError as error:
-                answer = json.dumps(to_record(error))
+            except Exception as error:
+                self.from_main(json.dumps(to_record(error)))
+                raise
         outcome = json.loads(self.from_main(answer))
         if "kind" in outcome:
             raise from_record(outcome, "rank 0")
@@ -73,16 +77,19 @@ class Ranks:
 
 @contextlib.contextmanager
 def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float = 600.0) -> Iterator[Ranks]:
-    """Joins the process group that torchrun's variables describe (RANK, WORLD_SIZE, LOCAL_RANK), if there is one.
+    """Joins the process group that torchrun's variables describe, if there is one.
 
     NCCL on CUDA, gloo elsewhere.
 
     Raises:
+        UsageError: a variable is missing or wrong, see `read_place`.
         DeviceError: the device isn't there, or the other ranks can't be reached within `timeout_s`.
     """
-    world_size = int(environ.get("WORLD_SIZE", "1"))
-    rank = int(environ.get("RANK", "0"))
-    where = resolve_device(device, int(environ.get("LOCAL_RANK", "0")))
+    place = read_place(environ)
+    rank, world_size = place.rank, place.world_size
+    with once_a_machine(environ):
+        resolve_device(device)  # what the first rank lacks, all lack
+    where = resolve_device(device, place.local_rank)
     if where.type == "cuda":
         torch.cuda.set_device(where)
     if world_size == 1:
@@ -92,10 +99,15 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
         raise DeviceError("--device mps works on one process alone; use --device cpu with torchrun")
     timeout = timedelta(seconds=timeout_s)
     try:
-        store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
-        links = meet(
-            store, rank=rank, world_size=world_size, host=environ["MASTER_ADDR"], timeout_s=timeout_s
-        )
+
+        def join() -> tuple[Store, Links]:
+            with _library_silent(environ):
+                store, _, _ = next(rendezvous("env://", rank, world_size, timeout=timeout))
+                return store, meet(
+                    store, rank=rank, world_size=world_size, host=place.host, timeout_s=timeout_s
+                )
+
+        store, links = answering(join)
         dist.init_process_group(
             "nccl" if where.type == "cuda" else "gloo",
             store=dist.PrefixStore(links.attempt, store),  # type: ignore[attr-defined]
@@ -105,20 +117,34 @@ def start_ranks(environ: Mapping[str, str], device: DeviceName, timeout_s: float
             device_id=where if where.type == "cuda" else None,
         )
     except (RuntimeError, ValueError) as error:
+        why = first_line(error).rstrip(".")
         raise DeviceError(
-            f"rank {rank} of {world_size} could not join the others within {timeout_s:.0f} s: {first_line(error)}; "
+            f"rank {rank} of {world_size} could not join the others within {timeout_s:.0f} s: {why}; "
             "start it with torchrun, and see that MASTER_ADDR and MASTER_PORT can be reached"
         ) from error
     try:
         yield Ranks(rank, world_size, where, links)
-    except RankError:
-        raise  # a group with a lost rank can't be taken down in order: it would wait for it
-    except BaseException:
-        dist.destroy_process_group()
+    except BaseException as error:
+        # A group with a lost rank can't be taken down in order: it would wait for it.
+        if not isinstance(error, RankError) and signal_behind(error) is None:
+            dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
 
-def process_environment() -> Mapping[str, str]:
-    """The variables torchrun sets: the one place where they are read."""
-    return os.environ
+@contextlib.contextmanager
+def _library_silent(environ: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, nothing written to this process's stderr is seen, unless TORCH_CPP_LOG_LEVEL asks for it.
+
+    Before it raises, torch's C++ prints what it met once a second, and at last its stack: pages above our one line.
+    """
+    if "TORCH_CPP_LOG_LEVEL" in environ:
+        yield
+        return
+    with contextlib.ExitStack() as silent, open(os.devnull, "wb") as nowhere:
+        with contextlib.suppress(OSError):  # it may be closed
+            seen = os.dup(2)
+            silent.callback(os.close, seen)
+            silent.callback(os.dup2, seen, 2)
+            os.dup2(nowhere.fileno(), 2)
+        yield

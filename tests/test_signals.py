@@ -3,9 +3,9 @@ import signal
 
 import pytest
 
+from myna import signals
 from myna.errors import Stopped
-from myna.train.machines import signals
-from myna.train.machines.signals import stop_on_signals
+from myna.signals import stop_on_signals
 
 
 @pytest.fixture(autouse=True)
