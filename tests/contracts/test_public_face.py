@@ -103,7 +103,7 @@ def test_a_wrong_call_is_one_line_and_exit_2(args, says, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "args", [["train", "--stepz", "3"], ["train", "pydoc", "--steps", "many"], ["sample"]]
+    "args", [["train", "--stepz", "3"], ["train", "pydoc", "--steps", "many"], ["eval"]]
 )
 def test_a_wrong_flag_or_type_is_a_panel_and_exit_2(args, capsys):
     with pytest.raises(SystemExit) as ended:
