@@ -65,11 +65,13 @@ def loss_reference(recipe: Mapping[str, Any]) -> LossReference:
     if not datasets:
         return LossReference(False, "Its recipe.json does not record what it was trained on.")
     if len(datasets) != 1:
-        return LossReference(False, "It was trained on several datasets; GPT-2's loss is known on FineWeb-Edu alone.")
+        return LossReference(
+            False, "It was trained on several datasets; GPT-2's loss is known on FineWeb-Edu alone."
+        )
     corpus = datasets[0].get("corpus")
     if corpus != ["fineweb-edu"]:
-        known = isinstance(corpus, list) and corpus and all(isinstance(name, str) for name in corpus)
-        text = ", ".join(corpus) if known else "text that its dataset does not name"
+        names = [name for name in corpus if isinstance(name, str)] if isinstance(corpus, list) else []
+        text = ", ".join(names) or "text that its dataset does not name"
         return LossReference(False, f"It was trained on {text}; GPT-2's loss is known on FineWeb-Edu alone.")
     if datasets[0].get("tokenizer") != gpt2_sha256():
         return LossReference(False, "Its tokens are not GPT-2's, and a loss per token depends on the tokens.")
@@ -89,7 +91,9 @@ def hellaswag_reference(recipe: Mapping[str, Any], items: int | None) -> HellaSw
             None, f"It was scored on {items:,} items, and OpenAI's models on all {HELLASWAG_ITEMS:,}."
         )
     if tokenizer_of(recipe) != "gpt2" and tokenizer_of(recipe) != gpt2_sha256():
-        return HellaSwagReference(None, "Its tokens are not GPT-2's, and a mean per token depends on the tokens.")
+        return HellaSwagReference(
+            None, "Its tokens are not GPT-2's, and a mean per token depends on the tokens."
+        )
     layers, width = recipe.get("n_layer", 0), recipe.get("n_embd", 0)
     try:
         size = HELLASWAG.get((layers, width))
@@ -97,7 +101,9 @@ def hellaswag_reference(recipe: Mapping[str, Any], items: int | None) -> HellaSw
         size = None
     if size is None:
         return HellaSwagReference(None, f"No GPT-2 has {layers} layers of width {width}.")
-    return HellaSwagReference(size, f"Same size ({size[0]}), same tokens (GPT-2's), all {HELLASWAG_ITEMS:,} items.")
+    return HellaSwagReference(
+        size, f"Same size ({size[0]}), same tokens (GPT-2's), all {HELLASWAG_ITEMS:,} items."
+    )
 
 
 def trained_on(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
