@@ -21,7 +21,7 @@ def test_the_references_are_those_of_the_design():
     ("recipe", "why"),
     [
         ({}, "does not record"),
-        ({"trained_on": [{"corpus": ["pydoc"]}]}, "trained on pydoc"),
+        ({"trained_on": [{"corpus": ["pydoc"]}]}, "Trained on pydoc"),
         ({"trained_on": [{"corpus": None}]}, "does not name"),
         ({"trained_on": [{"corpus": [1, None]}]}, "does not name"),
         ({"trained_on": [{}, {}]}, "several datasets"),
@@ -36,7 +36,7 @@ def test_a_loss_that_does_not_compare_says_why(recipe, why):
 @pytest.mark.parametrize(
     ("recipe", "items", "why"),
     [
-        ({}, None, "no HellaSwag score"),
+        ({}, None, "No HellaSwag score"),
         ({"tokenizer": "gpt2"}, 500, "500 items"),
         ({"tokenizer": "bytes"}, 10_042, "not GPT-2's"),
         ({"tokenizer": "gpt2", "n_layer": 4, "n_embd": 128}, 10_042, "4 layers of width 128"),

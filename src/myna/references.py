@@ -25,6 +25,7 @@ HELLASWAG = {
     (36, 1280): ("774M", 0.4320, 0.510),
     (48, 1600): ("1558M", 0.4889, 0.547),
 }
+HELLASWAG_CHANCE = 0.25  # one ending of four
 # A part of the file is another test: it begins with ActivityNet's items, and WikiHow's come later.
 HELLASWAG_ITEMS = 10_042
 
@@ -66,13 +67,13 @@ def loss_reference(recipe: Mapping[str, Any]) -> LossReference:
         return LossReference(False, "Its recipe.json does not record what it was trained on.")
     if len(datasets) != 1:
         return LossReference(
-            False, "It was trained on several datasets; GPT-2's loss is known on FineWeb-Edu alone."
+            False, "Trained on several datasets; GPT-2's loss is known on FineWeb-Edu alone."
         )
     corpus = datasets[0].get("corpus")
     if corpus != ["fineweb-edu"]:
         names = [name for name in corpus if isinstance(name, str)] if isinstance(corpus, list) else []
         text = ", ".join(names) or "text that its dataset does not name"
-        return LossReference(False, f"It was trained on {text}; GPT-2's loss is known on FineWeb-Edu alone.")
+        return LossReference(False, f"Trained on {text}; GPT-2's loss is known on FineWeb-Edu alone.")
     if datasets[0].get("tokenizer") != gpt2_sha256():
         return LossReference(False, "Its tokens are not GPT-2's, and a loss per token depends on the tokens.")
     return LossReference(True, "Same text (FineWeb-Edu), same tokens (GPT-2's).")
@@ -85,10 +86,10 @@ def hellaswag_reference(recipe: Mapping[str, Any], items: int | None) -> HellaSw
         items: how many the run was scored on; None where it was not scored.
     """
     if items is None:
-        return HellaSwagReference(None, "It has no HellaSwag score yet.")
+        return HellaSwagReference(None, "No HellaSwag score yet.")
     if items != HELLASWAG_ITEMS:
         return HellaSwagReference(
-            None, f"It was scored on {items:,} items, and OpenAI's models on all {HELLASWAG_ITEMS:,}."
+            None, f"Scored on {items:,} items, and OpenAI's models on all {HELLASWAG_ITEMS:,}."
         )
     if tokenizer_of(recipe) != "gpt2" and tokenizer_of(recipe) != gpt2_sha256():
         return HellaSwagReference(

@@ -20,9 +20,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from myna.errors import DataError
-from myna.evaluate.accuracy import HELLASWAG_CHANCE, standard_error
+from myna.evaluate.accuracy import standard_error
 from myna.files import write_atomic
-from myna.references import GPT2_FINEWEB_EDU_LOSS, hellaswag_reference, loss_reference, tokenizer_of
+from myna.references import (
+    GPT2_FINEWEB_EDU_LOSS,
+    HELLASWAG_CHANCE,
+    hellaswag_reference,
+    loss_reference,
+    tokenizer_of,
+)
 from myna.run import Run
 
 # Okabe and Ito's palette: told apart with any colour vision, and in greys by its lightness.

@@ -22,9 +22,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from myna.errors import MynaError
-from myna.evaluate.accuracy import HELLASWAG_CHANCE
 from myna.files import lock_is_held
-from myna.references import GPT2_FINEWEB_EDU_LOSS, hellaswag_reference, loss_reference
+from myna.references import (
+    GPT2_FINEWEB_EDU_LOSS,
+    HELLASWAG_CHANCE,
+    hellaswag_reference,
+    loss_reference,
+    tokenizer_of,
+)
 from myna.run import Run
 from myna.serve.curves import Chunk, curves, number, read_on, whole
 from myna.serve.errors import ApiError
@@ -172,6 +177,7 @@ class RunsFolder:
         size, gpt2, gpt3 = accuracy.size or (None, None, None)
         return line | {
             "recipe": {key: plain(recipe[key]) for key in IN_SHORT if key in recipe},
+            "tokenizer": tokenizer_of(recipe),
             "references": {
                 "loss": {
                     "gpt2": GPT2_FINEWEB_EDU_LOSS if loss.applies else None,
