@@ -6,6 +6,7 @@ import uPlot from "./uplot/uPlot.esm.js";
 const HEIGHT = 300; // pixels
 const FONT = "12px system-ui, sans-serif";
 const OPENING_SHARE = 0.05; // the steep fall of the first tokens may leave the picture at the top
+const BAND_ALPHA = 0.18;
 const FEW_TIMES = 5; // from the lowest to the highest value of a scale that spans little
 const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
 const MOST_TICKS = 9;
@@ -85,29 +86,22 @@ export class Chart {
       series: [{}, ...(this.curves.length ? this.curves.map(series) : [{}])],
       cursor: { y: false, drag: { x: false, y: false }, dataIdx: nearest, points: { size: 7 } },
       // Below the curves: no line or word may hide a value.
-      hooks: { drawAxes: [(plot) => this.#drawBand(plot), (plot) => this.#drawReferences(plot)], setCursor: [(plot) => this.#tell(plot)] },
+      hooks: { drawAxes: [(plot) => this.#drawBands(plot), (plot) => this.#drawReferences(plot)], setCursor: [(plot) => this.#tell(plot)] },
     };
     this.xName = xName;
     this.plotPlace.replaceChildren();
     this.plot = new uPlot(options, data, this.plotPlace);
   }
 
-  /** The room between the lowest and the highest of the single values. */
-  #drawBand({ ctx, bbox, valToPos }) {
+  /** The room between the lowest and the highest of the single values, and a standard error around each score. */
+  #drawBands(plot) {
     const [low, high] = this.curves.filter(({ kind }) => kind === "faint");
-    if (!high) return;
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-    ctx.clip();
-    ctx.beginPath();
-    const to = (x, y) => ctx.lineTo(valToPos(x, "x", true), valToPos(y, "y", true));
-    low.x.forEach((x, n) => to(x, low.y[n]));
-    for (let n = high.x.length - 1; n >= 0; n -= 1) to(high.x[n], high.y[n]);
-    ctx.fillStyle = colour(low.colour);
-    ctx.globalAlpha = 0.18;
-    ctx.fill();
-    ctx.restore();
+    if (high) fill(plot, low.x, low.y, high.y, low.colour);
+    for (const { x, y, errors, colour: name } of this.curves) {
+      if (!errors) continue;
+      const by = (sign) => y.map((value, n) => value + sign * (errors[n] ?? 0));
+      fill(plot, x, by(-1), by(1), name);
+    }
   }
 
   #drawReferences(plot) {
@@ -124,15 +118,17 @@ export class Chart {
       ctx.moveTo(bbox.left, y);
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
-      ctx.textBaseline = "bottom";
+      // Chance is what curves rise from: its words stand under its line.
+      ctx.textBaseline = side === "left" ? "bottom" : "top";
+      const words = side === "left" ? y - 3 * ratio : y + 4 * ratio;
       ctx.textAlign = side;
       const x = side === "left" ? bbox.left + 4 * ratio : bbox.left + bbox.width - 4 * ratio;
       // The grid crosses the words: a rim of the background keeps them legible.
       ctx.setLineDash([]);
       ctx.lineWidth = 4 * ratio;
       ctx.strokeStyle = colour("--card");
-      ctx.strokeText(label, x, y - 3 * ratio);
-      ctx.fillText(label, x, y - 3 * ratio);
+      ctx.strokeText(label, x, words);
+      ctx.fillText(label, x, words);
     }
     ctx.restore();
   }
@@ -150,7 +146,8 @@ export class Chart {
       items.get(key).append(...(curve.group && curve.label ? [make("span.hint", { text: curve.label }), value] : [value]));
     });
     const where = at === null ? "last values" : `at ${short(plot.data[0][at])} ${this.xName}`;
-    this.legend.replaceChildren(...items.values(), make("li.hint", { text: where }));
+    const lines = this.references.map(({ label }) => make("li.hint", {}, make("span.swatch.dashes"), label));
+    this.legend.replaceChildren(...items.values(), make("li.hint", { text: where }), ...lines);
   }
 
   #value({ y, errors }, index) {
@@ -189,6 +186,22 @@ function swatch({ colour: name, kind }) {
   return mark;
 }
 
+/** Fills the room between two curves. */
+function fill({ ctx, bbox, valToPos }, x, low, high, name) {
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  ctx.beginPath();
+  const to = (at, value) => ctx.lineTo(valToPos(at, "x", true), valToPos(value, "y", true));
+  x.forEach((at, n) => to(at, low[n]));
+  for (let n = x.length - 1; n >= 0; n -= 1) to(x[n], high[n]);
+  ctx.fillStyle = colour(name);
+  ctx.globalAlpha = BAND_ALPHA;
+  ctx.fill();
+  ctx.restore();
+}
+
 function series({ colour: name, kind }) {
   const stroke = colour(name);
   if (kind === "faint") return { stroke, alpha: 0.22, width: 1, points: { show: false }, spanGaps: true };
@@ -210,7 +223,8 @@ function nearest(plot, number, index) {
 function yBounds(curves, references, { log, leastSpan }) {
   let [low, high, start] = [Infinity, -Infinity, -Infinity];
   const end = Math.max(...curves.map(({ x }) => x.at(-1)));
-  for (const { x, y, kind } of curves) {
+  for (const { x, y, kind, errors } of curves) {
+    if (errors) for (const [n, error] of errors.entries()) [low, high] = [Math.min(low, y[n] - error), Math.max(high, y[n] + error)];
     if (kind === "faint") {
       for (const value of y) low = Math.min(low, value);
       continue;

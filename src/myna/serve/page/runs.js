@@ -32,13 +32,15 @@ class RunsView {
     this.list = new RunList(byId("run-list"), (name, is) => this.#select(name, is));
     this.samples = new Samples(byId("samples"));
     this.timer = null;
-    this.polling = false;
+    this.polling = this.again = false;
   }
 
   /** Asks for what is new, draws it, and does so again after a while, as long as the view is seen. */
   async poll() {
     clearTimeout(this.timer);
-    if (this.polling || byId("runs").hidden || document.visibilityState !== "visible") return;
+    if (byId("runs").hidden || document.visibilityState !== "visible") return;
+    this.again = this.polling; // what was chosen meanwhile is not in the answers under way
+    if (this.polling) return;
     this.polling = true;
     let wait = POLL_MS;
     try {
@@ -52,6 +54,7 @@ class RunsView {
     } finally {
       this.polling = false;
     }
+    if (this.again) wait = 0;
     if (wait !== null) this.timer = setTimeout(() => this.poll(), wait);
   }
 
@@ -181,7 +184,8 @@ function scoreCurves(runs, x) {
   }
   const { chance } = score(scored[0]);
   references.set(`chance: ${chance}`, chance);
-  const notes = reasons(scored.filter((run) => score(run).size === null).map((run) => [run.name, score(run).why]));
+  const notes = scored.some(({ data }) => data.hellaswag.items.some(Boolean)) ? ["The band is one standard error to each side."] : [];
+  notes.push(...reasons(scored.filter((run) => score(run).size === null).map((run) => [run.name, score(run).why])));
   return { curves, references: [...references].map(([label, value]) => ({ label, value, side: value === chance ? "right" : "left" })), notes };
 }
 

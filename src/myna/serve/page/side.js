@@ -13,6 +13,7 @@ export class Side {
   constructor(models, { number, onChange }) {
     this.onChange = onChange; // a run has begun or ended
     this.stopper = null;
+    this.turn = 0; // of the newest run: an older one that ends late says nothing
     this.model = make("select", { "aria-label": `Model ${number}` }, ...models.map(({ id }) => make("option", { value: id, text: id })));
     this.fields = settingFields();
     this.short = make("span.hint");
@@ -42,6 +43,7 @@ export class Side {
   async run(prompt) {
     this.stop();
     const stopper = new AbortController();
+    const turn = (this.turn += 1);
     this.stopper = stopper;
     showProblem(this.problem, null);
     this.end.textContent = "";
@@ -51,6 +53,7 @@ export class Side {
       await this.#retried(request, stopper.signal);
       this.end.textContent = this.completion.end();
     } catch (error) {
+      if (turn !== this.turn) return;
       if (isAbort(error)) this.end.textContent = "Stopped.";
       else this.#fail(error);
     } finally {
