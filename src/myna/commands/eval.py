@@ -238,7 +238,8 @@ def hellaswag(
     Raises:
         DataError: the file is not HellaSwag's format, or has no labels; names the line.
     """
-    from myna.evaluate.accuracy import HELLASWAG_CHANCE, standard_error
+    from myna.evaluate.accuracy import standard_error
+    from myna.references import HELLASWAG_CHANCE
     from myna.evaluate.hellaswag import (
         encode_items,
         hellaswag_scores,

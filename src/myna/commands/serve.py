@@ -87,6 +87,7 @@ def main(args: Sequence[str]) -> None:
     from myna.serve.measures import Measures
     from myna.serve.models import Models, serve_model, unique_names
     from myna.serve.run import bound_socket, serve
+    from myna.serve.runs import run_routes
 
     listening = bound_socket(call.host, call.port)  # before the models, which take a while
     served = []
@@ -107,7 +108,7 @@ def main(args: Sequence[str]) -> None:
     models, measures = Models(served), Measures()
     measures.watch(models)
     guard = Guard(key, [call.host, *call.allow_host])
-    app, server = build_app(models, limits, guard, measures, [])
+    app, server = build_app(models, limits, guard, measures, [*run_routes(call.runs)])
     port = listening.getsockname()[1]
     shown = f"[{call.host}]" if ":" in call.host else call.host
 

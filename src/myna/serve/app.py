@@ -175,22 +175,23 @@ class Checked:
             await self.app(scope, receive, send)
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        begun = False
+        path, begun = scope["path"], False
 
         async def send_safely(message: Any) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                self.measures.answered(scope["path"], message["status"])
+                self.measures.answered(path, message["status"])
                 message["headers"] = [
                     *message.get("headers", []),
                     *((key.encode(), value.encode()) for key, value in SAFE_HEADERS.items()),
                 ]
+                if path == "/" or path.startswith("/page/"):  # or a browser mixes modules of two versions
+                    message["headers"].append((b"cache-control", b"no-cache"))
             await send(message)
 
         try:
             self.guard.check_names(headers.get("host"), headers.get("origin"))
-            path = scope["path"]
             if path not in OPEN_PATHS and not path.startswith("/page/"):
                 self.guard.check_key(headers.get("authorization"))
             await self.app(scope, receive, send_safely)

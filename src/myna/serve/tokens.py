@@ -10,6 +10,8 @@ from myna.settings import is_whole
 from myna.text.explain import spans, why, words
 from myna.text.tokenizer import Tokenizer
 
+MOST_WORD_BYTES = 200  # a word whose merges are told
+
 
 def tokenize(body: Any, models: Models) -> dict[str, Any]:
     """/v1/tokenize: {"model"?, "text"} to tokens, each with its id, text, bytes, and place in the text's UTF-8.
@@ -46,27 +48,42 @@ def detokenize(body: Any, models: Models) -> dict[str, Any]:
 
 
 def merges(body: Any, models: Models) -> dict[str, Any]:
-    """/v1/merges: {"model"?, "text"} to the words of the text, each with its merges in order.
+    """/v1/merges: {"model"?, "text", "at"?} to the words of the text, each with its merges in order.
+
+    With `at`, a byte of the text's UTF-8, the one word that holds it. The steps of a word of more than 200 bytes are
+    null: their length grows with the square of the word's.
 
     Raises:
         ApiError: 400 or 404; 400 too for a tokenizer that does not tell.
     """
     tokenizer, text = _tokenizer(body, models), _text(body, "text")
+    at = body.get("at")
+    if at is not None and not is_whole(at):
+        raise ApiError(400, "at is no whole number", param="at")
 
-    def steps(word: str) -> dict[str, Any]:
-        return {
-            "word": word,
-            "steps": [
-                {
-                    "parts": [part.decode("utf-8", errors="replace") for part in step.pieces],
-                    "ranks": list(step.ranks),
-                    "chosen": step.chosen,
-                }
-                for step in why(tokenizer, word)
-            ],
-        }
+    def steps(word: str) -> list[dict[str, Any]] | None:
+        if len(word.encode("utf-8")) > MOST_WORD_BYTES:
+            return None
+        return [
+            {
+                "parts": [part.decode("utf-8", errors="replace") for part in step.pieces],
+                "bytes": [list(part) for part in step.pieces],
+                "ranks": list(step.ranks),
+                "chosen": step.chosen,
+            }
+            for step in why(tokenizer, word)
+        ]
 
-    return {"words": _asked(lambda: [steps(word) for word in words(tokenizer, text)])}
+    def found() -> list[dict[str, Any]]:
+        start, answers = 0, []
+        for word in words(tokenizer, text):
+            end = start + len(word.encode("utf-8"))
+            if at is None or start <= at < end:
+                answers.append({"word": word, "start": start, "end": end, "steps": steps(word)})
+            start = end
+        return answers
+
+    return {"words": _asked(found)}
 
 
 def _asked(work: Any) -> Any:
