@@ -102,9 +102,7 @@ def test_a_wrong_call_is_one_line_and_exit_2(args, says, tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "args", [["train", "--stepz", "3"], ["train", "pydoc", "--steps", "many"], ["eval"]]
-)
+@pytest.mark.parametrize("args", [["train", "--stepz", "3"], ["train", "pydoc", "--steps", "many"], ["eval"]])
 def test_a_wrong_flag_or_type_is_a_panel_and_exit_2(args, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(args)
