@@ -239,13 +239,13 @@ def hellaswag(
         DataError: the file is not HellaSwag's format, or has no labels; names the line.
     """
     from myna.evaluate.accuracy import standard_error
-    from myna.references import HELLASWAG_CHANCE
     from myna.evaluate.hellaswag import (
         encode_items,
         hellaswag_scores,
         hellaswag_sums,
         read_items,
     )
+    from myna.references import HELLASWAG_CHANCE
 
     items = read_items(data, call.rendering)
     questions = encode_items(items, tokenizer, opened.model.config.block_size)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -73,15 +74,19 @@ class Server:
 
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
-        return JSONResponse(tokenize(await self.body(request), self.models))
+        return await self._beside(tokenize, request)
 
     async def detokenize(self, request: Request) -> Response:
         """POST /v1/detokenize."""
-        return JSONResponse(detokenize(await self.body(request), self.models))
+        return await self._beside(detokenize, request)
 
     async def merges(self, request: Request) -> Response:
         """POST /v1/merges."""
-        return JSONResponse(merges(await self.body(request), self.models))
+        return await self._beside(merges, request)
+
+    async def _beside(self, work: Callable[[Any, Models], dict[str, Any]], request: Request) -> Response:
+        """A tokenizer's work on a long text takes a while: others are answered meanwhile."""
+        return JSONResponse(await run_in_threadpool(work, await self.body(request), self.models))
 
     async def list_models(self, request: Request) -> Response:
         """GET /v1/models, and one of them."""

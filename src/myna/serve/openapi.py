@@ -104,8 +104,12 @@ def openapi(limits: Limits, version: str) -> dict[str, Any]:
             "/v1/completions": asked(completion_schema(limits), "Continue texts"),
             "/v1/tokenize": asked(of_text(text=TEXT), "A text's tokens"),
             "/v1/detokenize": asked(of_text(tokens={"type": "array", "items": WHOLE}), "The text of tokens"),
-            "/v1/merges": asked(of_text(text=TEXT), "The merges of a text's words, step by step"),
+            "/v1/merges": asked(
+                of_text(text=TEXT) | {"properties": model | {"text": TEXT, "at": number(0, whole=True)}},
+                "The merges of a text's words, step by step; with `at`, a byte of the text, of the one word there",
+            ),
             "/v1/models": told("The models that are served"),
+            "/v1/runs": told("The runs of the folder that --runs names"),
             "/health": told("Whether the server is well"),
             "/metrics": told("Counts and gauges, in Prometheus's format", "text/plain"),
         },
