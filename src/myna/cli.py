@@ -1,6 +1,7 @@
 """The command line: a name leads to a module in `myna.commands`, whose `main(args)` does the work."""
 
 import codecs
+import contextlib
 import difflib
 import errno
 import importlib
@@ -30,6 +31,8 @@ COMMANDS = {
 # Where the same call goes on from what an interrupted one left.
 GO_ON = ("prepare", "train")
 
+LEAST_COLUMNS = 40  # below, a panel of the help can't be laid out
+
 
 def usage() -> str:
     """The text of `myna --help`."""
@@ -58,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         number = signal_behind(error) or signal.SIGINT
         how = "; the same command goes on from what is saved" if name in GO_ON else ""
-        print(f"myna {name}: stopped by {signal.Signals(number).name}{how}", file=sys.stderr)
+        _tell(f"myna {name}: stopped by {signal.Signals(number).name}{how}")
         return Stopped.exit_code if name in GO_ON else 128 + number
 
 
@@ -71,26 +74,29 @@ def _answered(name: str, args: Sequence[str]) -> int:
         return code
     except MynaError as error:
         if not error.told:
-            print(f"myna {name}: {error}", file=sys.stderr)
+            _tell(f"myna {name}: {error}")
         return error.exit_code
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `myna ... | head`
             _drop_output()
             if name != "prepare":
                 return 0
-            print(
-                "myna prepare: nobody reads the output any more; the same call goes on from here",
-                file=sys.stderr,
-            )
+            _tell("myna prepare: nobody reads the output any more; the same call goes on from here")
             return Stopped.exit_code
         if error.errno == errno.ENOSPC and error.filename is None:
             _drop_output()
-            print(f"myna {name}: cannot write the output: {error.strerror}; free some space", file=sys.stderr)
+            _tell(f"myna {name}: cannot write the output: {error.strerror}; free some space")
         elif not getattr(error, "told", False):  # a file that can't be used is no defect of ours
             from myna.paths import cannot_use
 
-            print(f"myna {name}: {cannot_use(error)}", file=sys.stderr)
+            _tell(f"myna {name}: {cannot_use(error)}")
         return OutputError.exit_code
+
+
+def _tell(line: str) -> None:
+    """A line on stderr. Where that can't be written, the exit code says it alone."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def run(name: str, args: Sequence[str]) -> int:
@@ -106,7 +112,7 @@ def run(name: str, args: Sequence[str]) -> int:
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean `myna {near[0]}`?" if near else "`myna --help` lists the commands"
-        print(f"myna: there is no command {name!r}; {hint}", file=sys.stderr)
+        _tell(f"myna: there is no command {name!r}; {hint}")
         return 2
     return 0
 
@@ -145,6 +151,9 @@ def entry() -> None:
     # training ten times slower; after a short spin they had better sleep. Read by libgomp when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files here, whatever notebooks are told
+    if os.environ.get("COLUMNS", "").isdecimal() and int(os.environ["COLUMNS"]) < LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)

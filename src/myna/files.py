@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 import urllib.error
 import urllib.request
@@ -84,6 +85,12 @@ def reading(path: Path) -> Iterator[None]:
         UnreadableError: it is there, or behind a link that leads nowhere, and the system does not give it.
         OSError: nothing is there, or something of another kind: one of `NOT_THERE`.
     """
+    with contextlib.suppress(OSError, ValueError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # it would be waited for, or read without end
+            raise UnreadableError(
+                f"{path} is a device or a pipe, where a file is expected; put the file there"
+            )
     try:
         yield
     except OSError as error:

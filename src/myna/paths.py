@@ -41,8 +41,11 @@ def given_path(given: str | os.PathLike[str], error: type[MynaError] = UsageErro
     try:
         if text.startswith("~") and not os.path.lexists(text):
             path = path.expanduser()
-        if stat.S_ISDIR(path.stat().st_mode):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             os.stat(f"{path}/.")  # fails where the folder may not be entered
+        elif not stat.S_ISREG(mode):
+            raise error(f"{shown(path)} is a device or a pipe; give a file or a folder")
     except RuntimeError as problem:
         home = path.parts[0]
         raise error(

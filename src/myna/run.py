@@ -20,6 +20,7 @@ from typing import Any
 from myna.errors import DataError, OutputError
 from myna.files import json_bytes, locked, reading, write_atomic
 from myna.parsing import parse_json, read_object
+from myna.paths import cannot_use
 
 
 class Run:
@@ -121,9 +122,7 @@ def _append_line(path: Path, record: Mapping[str, Any]) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise OutputError(
-            f"cannot append to {path}: {error.strerror}; free some space and run it again"
-        ) from error
+        raise OutputError(f"{cannot_use(error, path)}, then run it again") from error
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,10 @@
 """Each place where a command takes a path, given what can be none: one line, exit code 2, nothing made."""
 
 import io
+import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +25,10 @@ CALLS = [
     "train shakespeare-char --data data --out new --tokenizer BAD",
     "sample BAD --prompt x",
     "sample model --prompt x --tokenizer BAD",
+    "sample model --file BAD",
+    "serve BAD --port 0",
+    "serve model --port 0 --runs BAD",
+    "serve model --port 0 --api-key-file BAD",
     "eval BAD --task val",
     "eval model --task val --data BAD",
     "eval model --task hellaswag --data BAD",
@@ -46,6 +52,7 @@ BAD = {
     "a\0b": "holds a NUL",
     "closed/below": "Permission denied",
     "closed": "ermission",
+    "pipe": "pipe",
 }
 
 
@@ -58,6 +65,7 @@ def place():
         (folder / "closed" / "below").mkdir(parents=True)
         (folder / "closed").chmod(0)
         (folder / "text.txt").write_text("some text\n" * 50)
+        os.mkfifo(folder / "pipe")
         network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=257))
         network.save_pretrained(folder / "model", Tokenizer.bytes())
         yield folder
@@ -77,6 +85,8 @@ def test_a_bad_path_is_one_line_and_nothing_is_made(call, place, monkeypatch, ca
         os.seteuid(65534)  # whom permissions bind
     try:
         for bad in BAD:
+            if bad == "pipe" and "BAD/" in call:
+                continue
             assert main([word.replace("BAD", bad) for word in call.split()]) == 2, bad
             said[bad] = capsys.readouterr().err
     finally:
@@ -173,3 +183,77 @@ def test_a_cache_that_cannot_be_written_costs_no_work(cache, place, small_datase
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: place / cache)
     assert main(["data", "show", str(small_dataset), "--windows", "0"]) == 0
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_pipe_in_a_folder_is_not_waited_for(place, tmp_path, capsys, file):
+    shutil.copytree(place / "model", tmp_path / "model")
+    (tmp_path / "model" / file).unlink()
+    os.mkfifo(tmp_path / "model" / file)
+    assert main(["sample", str(tmp_path / "model"), "--prompt", "x"]) == 2
+    assert f"{tmp_path / 'model' / file} is a device or a pipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["\ud800.npy", "a\0b.npy"])
+def test_a_shard_whose_name_can_be_none_is_a_line(small_dataset, tmp_path, capsys, name):
+    data = shutil.copytree(small_dataset, tmp_path / "data")
+    info = json.loads((data / "dataset.json").read_text())
+    info["train"]["shards"][0]["file"] = name
+    (data / "dataset.json").write_text(json.dumps(info))
+    assert main(["data", "show", str(data)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no name of a file; prepare the dataset again" in said
+
+
+def test_a_source_that_is_no_text_is_shown_as_it_is(small_dataset, tmp_path, capsys):
+    data = shutil.copytree(small_dataset, tmp_path / "data")
+    info = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(info | {"source": [[[]]]}))
+    assert main(["data", "show", str(data)]) == 0
+    assert f"{data}: [[]]" in capsys.readouterr().out
+
+
+def test_a_shard_that_cannot_be_read_is_not_to_be_prepared_again(small_dataset, tmp_path, capsys):
+    data = shutil.copytree(small_dataset, tmp_path / "data")
+    shard = next(data.glob("train_*.npy"))
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    assert main(["data", "show", str(data)]) == 2
+    said = capsys.readouterr().err
+    assert f"cannot use {shard}" in said
+    assert "its links lead in a circle" in said
+
+
+def test_an_index_that_names_what_can_be_no_file_is_a_line(place, tmp_path, capsys):
+    model = shutil.copytree(place / "model", tmp_path / "model")
+    (model / "model.safetensors").rename(model / "a.safetensors")
+    (model / "model.safetensors.index.json").write_text('{"weight_map": {"x": "\\ud800.safetensors"}}')
+    assert main(["sample", str(model), "--prompt", "x"]) == 2
+    assert "which is no safetensors file inside the folder" in capsys.readouterr().err
+
+
+def test_train_does_not_take_an_empty_name_for_this_folder(small_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for flag in ("--out", "--data", "--tokenizer", "--hellaswag"):
+        assert main(["train", *small_run, "--steps", "1", flag, ""]) == 2
+        assert f"{flag} is empty" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "variables", "code"),
+    [
+        ("nosuch 2>/dev/full", {}, 2),
+        ("tokenizer show hi --tokenizer /absent/x 2>/dev/full", {}, 2),
+        ("report absent/x", {"MPLBACKEND": "garbage"}, 2),
+        ("sample --help >/dev/null", {"COLUMNS": "1"}, 0),
+    ],
+)
+def test_odd_surroundings_change_no_exit_code(call, variables, code, child_environment):
+    command = f"{sys.executable} -m myna {call}"
+    done = subprocess.run(
+        command, shell=True, env=child_environment | variables, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr

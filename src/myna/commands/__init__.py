@@ -89,13 +89,17 @@ def _with_paths(call: T) -> T:
     return dataclasses.replace(cast(Any, call), **changes)
 
 
-def refuse_empty(args: Sequence[str]) -> None:
-    """For a command none of whose arguments may be empty: as a path, an empty name would be the folder we are in.
+def refuse_empty(args: Sequence[str], but: Sequence[str] = ()) -> None:
+    """For a command whose arguments may not be empty: as a path, an empty name would be the folder we are in.
 
+    Args:
+        but: flags that take an empty text.
     Raises:
         UsageError: one is.
     """
     for before, arg in zip(["", *args], args, strict=False):
         if arg == "" or (arg.startswith("--") and arg.endswith("=")):
             flag = arg.rstrip("=") or (before if before.startswith("--") else "")
+            if flag in but:
+                continue
             raise UsageError(f"{flag or 'an argument'} is empty; give a name, or leave it out")

@@ -1,5 +1,6 @@
 """`myna serve`: models behind OpenAI's completions API, and a page to talk to them."""
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -89,33 +90,35 @@ def main(args: Sequence[str]) -> None:
     from myna.serve.run import bound_socket, serve
     from myna.serve.runs import run_routes
 
-    listening = bound_socket(call.host, call.port)  # before the models, which take a while
-    served = []
-    for name, spec in zip(unique_names(call.models), call.models, strict=True):
-        running = open_to_run(spec, call.running)
-        running.store()
-        model = serve_model(
-            name,
-            running.opened.model,
-            running.tokenizer,
-            running.weights,
-            most_texts=limits.max_texts,
-            prefix_bytes=limits.prefix_bytes,
-            autocast_dtype=running.precision.dtype,
-        )
-        served.append(model)
-        speak(f"{name}: {running.opened.path}, weights {running.weights} ({running.why})")
-    models, measures = Models(served), Measures()
-    measures.watch(models)
-    guard = Guard(key, [call.host, *call.allow_host])
-    app, server = build_app(models, limits, guard, measures, [*run_routes(call.runs)])
-    port = listening.getsockname()[1]
-    shown = f"[{call.host}]" if ":" in call.host else call.host
+    with contextlib.closing(
+        bound_socket(call.host, call.port)
+    ) as listening:  # before the models, which take a while
+        served = []
+        for name, spec in zip(unique_names(call.models), call.models, strict=True):
+            running = open_to_run(spec, call.running)
+            running.store()
+            model = serve_model(
+                name,
+                running.opened.model,
+                running.tokenizer,
+                running.weights,
+                most_texts=limits.max_texts,
+                prefix_bytes=limits.prefix_bytes,
+                autocast_dtype=running.precision.dtype,
+            )
+            served.append(model)
+            speak(f"{name}: {running.opened.path}, weights {running.weights} ({running.why})")
+        models, measures = Models(served), Measures()
+        measures.watch(models)
+        guard = Guard(key, [call.host, *call.allow_host])
+        app, server = build_app(models, limits, guard, measures, [*run_routes(call.runs)])
+        port = listening.getsockname()[1]
+        shown = f"[{call.host}]" if ":" in call.host else call.host
 
-    def ready() -> None:
-        speak(f"serving at http://{shown}:{port} (the API at /v1); Ctrl-C ends it")
+        def ready() -> None:
+            speak(f"serving at http://{shown}:{port} (the API at /v1); Ctrl-C ends it")
 
-    serve(app, server, models, limits, listening, log_requests=call.log_requests, on_ready=ready)
+        serve(app, server, models, limits, listening, log_requests=call.log_requests, on_ready=ready)
 
 
 def read_limits(flags: LimitFlags) -> "Limits":

@@ -6,7 +6,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from myna.commands import parse
+from myna.commands import parse, refuse_empty
 from myna.commands.train_call import Say, TrainCall, description, settle_recipe, with_options_of
 from myna.recipes import named
 from myna.run import Run
@@ -37,6 +37,7 @@ def main(args: Sequence[str]) -> None:
 
 def read_call(args: Sequence[str]) -> TrainCall:
     """What the arguments ask for: a recipe's name, if it is there, and flags."""
+    refuse_empty(args, but=("--sample-prompt",))
     recipe_given = bool(args) and not args[0].startswith("-")
     recipe = with_options_of(named(args[0] if recipe_given else "pydoc"), args)
     return parse(

@@ -20,6 +20,7 @@ from myna.data.verify import hash_files
 from myna.errors import DataError
 from myna.files import sha256_file
 from myna.parsing import parse_json
+from myna.paths import cannot_use
 
 if TYPE_CHECKING:
     from myna.text.tokenizer import Tokenizer
@@ -112,8 +113,12 @@ def _read_ours(path: Path) -> Dataset:
         tokenizer_path = path / "tokenizer.json"
         if sha256_file(tokenizer_path) != tokenizer_sha256:
             raise DataError(f"{tokenizer_path} is not the tokenizer that made this dataset; prepare it again")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{error.filename} is not there; put it back, or prepare the dataset again"
+        ) from error
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; prepare the dataset again") from error
+        raise DataError(cannot_use(error)) from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{place} is damaged ({error!r}); prepare the dataset again") from error
     return Dataset(path, info, vocab_size, tokenizer_sha256, tokenizer_path, splits["train"], splits["val"])

@@ -18,6 +18,7 @@ import numpy as np
 
 from myna.errors import DataError
 from myna.files import json_bytes, sha256_bytes
+from myna.paths import cannot_use
 
 SPLITS = ("train", "val")
 OPEN_FILES = 64
@@ -38,8 +39,12 @@ class Shard:
         """Raises DataError unless the file is there and has room for exactly its ids."""
         try:
             size = self.path.stat().st_size
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path} is not there; put it back, or prepare the dataset again") from error
         except OSError as error:
-            raise DataError(f"{self.path}: {error.strerror}; prepare the dataset again") from error
+            raise DataError(cannot_use(error, self.path)) from error
+        except ValueError as error:  # a lone surrogate or a NUL, which dataset.json may spell
+            raise DataError(f"{str(self.path)!r} is no name of a file; prepare the dataset again") from error
         expected = self.offset + self.tokens * self.dtype.itemsize
         if size != expected:
             raise DataError(
@@ -166,7 +171,7 @@ class Split:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise DataError(f"{path}: {error.strerror}; prepare the dataset again") from error
+            raise DataError(cannot_use(error, path)) from error
         self._descriptors[number] = descriptor
         return descriptor
 

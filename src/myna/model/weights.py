@@ -16,6 +16,7 @@ from myna.files import ensure_writable_directory, json_bytes, reading, write_ato
 from myna.model.layout import OWN_PREFIX
 from myna.model.network import NETWORKS, Network, NetworkKind
 from myna.parsing import read_object
+from myna.paths import is_unicode
 from myna.signals import answering
 from myna.text.tokenizer import Tokenizer
 
@@ -124,7 +125,8 @@ def _weight_files(directory: Path) -> list[str]:
         )
     for file in files:
         path = PurePath(file)
-        if path.is_absolute() or ".." in path.parts or "\0" in file or path.suffix != ".safetensors":
+        is_name = is_unicode(file) and "\0" not in file
+        if path.is_absolute() or ".." in path.parts or not is_name or path.suffix != ".safetensors":
             raise CheckpointError(
                 f"{index}: weight_map names {file!r}, which is no safetensors file inside the folder; put the file "
                 "into the folder and name it there"
