@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model from a recipe; with no argument, the whole route on text this machine already has",
     "prepare": "text to tokens: a corpus becomes shards that training reads",
     "sample": "a model continues a prompt",
+    "serve": "talk to a model: OpenAI's API, and a page in the browser",
     "eval": "validation loss, bits per byte, HellaSwag",
     "export": "a model as files for other programs",
     "bench": "the lecture's speed ladder, measured on this machine",

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -300,6 +301,26 @@ def locked(path: Path, *, busy: str) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def lock_is_held(path: Path, table: Path = Path("/proc/locks")) -> bool | None:
+    """Whether a process holds the lock of `locked`; None where nobody can tell.
+
+    The lock itself is not touched: whoever tries it holds it for a moment, and a process that begins just then gives
+    up. The system's table of locks tells, of processes on this machine.
+
+    Args:
+        table: the system's table.
+    """
+    try:
+        holder = re.fullmatch(r"process (\d+) on (.+)\n", path.read_text("utf-8"))
+        if holder is None or holder[2] != socket.gethostname():
+            return None
+        rows = [row.split() for row in table.read_text("ascii").splitlines()]
+    except (OSError, ValueError):
+        return None
+    # By the process, not by the file: the table's device and number are not those of `stat` on every file system.
+    return any(row[1:5:3] == ["FLOCK", holder[1]] for row in rows)
 
 
 def download(

@@ -37,6 +37,7 @@ class Run:
         self.samples_path = self.path / "samples.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.report_path = self.path / "report.png"
+        self.lock_path = self.path / ".lock"
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -49,7 +50,7 @@ class Run:
             OutputError: another process does; says which. Or the place can't be locked.
         """
         busy = f"{self.path} is being trained in by {{holder}}; wait for it, stop it, or give another --out"
-        return locked(self.path / ".lock", busy=busy)
+        return locked(self.lock_path, busy=busy)
 
     def free_bytes(self) -> int:
         """What the disk of the checkpoints has left; they may lie on another one than the folder."""

@@ -130,7 +130,10 @@ def test_a_machine_without_a_compiler_measures_the_rest(tmp_path, monkeypatch, c
     assert fp32["ratio"] == 1.0
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+KILLED_OTHERWISE = [pytest.param(by, marks=pytest.mark.slow) for by in (signal.SIGINT, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, *KILLED_OTHERWISE])
 def test_a_signal_takes_the_workers_along(tmp_path, child_environment, by):
     args = [*TINY, "--rungs", "fp32", "--steps", "1000000", "--out", "new/out"]
     process = subprocess.Popen(

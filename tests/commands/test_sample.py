@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,10 +6,11 @@ import torch
 
 from myna.cli import main
 from myna.commands.sample import rows_at_once
-from myna.generate import text as generate_text
-from myna.generate.engine import generate, stream
+from myna.generate.engine import Engine, generate
+from myna.generate.text import TextEngine
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
+from myna.model.quantize import Int8Matrix, resolve_weights
 from myna.text.tokenizer import Tokenizer
 
 
@@ -45,15 +47,66 @@ def test_several_continuations_are_set_apart(model_folder, capsys):
     assert capsys.readouterr().out == "".join(f"--- {n} of 3 ---\n{t}\n" for n, t in enumerate(texts, 1))
 
 
-def test_the_precision_is_taken(model_folder, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("flags", "dtype", "stored"),
+    [
+        (("--precision", "bf16"), torch.bfloat16, torch.float32),
+        (("--precision", "fp32"), None, torch.float32),
+        (("--weights", "bf16"), None, torch.bfloat16),
+        (("--weights", "int8"), None, Int8Matrix),
+    ],
+)
+def test_weights_and_precision_are_taken(model_folder, monkeypatch, capsys, flags, dtype, stored):
     taken = []
-    monkeypatch.setattr(
-        generate_text, "stream", lambda *a, **k: taken.append(k["autocast_dtype"]) or stream(*a, **k)
-    )
-    for precision in ("bf16", "fp32"):
-        call = ("sample", str(model_folder), "--prompt", "A", "--max-tokens", "3", "--device", "cpu")
-        assert main([*call, "--precision", precision]) == 0
-    assert taken == [torch.bfloat16, None]
+
+    class Spy(TextEngine):
+        def __init__(self, model, tokenizer, *, autocast_dtype):
+            weight = model.blocks[0].attn.c_attn.weight
+            taken.append((autocast_dtype, type(weight) if stored is Int8Matrix else weight.dtype))
+            super().__init__(model, tokenizer, autocast_dtype=autocast_dtype)
+
+    monkeypatch.setattr("myna.generate.text.TextEngine", Spy)
+    call = ("sample", str(model_folder), "--prompt", "A", "--max-tokens", "3", "--device", "cpu", *flags)
+    assert main(call) == 0
+    assert taken == [(dtype, stored)]
+
+
+@pytest.mark.parametrize(("instructions", "weights"), [({"avx2"}, "fp32"), ({"amx_bf16"}, "bf16")])
+def test_auto_takes_what_the_processor_is_made_for(monkeypatch, instructions, weights):
+    monkeypatch.setattr("myna.model.quantize.cpu_flags", lambda: frozenset(instructions))
+    assert resolve_weights("auto", torch.device("cpu"))[0] == weights
+
+
+def test_prompts_come_from_a_file_and_each_is_what_it_is_alone(model_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("myna.commands.sample.MOST_ROWS", 3)  # fewer than there are texts
+    prompts = ["one", "two <|endoftext|>", "  three", "é"]
+    (tmp_path / "p.txt").write_text("\n".join(["one", "", *prompts[1:]]) + "\n", "utf-8")
+    lines = [
+        json.dumps(prompt) if n % 2 else json.dumps({"prompt": prompt}) for n, prompt in enumerate(prompts)
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines), "utf-8")
+    options = ("--count", 2, "--max-tokens", 12, "--seed", 3)
+    for name in ("p.txt", "p.jsonl"):
+        assert sample(model_folder, "--file", tmp_path / name, "--json", *options) == 0
+        said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        wanted = [
+            (prompt, number, text[len(prompt) :])
+            for prompt in prompts
+            for number, text in enumerate(expected(model_folder, prompt, max_tokens=12, seed=3)[:2])
+        ]
+        assert [(one["prompt"], one["number"], one["text"]) for one in said] == wanted
+        assert {(one["tokens"], one["finish_reason"], one["seed"]) for one in said} <= {
+            *((n, "stop", 3) for n in range(12)),
+            (12, "length", 3),
+        }
+
+
+def test_several_models_say_the_same_prompt_one_after_the_other(model_folder, capsys):
+    assert sample(model_folder, model_folder, "--prompt", "A", "--max-tokens", 5) == 0
+    before, first, second = capsys.readouterr().out.split(f"=== {model_folder} ===\n")
+    assert before == ""
+    assert first == second  # one seed for all
+    assert first.startswith("A")
 
 
 def test_it_ends_before_a_stop_text(model_folder, capsys):
@@ -87,6 +140,10 @@ def test_a_model_without_a_tokenizer_asks_for_one(model_folder, capsys):
         (("--count", "0"), "count is 0"),
         (("--seed", "-1"), "seed is -1"),
         (("--stop", ""), "stop text is empty"),
+        (("--min-p", "2"), "min-p is 2.0"),
+        (("--repetition-penalty", "0"), "repetition-penalty is 0.0"),
+        (("--weights", "int8"), "--precision fp32 is of fp32 weights, and --weights is int8"),
+        (("--file", "prompts.txt"), "give --prompt TEXT, or --file FILE with prompts (not both)"),
         (("--tokenizer", "gpt2"), "tokenizer gpt2 has 50257 ids and the model 257"),
     ],
 )
@@ -103,16 +160,49 @@ def test_no_such_model(tmp_path, capsys):
     assert str(tmp_path / "absent") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no prompt"),
+        (b"\n \n", "no prompt"),
+        (b"\xff\xfe", "cannot be read as text"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_without_prompts_is_named(model_folder, tmp_path, capsys, content, words):
+    if content is not None:
+        (tmp_path / "p.txt").write_bytes(content)
+    assert sample(model_folder, "--file", tmp_path / "p.txt") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert str(tmp_path / "p.txt") in err
+
+
+@pytest.mark.parametrize("line", ["{", "3", '{"text": "x"}', '{"prompt": 3}', "null"])
+def test_a_line_of_prompts_that_is_none_is_named(model_folder, tmp_path, capsys, line):
+    (tmp_path / "p.jsonl").write_text('"good"\n' + line)
+    assert sample(model_folder, "--file", tmp_path / "p.jsonl") == 2
+    assert "p.jsonl, line 2" in capsys.readouterr().err
+
+
+def test_no_model_and_no_prompt_are_asked_for(model_folder, capsys):
+    assert sample("--prompt", "A") == 2
+    assert "no MODEL" in capsys.readouterr().err
+    assert sample(model_folder) == 2
+    assert "give --prompt TEXT" in capsys.readouterr().err
+
+
 def test_many_continuations_are_made_a_few_at_a_time(model_folder, monkeypatch, capsys):
     call = (model_folder, "--prompt", "A", "--count", 5, "--max-tokens", 20, "--seed", 3)
     assert sample(*call) == 0
     together = capsys.readouterr().out
     monkeypatch.setattr("myna.commands.sample.MOST_ROWS", 2)
-    rows = []
-    monkeypatch.setattr(generate_text, "stream", lambda *a, **k: rows.append(len(a[1])) or stream(*a, **k))
+    most, step = [], Engine.step
+    monkeypatch.setattr(Engine, "step", lambda self: most.append(len(self._running)) or step(self))
     assert sample(*call) == 0
     assert capsys.readouterr().out == together
-    assert rows == [2, 2, 1]
+    assert max(most) == 2
 
 
 def test_memory_does_not_grow_with_the_count():

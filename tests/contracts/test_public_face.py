@@ -31,12 +31,12 @@ USES = {
     "public": "from myna import generate, GPT",
     "attribute": "import myna; generate = myna.generate",
     "room": "import myna.generate",
-    "from room": "from myna.generate import engine; assert engine.stream",
-    "from module": "from myna.generate.engine import stream, generate as g; assert g.__name__ == 'generate'",
-    "module": "import myna.generate.engine; assert myna.generate.engine.stream",
-    "module as": "import myna.generate.engine as engine; assert engine.stream",
+    "from room": "from myna.generate import engine; assert engine.Engine",
+    "from module": "from myna.generate.engine import Engine, generate as g; assert g.__name__ == 'generate'",
+    "module": "import myna.generate.engine; assert myna.generate.engine.Engine",
+    "module as": "import myna.generate.engine as engine; assert engine.Engine",
     "by name": "import importlib; assert importlib.import_module('myna.generate.text').stream_text",
-    "patched": "import pytest; pytest.MonkeyPatch().setattr('myna.generate.text.stream', None)",
+    "patched": "import pytest; pytest.MonkeyPatch().setattr('myna.generate.text.Engine', None)",
 }
 
 
@@ -102,9 +102,7 @@ def test_a_wrong_call_is_one_line_and_exit_2(args, says, tmp_path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "args", [["train", "--stepz", "3"], ["train", "pydoc", "--steps", "many"], ["sample"]]
-)
+@pytest.mark.parametrize("args", [["train", "--stepz", "3"], ["train", "pydoc", "--steps", "many"], ["eval"]])
 def test_a_wrong_flag_or_type_is_a_panel_and_exit_2(args, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(args)

@@ -311,7 +311,7 @@ def test_waiting_for_the_other_ranks(stuck, capsys, monkeypatch, small_run, tmp_
     """Who joins a store that nobody opens is in C for ten minutes."""
     monkeypatch.setattr(ranks, "rendezvous", stuck)
     place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    monkeypatch.setattr(ranks, "process_environment", lambda: place)
+    monkeypatch.setattr("myna.commands.train.process_environment", lambda: place)
     assert stopped(capsys, "train", *small_run, "--out", tmp_path / "run") == GOES_ON
     assert left(tmp_path) == []
 

@@ -1,9 +1,9 @@
 """A checkpoint that can't be read is not a damaged one: nothing is renamed, and the file is named."""
 
 import builtins
+import codecs
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -15,12 +15,14 @@ from myna.cli import main
 from myna.commands import eval as eval_command
 from myna.commands import sample as sample_command
 from myna.errors import UnreadableError
+from myna.model import checkpoint
 from myna.model.checkpoint import is_sound
 from myna.train.keep import saver as saving
 from myna.train.keep.saver import Retention, Saver
 
 NOBODY = 65534
 COMMANDS = [eval_command, sample_command]  # imported by the one who may read them
+codecs.lookup("ascii")  # likewise: Python imports a codec when it is first used
 NEWEST = "checkpoints/step_00000004"
 
 
@@ -39,7 +41,10 @@ def as_another_user():
 
 @pytest.fixture(scope="module")
 def trained(small_run, tmp_path_factory):
-    """A finished run of four steps with two checkpoints."""
+    """A finished run of four steps with two checkpoints, on data that another user may read."""
+    for folder in Path(small_run[small_run.index("--data") + 1]).parents:
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
     out = tmp_path_factory.mktemp("trained") / "run"
     assert main(["train", *small_run, "--steps", "4", "--checkpoint-every", "2", "--out", str(out)]) == 0
     return out
@@ -126,14 +131,14 @@ def failing_at(monkeypatch, file, number, how):
 
         monkeypatch.setattr(builtins, "open", open_)
         return
-    digest = hashlib.file_digest
+    hashed = checkpoint.sha256_file
 
-    def read(opened, name):
-        if opened.name == str(file) or opened.name == file:
+    def read(path):
+        if Path(path) == file:
             raise OSError(number, os.strerror(number))  # a read names no file
-        return digest(opened, name)
+        return hashed(path)
 
-    monkeypatch.setattr(hashlib, "file_digest", read)
+    monkeypatch.setattr(checkpoint, "sha256_file", read)
 
 
 @pytest.mark.parametrize(

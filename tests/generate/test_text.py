@@ -6,12 +6,16 @@ from hypothesis import strategies as st
 from myna.errors import ModelError, UsageError
 from myna.generate.engine import generate
 from myna.generate.sampling import Sampling
-from myna.generate.text import StopText, continue_text, stream_text
+from myna.generate.text import StopText, TextEngine, continue_text, stream_text
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.text.tokenizer import Tokenizer
 
 FIFTY = Sampling(max_tokens=50)
+
+
+def ended_by(stop: str) -> Sampling:
+    return Sampling(max_tokens=50, stop=[stop])
 
 
 def byte_model(vocab_size: int = 257) -> GPT:
@@ -53,24 +57,19 @@ def test_a_stop_is_found_wherever_the_pieces_are_cut(pieces, stops):
             assert shown == whole[: places[0]]
 
 
-def test_an_empty_stop_is_refused():
-    with pytest.raises(UsageError, match="empty"):
-        StopText([""])
-
-
 def test_stop_text_spans_tokens():
-    said = continue_text(ScriptedModel(b"one END two"), Tokenizer.bytes(), "x", FIFTY, stop=["END"])
+    said = continue_text(ScriptedModel(b"one END two"), Tokenizer.bytes(), "x", ended_by("END"))
     assert said == ["one "]
 
 
 def test_what_only_begins_like_a_stop_is_said_after_all():
-    said = continue_text(ScriptedModel(b"one EN"), Tokenizer.bytes(), "x", FIFTY, stop=["END"])
+    said = continue_text(ScriptedModel(b"one EN"), Tokenizer.bytes(), "x", ended_by("END"))
     assert said == ["one EN"]
 
 
 def test_generation_ends_with_the_stop_and_not_later():
     model = ScriptedModel(b"stop.and much more")
-    assert continue_text(model, Tokenizer.bytes(), "x", FIFTY, stop=["."]) == ["stop"]
+    assert continue_text(model, Tokenizer.bytes(), "x", ended_by(".")) == ["stop"]
     assert model.said == 5
 
 
@@ -133,6 +132,43 @@ def test_a_model_with_more_ids_than_its_tokenizer_says_none_of_them():
     bold = Sampling(max_tokens=40, temperature=5.0, seed=0)
     texts = continue_text(model, Tokenizer.bytes(), "x", bold, count=4)
     assert len(texts) == 4  # decoding an id from 257 on would be an error
+
+
+def test_a_text_says_why_it_ended_and_its_place_is_free():
+    model, tok = ScriptedModel(b"one END two"), Tokenizer.bytes()
+    engine = TextEngine(model, tok)
+    (text,) = engine.add("x", ended_by("END"))
+    pieces = [piece for _ in range(7) for piece in engine.step()]
+    assert "".join(piece.text for piece in pieces) == "one "
+    assert (text.finish_reason, text.n_new, engine.busy) == ("stop", 7, False)
+    model.said = 0
+    (text,) = engine.add([1, 2], Sampling(max_tokens=3))
+    while engine.busy:
+        pieces = engine.step()
+    assert (text.finish_reason, pieces[-1].new.finish_reason) == ("length", "length")
+    (text,) = engine.add("x", Sampling(max_tokens=0))
+    assert (text.finish_reason, engine.busy) == ("length", False)
+
+
+def test_a_text_that_is_taken_out_disturbs_nobody():
+    model, tok = byte_model(), Tokenizer.bytes()
+    (alone,) = continue_text(model, tok, "Hello", Sampling(max_tokens=12, seed=5))
+    engine = TextEngine(model, tok)
+    texts = [engine.add("Hello", Sampling(max_tokens=12, seed=5))[0] for _ in range(3)]
+    said = dict.fromkeys(texts, "")
+    for step in range(12):
+        for piece in engine.step():
+            said[piece.continuation] += piece.text
+        if step == 4:
+            engine.remove(texts[0])
+            engine.remove(texts[0])  # nothing the second time
+    assert not engine.busy
+    assert [text.n_new for text in texts] == [5, 12, 12]
+    assert said[texts[1]] == said[texts[2]] == alone
+
+
+def test_no_token_is_no_text():
+    assert continue_text(byte_model(), Tokenizer.bytes(), "x", Sampling(max_tokens=0), count=2) == ["", ""]
 
 
 def test_a_tokenizer_that_is_too_large_is_refused():

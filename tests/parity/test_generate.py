@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from myna import GPT, GPTConfig
-from myna.generate.engine import generate, stream
-from myna.generate.sampling import Sampling
+from myna.generate.engine import generate
+from myna.generate.sampling import Draw, Sampling, kept_probabilities
 
 transformers = pytest.importorskip("transformers")
 
@@ -23,10 +23,13 @@ def hugging_face_copy(model: GPT) -> "transformers.GPT2LMHeadModel":
     return theirs.eval()
 
 
+@torch.no_grad()
 def plain_greedy(model: GPT, ids: torch.Tensor, max_tokens: int) -> list[list[int]]:
-    """Ours without the cache."""
-    steps = stream(model, ids, Sampling(max_tokens=max_tokens, temperature=0), use_cache=False)
-    return [list(row) for row in zip(*steps, strict=True)]
+    """Ours without cache or engine."""
+    n = ids.shape[1]
+    for _ in range(max_tokens):
+        ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return ids[:, n:].tolist()
 
 
 def their_greedy(theirs, ids: torch.Tensor, max_tokens: int) -> list[list[int]]:
@@ -64,3 +67,32 @@ def test_greedy_ids_of_gpt2_124m_shaped_weights():
     cached = generate(model, ids, max_tokens=8, temperature=0)
     assert cached == plain_greedy(model, ids, 8)
     assert cached == their_greedy(hugging_face_copy(model), ids, 8)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_filters_are_those_of_transformers(seed):
+    """Repetition penalty, temperature, top-k, top-p, min-p, in this order."""
+    from transformers.generation import logits_process as theirs
+
+    torch.manual_seed(seed)
+    logits, held = torch.randn(1, 50) * 3, torch.randint(0, 50, (1, 9))
+    some = torch.rand(5).tolist()
+    penalty, temperature, top_k = 0.5 + some[0], 0.2 + some[1], 1 + int(49 * some[4])
+    top_p, min_p = some[2], some[3] / 3
+    sampling = Sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty
+    )
+    wanted = logits
+    for step in (
+        theirs.RepetitionPenaltyLogitsProcessor(penalty),
+        theirs.TemperatureLogitsWarper(temperature),
+        theirs.TopKLogitsWarper(top_k),
+        theirs.TopPLogitsWarper(top_p),
+        theirs.MinPLogitsWarper(min_p),
+    ):
+        wanted = step(held, wanted)
+    penalised = Draw(sampling, 0, held[0].tolist()).penalised(logits[0])
+    kept, ids = kept_probabilities(penalised[None], sampling)
+    ids = torch.arange(50)[None] if ids is None else ids
+    found = torch.zeros(1, 50).scatter(1, ids, kept / kept.sum())
+    assert torch.allclose(found, wanted.softmax(-1), atol=1e-6)

@@ -45,6 +45,7 @@ def curve(make, batches, precision):
     return torch.tensor(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "bound"), [("bf16", BF16_BOUND), ("fp32", FP32_BOUND)])
 def test_the_curves_agree(batches, precision, bound, monkeypatch):
     monkeypatch.setattr("myna.bench.rungs.keep_freed_memory", lambda: True)  # this process outlives the step

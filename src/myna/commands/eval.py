@@ -43,15 +43,31 @@ class Eval:
     """hellaswag: how an item becomes text: as in the lecture, or as lm-evaluation-harness does."""
 
 
+# What weights that were asked for cost: the score with them, less the score with those that were read.
+COSTS = ("val_loss", "hellaswag_acc", "hellaswag_acc_token", "hellaswag_acc_char")
+
+
 def main(args: Sequence[str]) -> None:
     """Runs `myna eval`."""
     refuse_empty(args)
     call = parse(Eval, args, command="eval")
     data = data_path(call)
-    opened, tokenizer, precision = open_to_run(call.model)
+    running = open_to_run(call.model.model, call.model)
+    opened, tokenizer, precision = running.opened, running.tokenizer, running.precision
     task = validation if call.task == "val" else hellaswag
+    asked = call.model.weights not in ("auto", "fp32")
+    as_read = task(call, data, opened, tokenizer, precision.dtype) if asked else {}
+    running.store()
     scores = task(call, data, opened, tokenizer, precision.dtype)
-    about = {"model": str(opened.path), "task": call.task, "data": str(data), "precision": precision.name}
+    cost = {f"{key}_cost": scores[key] - as_read[key] for key in COSTS if key in as_read}
+    about = {
+        "model": str(opened.path),
+        "task": call.task,
+        "data": str(data),
+        "weights": running.weights,
+        "precision": precision.name,
+    }
+    scores |= cost
     if call.json:
         print(json.dumps(about | scores, ensure_ascii=False, allow_nan=False))
         return
@@ -222,13 +238,14 @@ def hellaswag(
     Raises:
         DataError: the file is not HellaSwag's format, or has no labels; names the line.
     """
-    from myna.evaluate.accuracy import HELLASWAG_CHANCE, standard_error
+    from myna.evaluate.accuracy import standard_error
     from myna.evaluate.hellaswag import (
         encode_items,
         hellaswag_scores,
         hellaswag_sums,
         read_items,
     )
+    from myna.references import HELLASWAG_CHANCE
 
     items = read_items(data, call.rendering)
     questions = encode_items(items, tokenizer, opened.model.config.block_size)

@@ -8,7 +8,7 @@ import tyro
 from myna.errors import ModelError, UsageError
 from myna.paths import given_path
 from myna.run import Run
-from myna.settings import DeviceName, PrecisionName
+from myna.settings import DeviceName, PrecisionName, WeightsName
 
 if TYPE_CHECKING:
     from myna.device import Precision
@@ -25,19 +25,32 @@ class ModelFlags:
     tokenizer: str | None = None
     """gpt2, bytes, or a tokenizer's folder or file, for a model that has none beside it. Default: the model's own."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class RunningFlags:
+    """How a command computes with its models."""
+
+    tokenizer: str | None = None
+    """gpt2, bytes, or a tokenizer's folder or file, for a model that has none beside it. Default: the model's own."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+    weights: WeightsName = "auto"
+    """How the weights are stored and multiplied. bf16 and int8 take a half and a quarter of the bytes; int8 costs a
+    little loss. auto: bf16 where the device multiplies in it, else fp32."""
+    precision: PrecisionName = "auto"
+    """What products of fp32 weights are computed in; auto as in training. Given, it keeps the weights in fp32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningModelFlags(RunningFlags):
+    """The same, for one model."""
+
+    model: tyro.conf.Positional[str]
+    """A run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a hub name such as gpt2."""
+
     def run(self) -> Run:
         """The run that MODEL may be; it need not exist."""
         return Run(given_path(self.model, ModelError))
-
-
-@dataclass(frozen=True)
-class RunningModelFlags(ModelFlags):
-    """The same for a command that computes with the model."""
-
-    device: DeviceName = "auto"
-    """Where to compute."""
-    precision: PrecisionName = "auto"
-    """What matrix products are computed in; auto as in training. Softmax is fp32 in each."""
 
 
 def open_on_cpu(flags: ModelFlags) -> "tuple[Opened, Tokenizer]":
@@ -48,30 +61,63 @@ def open_on_cpu(flags: ModelFlags) -> "tuple[Opened, Tokenizer]":
     """
     from myna.model.open import open_model
 
-    opened = open_model(checked_name(flags))
+    opened = open_model(checked_name(flags.model))
     return opened, opened.tokenizer_or(flags.tokenizer)
 
 
-def open_to_run(flags: RunningModelFlags) -> "tuple[Opened, Tokenizer, Precision]":
-    """The model on its device, its tokenizer, and the precision to compute in.
+@dataclass(frozen=True)
+class Running:
+    """A model ready to compute.
+
+    Attributes:
+        precision: of the products of fp32 weights; of stored ones, fp32 for all that is not their products.
+        weights: how they are to be stored: fp32, bf16 or int8.
+        why: for people: why so.
+    """
+
+    opened: "Opened"
+    tokenizer: "Tokenizer"
+    precision: "Precision"
+    weights: "WeightsName"
+    why: str
+
+    def store(self) -> None:
+        """Stores the weights as `weights` says."""
+        from myna.model.quantize import store_weights
+
+        store_weights(self.opened.model, self.weights)
+
+
+def open_to_run(model: str, flags: RunningFlags) -> Running:
+    """The model on its device, its tokenizer, and how to compute. Its weights are as read, until `store`.
 
     Raises:
-        DeviceError: this machine does not have the device or the precision. Others: see `open_on_cpu`.
+        DeviceError: this machine does not have the device, the precision or the weights. UsageError: flags that
+        contradict each other. Others: see `open_on_cpu`.
     """
     from myna.device import apply_precision, resolve_device, resolve_precision
     from myna.model.open import open_model
+    from myna.model.quantize import resolve_weights
 
-    name, device = checked_name(flags), resolve_device(flags.device)
-    precision = resolve_precision(flags.precision, device)
+    name, device = checked_name(model), resolve_device(flags.device)
+    if flags.precision == "auto":
+        weights, why = resolve_weights(flags.weights, device)
+    elif flags.weights in ("auto", "fp32"):
+        weights, why = "fp32", "--precision is of fp32 weights"
+    else:
+        raise UsageError(
+            f"--precision {flags.precision} is of fp32 weights, and --weights is {flags.weights}; give one of the two"
+        )
+    precision = resolve_precision(flags.precision if weights == "fp32" else "fp32", device)
     apply_precision(precision)
     opened = open_model(name, device)
-    return opened, opened.tokenizer_or(flags.tokenizer), precision
+    return Running(opened, opened.tokenizer_or(flags.tokenizer), precision, weights, why)
 
 
-def checked_name(flags: ModelFlags) -> str:
+def checked_name(model: str) -> str:
     """MODEL, unless it is empty: as a path, that would be the folder we are in."""
-    if not flags.model:
+    if not model:
         raise UsageError(
             "MODEL is an empty name; name a run, a checkpoint, a folder or a hub name such as gpt2"
         )
-    return flags.model
+    return model

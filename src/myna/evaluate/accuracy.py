@@ -1,8 +1,6 @@
-"""What an accuracy is worth: the one that guessing gives, and how far chance moves it. No torch: reports need none."""
+"""What an accuracy is worth: how far chance moves it. No torch: reports need none."""
 
 import math
-
-HELLASWAG_CHANCE = 0.25  # one ending of four
 
 
 def standard_error(accuracy: float, items: int) -> float:

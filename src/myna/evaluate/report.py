@@ -1,17 +1,13 @@
 """A run's curves as one picture: loss and HellaSwag against tokens, with GPT-2's and GPT-3's values where they apply.
 
-The validation loss of OpenAI's GPT-2 applies only to FineWeb-Edu in GPT-2's tokens: a loss per token says nothing
-across tokenizers or texts. The datasets say what a run was trained on; recipe.json keeps their words as `trained_on`.
-Runs of earlier versions lack that record, so nobody knows whether the value applies, and it is not drawn.
-
-HellaSwag's reference values apply to a network of the same size, in GPT-2's tokens, over all 10,042 items.
+Which of OpenAI's values apply to a run is said in `myna.references`.
 
 Runs whose tokenizers differ are labelled with their bits per byte instead of their loss.
 """
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,22 +20,16 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from myna.errors import DataError
-from myna.evaluate.accuracy import HELLASWAG_CHANCE, standard_error
+from myna.evaluate.accuracy import standard_error
 from myna.files import write_atomic
+from myna.references import (
+    GPT2_FINEWEB_EDU_LOSS,
+    HELLASWAG_CHANCE,
+    hellaswag_reference,
+    loss_reference,
+    tokenizer_of,
+)
 from myna.run import Run
-from myna.text.tokenizer import Tokenizer
-
-# OpenAI's GPT-2 124M on FineWeb-Edu's validation shard, and HellaSwag (mean per token, all 10,042 validation items) of
-# GPT-2 as computed and of GPT-3 as published. Sources: build-nanogpt's notebook; GPT-3, arXiv:2005.14165, table H.1.
-GPT2_FINEWEB_EDU_LOSS = 3.2924
-HELLASWAG = {  # layers and width of GPT-2 -> (size's name, GPT-2, GPT-3)
-    (12, 768): ("124M", 0.2945, 0.337),
-    (24, 1024): ("350M", 0.3752, 0.436),
-    (36, 1280): ("774M", 0.4320, 0.510),
-    (48, 1600): ("1558M", 0.4889, 0.547),
-}
-# A part of the file is another test: it begins with ActivityNet's items, and WikiHow's come later.
-HELLASWAG_ITEMS = 10_042
 
 # Okabe and Ito's palette: told apart with any colour vision, and in greys by its lightness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -67,45 +57,13 @@ class Curves:
 
     @property
     def compares_with_gpt2(self) -> bool:
-        """Whether GPT-2's loss is in the same unit on the same text: its tokens, FineWeb-Edu."""
-        datasets = trained_on(self.recipe)
-        if len(datasets) != 1 or datasets[0].get("corpus") != ["fineweb-edu"]:
-            return False
-        return datasets[0].get("tokenizer") == Tokenizer.gpt2().sha256
+        """Whether GPT-2's loss may stand beside this run's."""
+        return loss_reference(self.recipe).applies
 
     @property
     def hellaswag_references(self) -> tuple[str, float, float] | None:
         """The size's name, GPT-2's and GPT-3's accuracy, where they were measured as this run's was."""
-        in_gpt2_tokens = tokenizer_of(self.recipe) in ("gpt2", Tokenizer.gpt2().sha256)
-        if not in_gpt2_tokens or self.hellaswag_items != HELLASWAG_ITEMS:
-            return None
-        return HELLASWAG.get((self.recipe.get("n_layer", 0), self.recipe.get("n_embd", 0)))
-
-
-def trained_on(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each dataset of a run says of itself: `corpus` and `tokenizer`, null where it can't say.
-
-    Empty for a run of an earlier version, which did not record it.
-
-    >>> trained_on({"trained_on": [{"corpus": ["pydoc"], "tokenizer": None}]})
-    [{'corpus': ['pydoc'], 'tokenizer': None}]
-    >>> trained_on({"corpus": ["pydoc"]})
-    []
-    """
-    stored = recipe.get("trained_on")
-    if not isinstance(stored, list) or not all(isinstance(about, dict) for about in stored):
-        return []
-    return stored
-
-
-def tokenizer_of(recipe: Mapping[str, Any]) -> str:
-    """The SHA-256 of a run's tokenizer where its datasets agree on one; else the name that the recipe gives it.
-
-    The name alone does not tell two tokenizers apart: `from-data`, `train:2048`.
-    """
-    hashes = [about.get("tokenizer") for about in trained_on(recipe)]
-    agree = bool(hashes) and isinstance(hashes[0], str) and hashes.count(hashes[0]) == len(hashes)
-    return str(hashes[0] if agree else recipe.get("tokenizer"))
+        return hellaswag_reference(self.recipe, self.hellaswag_items).size
 
 
 def read_curves(path: Path) -> Curves:

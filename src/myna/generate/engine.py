@@ -1,30 +1,347 @@
-"""Prompt ids -> new ids, many rows at once, with a key/value cache.
+"""Prompt ids -> new ids: many texts at once, which join and leave as they come, with a key/value cache.
+
+    engine = Engine(model)
+    slot = engine.add([1, 2, 3], Sampling(max_tokens=20))
+    while engine.busy:
+        for new in engine.step(): ...          # new.slot, new.id, new.finish_reason
+
+A step computes a piece of the prompts that wait, and one more id of every text that runs. So a long prompt delays the
+others by one piece at a time, and a text that joins or leaves costs the others nothing. What a text becomes depends on
+its own request alone: its positions, its mask, its random numbers. (The other rows of a batch may change the last bits
+of a floating-point sum, in any engine; two ids as likely as each other to six digits can then change places.)
 
 The window. A model sees at most `block_size` positions. Of a longer prompt the last `block_size` ids are kept. When a
-row has filled its window, it goes on from the window's last half (`block_size // 2` ids, at least one), so that one
-long forward pass buys half a window of short ones. Each row follows the rule by itself, so its greedy ids don't depend
-on the other rows, nor on the cache.
-
-Rows of different lengths. The prompts go through the network in one pass, padded on the right, where causal attention
-never looks. Then each row goes on at its own position: the cache knows their lengths.
+text has filled its window, it ends, or (`Sampling.slide`) it goes on from the window's last half (`block_size // 2`
+ids, at least one), so that one long forward pass buys half a window of short ones.
 """
 
-import contextlib
 import operator
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from myna.device import autocast
 from myna.errors import ModelError
-from myna.generate.sampling import RowDraws, Sampling, choose
+from myna.generate.prefixes import Prefixes
+from myna.generate.sampling import Draw, LogProbs, Sampling, choose, log_probabilities
 from myna.model.cache import KVCache
 from myna.model.ids import check_ids
 from myna.model.network import Network, evaluation_mode
 from myna.settings import is_whole
 
 Ids = Tensor | Sequence[Sequence[int]] | Sequence[int]
+FinishReason = Literal["stop", "length", "error"]
+
+PIECE = 256  # positions of prompts in a step, by default: what a running text waits for at most
+SHORTEST_REUSE = 8  # ids; to copy fewer of another text is not worth it
+
+
+@dataclass(eq=False)
+class Slot:
+    """One text: its place in the engine, and how it stands.
+
+    Attributes:
+        window: the ids that the network sees, at most `block_size`; the newest may not have gone through it yet.
+        n_new: ids drawn so far.
+        row: of the cache, while it runs; None while its prompt waits or is computed, and after its end.
+        finish_reason: "stop" for a stop id, "length" for max_tokens or a full window, "error"; None before its end.
+        prompt_logprobs: of each id of the prompt, with its first new id; None for the first, which nothing comes
+            before. Empty where `Sampling.prompt_logprobs` does not ask for them. Shared by the texts of one prompt.
+    """
+
+    draw: Draw
+    window: list[int]
+    prompt_logprobs: list[LogProbs | None]
+    n_new: int = 0
+    row: int | None = None
+    finish_reason: FinishReason | None = None
+    slid: bool = False
+
+
+@dataclass(frozen=True)
+class New:
+    """What a step brought to one text.
+
+    Attributes:
+        id: the new id; None where a stop id or an error ended it.
+        logprobs: of the id, where `Sampling.logprobs` asks for them.
+        finish_reason: None while it goes on.
+        error: what ended it, with "error".
+    """
+
+    slot: Slot
+    id: int | None
+    logprobs: LogProbs | None = None
+    finish_reason: FinishReason | None = None
+    error: ModelError | None = None
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A window whose keys and values are still to be computed, and the texts that go on from it."""
+
+    ids: list[int]
+    slots: list[Slot]
+    scored: bool = False  # each of its ids gets its log-probability
+    cache: KVCache | None = None  # of one row: what is computed already
+
+
+class Engine:
+    """A model with the texts that it is writing.
+
+    Args:
+        model: the network itself, not its compiled or DDP wrapper (they share its weights). It is put in evaluation
+            mode for each step and put back afterwards.
+        vocab_size: ids from this one on are never chosen; for a model with more ids than its tokenizer. None: all are.
+        autocast_dtype: compute in this precision (bfloat16, float16) where autocast allows; None computes as the
+            weights are.
+        piece: positions of waiting prompts that a step computes, at most.
+        prefix_bytes: keys and values of earlier texts to keep for prompts that begin alike.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        *,
+        vocab_size: int | None = None,
+        autocast_dtype: torch.dtype | None = None,
+        piece: int = PIECE,
+        prefix_bytes: int = 0,
+    ):
+        own = checked_network(model).config.vocab_size
+        self.model, self.vocab_size, self.dtype = model, min(vocab_size or own, own), autocast_dtype
+        self.block_size, self.piece = model.config.block_size, piece
+        self.prefixes = Prefixes(prefix_bytes)
+        self._waiting: deque[_Waiting] = deque()
+        self._running: list[Slot] = []  # by their row
+        self._cache = self._new_cache(0, 1)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has something to do."""
+        return bool(self._waiting or self._running)
+
+    def add(
+        self, ids: Sequence[int], sampling: Sampling, *, count: int = 1, first_row: int = 0
+    ) -> list[Slot]:
+        """Texts that go on from a prompt; they join in the next steps.
+
+        Args:
+            ids: the prompt, one id or more.
+            count: so many texts. The prompt is computed once for all.
+            first_row: the number of the first: rows 4 to 7 of eight are the same drawn apart from the others.
+        Raises:
+            ModelError: no ids, or an id outside the model's vocabulary.
+        """
+        (ids,) = check_rows([ids], self.model.config.vocab_size)
+        window = ids[-self.block_size :]
+        scores: list[LogProbs | None] = [None] if sampling.prompt_logprobs else []
+        slots = [Slot(Draw(sampling, first_row + n, ids), list(window), scores) for n in range(count)]
+        if sampling.max_tokens or sampling.prompt_logprobs:
+            self._waiting.append(_Waiting(window, slots, sampling.prompt_logprobs))
+        else:
+            for slot in slots:
+                slot.finish_reason = "length"
+        return slots
+
+    def remove(self, slot: Slot) -> None:
+        """Ends a text; its place is free at once. Nothing where it has ended."""
+        if slot.finish_reason is None:
+            slot.finish_reason = "stop"
+            self._take_out(slot)
+
+    def step(self) -> list[New]:
+        """Computes a piece of what waits, and one id of each text that runs.
+
+        Returns:
+            what is new, for each text that got an id or ended.
+        Raises:
+            Whatever the model raises, such as out of memory. Then every text has ended, and nothing is kept.
+        """
+        try:
+            with torch.no_grad(), evaluation_mode(self.model), autocast(self.model.device, self.dtype):
+                # Those that run first: who joins in this step has its first id from its prompt.
+                return [*self._decode(), *self._prefill()]
+        except BaseException:
+            self._empty()
+            raise
+
+    def _decode(self) -> list[New]:
+        if not self._running:
+            return []
+        slots = list(self._running)
+        self._cache.reserve(len(slots), self._cache.longest + 1)
+        hidden = self._hidden([[slot.window[-1]] for slot in slots], self._cache)
+        return self._drawn(self.model.logits(hidden[:, -1]), slots)
+
+    def _prefill(self) -> list[New]:
+        """A piece of the prompts that wait, in turn: as many whole ones as fit, or a part of the first."""
+        if not self._waiting:
+            return []
+        group = self._next_group()
+        logits, cache = self._whole(group) if group else self._part(self._waiting[0])
+        group = group or [self._waiting[0]]
+        # Taken out only now: had the model failed, they would be among those whose end is told.
+        for _ in group:
+            self._waiting.popleft()
+        if logits is None:
+            self._waiting.append(group[0])  # its next piece comes after those of the others
+            return []
+        found = []
+        for row, waiting in enumerate(group):
+            slots = waiting.slots
+            self._cache.join(cache, [row] * len(slots))
+            for slot in slots:
+                slot.row = len(self._running)
+                self._running.append(slot)
+            found += self._drawn(logits[row].expand(len(slots), -1), slots)
+        return found
+
+    def _next_group(self) -> list[_Waiting]:
+        """The prompts at the front that go through the network together, whole, padded to the longest of them."""
+        group: list[_Waiting] = []
+        longest = 0
+        for waiting in self._waiting:
+            if waiting.cache is None and not waiting.scored:
+                self._reuse(waiting)
+            longest = max(longest, len(waiting.ids))
+            if waiting.cache is not None or waiting.scored or longest * (len(group) + 1) > self.piece:
+                break
+            group.append(waiting)
+        return group
+
+    def _reuse(self, waiting: _Waiting) -> None:
+        """Takes over what an earlier text has computed; all but the last id, whose logits are needed."""
+        found = self.prefixes.longest(waiting.ids[:-1])
+        if found and found[1] >= SHORTEST_REUSE:
+            kept, n = found
+            waiting.cache = kept.select([0], positions=len(waiting.ids), most=n)
+
+    def _whole(self, group: list[_Waiting]) -> tuple[Tensor | None, KVCache]:
+        """Logits (B, V) after each of some prompts, and their keys and values."""
+        lengths = [len(waiting.ids) for waiting in group]
+        cache = self._new_cache(len(group), max(lengths))
+        hidden = self._hidden([waiting.ids for waiting in group], cache)
+        cache.cut(lengths)  # without the padding
+        last = torch.tensor(lengths, device=hidden.device) - 1
+        # The head reads each row's last position alone, which saves most of a long prompt's cost.
+        return self.model.logits(hidden[torch.arange(len(group), device=hidden.device), last]), cache
+
+    def _part(self, waiting: _Waiting) -> tuple[Tensor | None, KVCache]:
+        """The next piece of one prompt: (1, V) logits once it is whole, and its keys and values."""
+        if waiting.cache is None:
+            waiting.cache = self._new_cache(1, len(waiting.ids))
+        done = waiting.cache.longest
+        piece = waiting.ids[done : done + self.piece]
+        hidden = self._hidden([piece], waiting.cache)
+        if waiting.scored:
+            slot = waiting.slots[0]
+            following = waiting.ids[done + 1 : done + len(piece) + 1]
+            logits = self.model.logits(hidden[0, : len(following)])[:, : self.vocab_size]
+            likeliest = slot.draw.sampling.logprobs or 0
+            slot.prompt_logprobs += [
+                log_probabilities(row, id, likeliest) for row, id in zip(logits, following, strict=True)
+            ]
+        whole = done + len(piece) == len(waiting.ids)
+        return self.model.logits(hidden[:, -1]) if whole else None, waiting.cache
+
+    def _drawn(self, logits: Tensor, slots: Sequence[Slot]) -> list[New]:
+        """The next id of each slot, from logits (B, V), and what follows from it."""
+        if not slots[0].draw.sampling.max_tokens:  # only the prompt's scores were wanted
+            return [self._ended(slot) for slot in slots]
+        logits = logits[:, : self.vocab_size].float()
+        # One pass: a NaN or an infinity stays in the sum. (So does a sum over 3e38, which is no model's output either.)
+        finite = torch.isfinite(logits.sum(dim=-1)).tolist()
+        good = [n for n, is_finite in enumerate(finite) if is_finite]
+        ids = iter(choose(logits if len(good) == len(slots) else logits[good], [slots[n].draw for n in good]))
+        found = [
+            self._advanced(slot, next(ids), row) if is_finite else self._failed(slot)
+            for slot, row, is_finite in zip(slots, logits, finite, strict=True)
+        ]
+        for new in found:
+            if new.finish_reason:
+                self._take_out(new.slot)
+        return found
+
+    def _advanced(self, slot: Slot, id: int, logits: Tensor) -> New:
+        sampling = slot.draw.sampling
+        logprobs = None if sampling.logprobs is None else log_probabilities(logits, id, sampling.logprobs)
+        if id in sampling.stop_ids:
+            slot.finish_reason = "stop"
+            return New(slot, None, finish_reason="stop")
+        slot.draw.note(id)
+        slot.window.append(id)
+        slot.n_new += 1
+        if slot.n_new == sampling.max_tokens:
+            slot.finish_reason = "length"
+        elif len(slot.window) > self.block_size:
+            self._slide(slot)
+        return New(slot, id, logprobs, slot.finish_reason)
+
+    def _slide(self, slot: Slot) -> None:
+        """A full window gives up its older part, or the text ends."""
+        if not slot.draw.sampling.slide:
+            slot.finish_reason = "length"
+            return
+        self._leave(slot)
+        slot.slid = True
+        slot.window = slot.window[-max(1, self.block_size // 2) :]
+        # Every id has moved to another position, so its keys and values are computed again.
+        self._waiting.appendleft(_Waiting(slot.window, [slot]))
+
+    def _ended(self, slot: Slot) -> New:
+        slot.finish_reason = "length"
+        self._take_out(slot)
+        return New(slot, None, finish_reason="length")
+
+    def _failed(self, slot: Slot) -> New:
+        self.prefixes.clear()
+        slot.finish_reason = "error"
+        error = ModelError(
+            "the model's output is not finite (a NaN or an infinity); its weights are damaged or diverged"
+        )
+        return New(slot, None, finish_reason="error", error=error)
+
+    def _take_out(self, slot: Slot) -> None:
+        """A text that has ended gives its place back, and its keys and values to later ones."""
+        if slot.row is not None:
+            if self.prefixes.most_bytes and not slot.slid and slot.finish_reason != "error":
+                self.prefixes.keep(slot.window[: self._cache.lengths[slot.row]], self._cache, slot.row)
+            self._leave(slot)
+            return
+        for waiting in list(self._waiting):
+            if slot in waiting.slots:
+                waiting.slots.remove(slot)
+                if not waiting.slots:
+                    self._waiting.remove(waiting)
+
+    def _leave(self, slot: Slot) -> None:
+        assert slot.row is not None
+        self._cache.leave(slot.row)
+        last = self._running.pop()
+        if last is not slot:
+            self._running[slot.row], last.row = last, slot.row
+        slot.row = None
+
+    def _empty(self) -> None:
+        for slot in [*self._running, *(slot for waiting in self._waiting for slot in waiting.slots)]:
+            slot.row, slot.finish_reason = None, slot.finish_reason or "error"
+        self._running, self._waiting = [], deque()
+        self._cache = self._new_cache(0, 1)
+        self.prefixes.clear()
+
+    def _new_cache(self, rows: int, positions: int) -> KVCache:
+        return self.model.new_cache(rows, positions, self.dtype)
+
+    def _hidden(self, rows: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
+        """Rows of ids, padded on the right to the longest, where causal attention never looks: (B, T, C)."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+        return self.model.hidden(ids.to(self.model.device), cache)
 
 
 def generate(
@@ -35,18 +352,22 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
     seed: int | None = None,
     stop_ids: Collection[int] = (),
 ) -> list[list[int]]:
-    """Continues each row of `ids`.
+    """Continues each row of `ids`; a full window slides.
 
     Args:
-        model, ids: see `stream`.
-        max_tokens, temperature, top_k, top_p, seed, stop_ids: see `Sampling`.
+        model: see `Engine`.
+        ids: (B, T) int64, or rows of any lengths, one id or more each; or one row, as a list of ids.
+        max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop_ids: see `Sampling`.
     Returns:
         for each row the new ids alone, at most `max_tokens`, without the stop id that ended it
     Raises:
-        ModelError, UsageError: see `stream`.
+        ModelError: no ids, an id outside the model's vocabulary, or an output that is not finite.
+        UsageError: an option that cannot be.
 
     >>> from myna import GPT, GPTConfig
     >>> model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=4, block_size=8, vocab_size=20))
@@ -58,48 +379,34 @@ def generate(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         seed=seed,
         stop_ids=stop_ids,
     )
-    prompts = check_rows(ids, checked_network(model).config.vocab_size)
-    rows: list[list[int]] = [[] for _ in prompts]
-    for step in stream(model, prompts, sampling):
-        for row, new in zip(rows, step, strict=True):
-            if new is not None:
-                row.append(new)
-    return rows
+    engine = Engine(model)
+    prompts = check_rows(ids, model.config.vocab_size)
+    slots = [
+        slot for row, prompt in enumerate(prompts) for slot in engine.add(prompt, sampling, first_row=row)
+    ]
+    rows: dict[Slot, list[int]] = {slot: [] for slot in slots}
+    for new in run(engine):
+        if new.id is not None:
+            rows[new.slot].append(new.id)
+    return list(rows.values())
 
 
-def stream(
-    model: Network,
-    ids: Ids,
-    sampling: Sampling,
-    *,
-    first_row: int = 0,
-    vocab_size: int | None = None,
-    autocast_dtype: torch.dtype | None = None,
-    use_cache: bool = True,
-) -> Iterator[list[int | None]]:
-    """Yields, step by step, one new id for each row, or None for a row that has met a stop id.
+def run(engine: Engine) -> Iterator[New]:
+    """Steps until every text has ended.
 
-    Args:
-        model: the network itself, not its compiled or DDP wrapper (they share its weights). It is put in evaluation
-            mode for each step and put back before the step is handed out.
-        ids: (B, T) int64, or rows of any lengths, one id or more each; or one row, as a list of ids.
-        first_row: the number of the first row: rows 4 to 7 of eight are the same drawn apart from the others.
-        vocab_size: ids from this one on are never chosen; for a model with more ids than its tokenizer. None: all are.
-        autocast_dtype: compute in this precision (bfloat16, float16) where autocast allows; None computes as the
-            weights are.
-        use_cache: False computes the whole window again for each id: slow, and the reference the cache is held to.
     Raises:
-        ModelError: no ids, an id outside the model's vocabulary, or (after the first step has begun) an output that is
-            not finite.
+        ModelError: a text ended by an error.
     """
-    own = checked_network(model).config.vocab_size
-    predictor = _Predictor(
-        model, check_rows(ids, own), min(vocab_size or own, own), autocast_dtype, use_cache
-    )
-    return _steps(predictor, sampling, RowDraws(sampling.seed, len(predictor.windows), first_row))
+    while engine.busy:
+        for new in engine.step():
+            if new.error:
+                raise new.error
+            yield new
 
 
 def check_rows(ids: Ids, vocab_size: int) -> list[list[int]]:
@@ -140,84 +447,3 @@ def checked_network(model: Network) -> Network:
             f"the model is {type(model).__name__}; give a network, such as GPT.from_pretrained(DIR) returns"
         )
     return model
-
-
-def _steps(predictor: "_Predictor", sampling: Sampling, draws: RowDraws) -> Iterator[list[int | None]]:
-    running = [True] * len(predictor.windows)
-    for step in range(sampling.max_tokens):
-        new = choose(predictor.next_logits(), sampling, draws).tolist()
-        running = [alive and id not in sampling.stop_ids for alive, id in zip(running, new, strict=True)]
-        if not any(running):
-            return
-        yield [id if alive else None for alive, id in zip(running, new, strict=True)]
-        if step + 1 < sampling.max_tokens:
-            predictor.append(new)
-
-
-class _Predictor:
-    """The text of each row so far, and the logits after it.
-
-    Attributes:
-        windows: of each row, the ids that the network sees: at most `block_size`. The cache holds all of a window but
-            the ids that came since the last forward pass.
-    """
-
-    def __init__(
-        self,
-        model: Network,
-        rows: Sequence[list[int]],
-        vocab_size: int,
-        autocast_dtype: torch.dtype | None,
-        use_cache: bool,
-    ):
-        self.model, self.vocab_size, self.dtype = model, vocab_size, autocast_dtype
-        self.block_size = model.config.block_size
-        self.windows = [row[-self.block_size :] for row in rows]
-        self.cache = model.new_cache(len(rows), dtype=autocast_dtype) if use_cache else None
-
-    def append(self, new: Sequence[int]) -> None:
-        """One more id a row. A full window first gives up its older part."""
-        for window, id in zip(self.windows, new, strict=True):
-            window.append(id)
-        full = [row for row, window in enumerate(self.windows) if len(window) > self.block_size]
-        kept = max(1, self.block_size // 2)
-        for row in full:
-            self.windows[row] = self.windows[row][-kept:]
-        # Every id that is left in such a row has moved to another position, so its keys and values are computed again.
-        if self.cache is None or not full:
-            return
-        if len(full) == len(self.windows):
-            self.cache.cut(0)
-            return
-        # Here all but the newest, which goes through the network together with those of the other rows.
-        again = self.model.new_cache(len(full), kept, self.dtype)
-        if kept > 1:
-            with self._computing():
-                self._hidden([self.windows[row][:-1] for row in full], again)
-        self.cache.put(full, again)
-
-    def next_logits(self) -> Tensor:
-        """(B, V) float32: the head reads each row's last position alone, which saves most of a long prompt's cost."""
-        lengths = [0] * len(self.windows) if self.cache is None else self.cache.lengths
-        fresh = [window[length:] for window, length in zip(self.windows, lengths, strict=True)]
-        with self._computing():
-            hidden = self._hidden(fresh, self.cache)
-            last = [len(ids) - 1 for ids in fresh]
-            if min(last) == max(last):
-                at_end = hidden[:, -1]
-            else:
-                at_end = hidden[torch.arange(len(last)), last]
-                if self.cache is not None:
-                    self.cache.cut([len(window) for window in self.windows])  # without the padding
-            return self.model.logits(at_end)[:, : self.vocab_size].float()
-
-    def _hidden(self, rows: Sequence[Sequence[int]], cache: KVCache | None) -> Tensor:
-        """Rows of ids, padded on the right to the longest, through the network: (B, T, C)."""
-        longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
-        return self.model.hidden(ids.to(self.model.device), cache)
-
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
-        with torch.no_grad(), evaluation_mode(self.model), autocast(self.model.device, self.dtype):
-            yield

@@ -1,24 +1,36 @@
 """How a text is drawn, and the next id from the logits.
 
-The filters apply in this order: the logits are divided by the temperature. The `top_k` most likely ids are kept, and
-their probabilities scaled to add up to 1. The most likely of them are kept until their probabilities add up to `top_p`.
-One id is drawn from what is left, in proportion. Temperature 0 is greedy: the most likely id, without a draw.
+The steps apply in this order:
 
-Every row has its own stream of random numbers, a function of (seed, row) alone. So sampling never touches torch's
-global generator (training stays reproducible), row 0 of five is what one row alone would be, and a row that has
-stopped takes nothing from the others.
+1. A repetition penalty divides the positive logits of ids that the text holds already, prompt included, and multiplies
+   the negative ones.
+2. The logits are divided by the temperature. Temperature 0 is greedy: the most likely id, and nothing below.
+3. The `top_k` most likely ids are kept, and their probabilities scaled to add up to 1.
+4. The most likely of them are kept until their probabilities add up to `top_p`.
+5. Of these, ids less likely than `min_p` times the most likely one are dropped.
+6. One id is drawn from what is left, in proportion.
+
+Every text has its own stream of random numbers, a function of (seed, row) alone. So sampling never touches torch's
+global generator (training stays reproducible), row 0 of five is what one row alone would be, and a text that has
+ended takes nothing from the others.
+
+Sources:
+    top-p: Holtzman et al. 2019, arXiv:1904.09751. min-p: Nguyen et al. 2024, arXiv:2407.01082.
+    repetition penalty: Keskar et al. 2019, arXiv:1909.05858, section 4.1, with the sign's case as transformers has it.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from myna.errors import ModelError, UsageError
+from myna.errors import UsageError
 from myna.settings import is_number, is_whole
+
+MOST_LOGPROBS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +42,14 @@ class Sampling:
         temperature: 0 is greedy, 1 is the model's own distribution; more is bolder.
         top_k: keep this many of the most likely ids; None keeps all.
         top_p: keep the most likely ids until their probabilities add up to this, in (0, 1]; None keeps all.
+        min_p: keep ids at least this fraction as likely as the most likely one, in [0, 1]; None keeps all.
+        repetition_penalty: over 1 makes ids that are in the text already less likely; 1 changes nothing.
         seed: the same seed gives the same ids; None draws one from the operating system.
-        stop_ids: ids that end a row; they are no part of it.
+        stop_ids: ids that end a text; they are no part of it.
+        stop: texts that end it; they are no part of it.
+        logprobs: with each id come its log-probability and those of so many of the likeliest, 0 to 5; None for neither.
+        prompt_logprobs: the ids of the prompt get theirs too; the prompt must fit the model's window.
+        slide: a text that fills the model's window goes on from the window's last half. False: it ends there.
     Raises:
         UsageError: a value that cannot be.
     """
@@ -40,20 +58,39 @@ class Sampling:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
     seed: int | None = None
     stop_ids: Collection[int] = frozenset()
+    stop: Collection[str] = ()
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
+    slide: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "top_k", "seed", "temperature", "top_p"):
+        for name in (
+            "max_tokens",
+            "temperature",
+            "top_k",
+            "top_p",
+            "min_p",
+            "repetition_penalty",
+            "seed",
+            "logprobs",
+        ):
             value = getattr(self, name)
-            whole = name in ("max_tokens", "top_k", "seed")
-            may_be_none = name in ("top_k", "seed", "top_p")
+            whole = name in ("max_tokens", "top_k", "seed", "logprobs")
+            may_be_none = name not in ("max_tokens", "temperature", "repetition_penalty")
             if not (value is None and may_be_none) and not (is_whole(value) if whole else is_number(value)):
                 raise UsageError(
                     f"{name.replace('_', '-')} is {value!r}; give a {'whole ' if whole else ''}number"
                 )
         if not isinstance(self.stop_ids, Collection) or not all(map(is_whole, self.stop_ids)):
             raise UsageError(f"stop ids are {self.stop_ids!r}; give a list of whole numbers")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) for text in self.stop):
+            raise UsageError(f"stop is {self.stop!r}; give a list of texts")
+        if not all(self.stop):
+            raise UsageError("a stop text is empty; give at least one character, or leave it out")
         if self.max_tokens < 0:
             raise UsageError(f"max tokens is {self.max_tokens}; give 0 or more")
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -62,69 +99,105 @@ class Sampling:
             raise UsageError(f"top-k is {self.top_k}; give 1 or more, or leave it out to keep every id")
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"top-p is {self.top_p}; give more than 0 and at most 1, or leave it out")
+        if self.min_p is not None and not 0.0 <= self.min_p <= 1.0:
+            raise UsageError(f"min-p is {self.min_p}; give 0 to 1, or leave it out")
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise UsageError(
+                f"repetition-penalty is {self.repetition_penalty}; give more than 0; 1 changes nothing"
+            )
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"seed is {self.seed}; give 0 or more")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise UsageError(f"logprobs is {self.logprobs}; give 0 to {MOST_LOGPROBS}, or leave it out")
         object.__setattr__(self, "stop_ids", frozenset(self.stop_ids))
+        object.__setattr__(self, "stop", tuple(self.stop))
 
 
-class RowDraws:
-    """One stream of uniform numbers a row, each a function of (seed, row). The rows are numbered from `first_row` on.
+class Draw:
+    """One text's share in the drawing: its rules, its random numbers, and the ids that it holds.
 
-    >>> two, one = RowDraws(7, 2), RowDraws(7, 1)
-    >>> bool(two.next()[0] == one.next()[0])
-    True
+    Args:
+        row: the number of this text among those of one seed.
+        ids: the prompt; looked at for the repetition penalty alone.
+
+    >>> one, same, next_row = (Draw(Sampling(seed=7), row) for row in (0, 0, 1))
+    >>> first = one.uniform()
+    >>> first == same.uniform(), first == next_row.uniform()
+    (True, False)
     """
 
-    def __init__(self, seed: int | None, rows: int, first_row: int = 0):
-        entropy = np.random.SeedSequence().entropy if seed is None else seed
-        self._rows = [
-            np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(r,)))
-            for r in range(first_row, first_row + rows)
-        ]
+    def __init__(self, sampling: Sampling, row: int = 0, ids: Iterable[int] = ()):
+        self.sampling = sampling
+        entropy = np.random.SeedSequence().entropy if sampling.seed is None else sampling.seed
+        self._random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(row,)))
+        self._held: dict[int, None] | None = None if sampling.repetition_penalty == 1 else dict.fromkeys(ids)
 
-    def next(self) -> Tensor:
-        """The next number of each row: (B,) float64 on the CPU, from 0 up to, not including, 1."""
-        return torch.tensor([row.random() for row in self._rows], dtype=torch.float64)
+    def uniform(self) -> float:
+        """The next number of this text's stream, from 0 up to, not including, 1."""
+        return self._random.random()
+
+    def note(self, id: int) -> None:
+        """The text holds this id now."""
+        if self._held is not None:
+            self._held[id] = None
+
+    def penalised(self, logits: Tensor) -> Tensor:
+        """The logits (V,) after the repetition penalty."""
+        if not self._held:
+            return logits
+        held = torch.tensor(list(self._held), device=logits.device)
+        old = logits[held]
+        penalty = self.sampling.repetition_penalty
+        return logits.index_copy(0, held, torch.where(old > 0, old / penalty, old * penalty))
 
 
-def choose(logits: Tensor, sampling: Sampling, draws: RowDraws) -> Tensor:
-    """The next id of each row.
+def choose(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """The next id of each text, each by its own rules. A greedy text draws no number.
 
-    Shapes:
-        logits   (B, V)  float; every column is an id that may be chosen
-        returns  (B,)    int64, on the device of the logits
-    Raises:
-        ModelError: the logits hold a NaN or an infinity.
+    Args:
+        logits: (B, V) float, finite; every column is an id that may be chosen.
+        draws: B of them.
 
-    >>> logits = torch.tensor([[0.0, 3.0, 1.0]])
-    >>> choose(logits, Sampling(temperature=0), RowDraws(0, 1))
-    tensor([1])
-    >>> choose(logits, Sampling(top_k=1), RowDraws(0, 1))
-    tensor([1])
+    >>> logits = torch.tensor([[0.0, 3.0, 1.0], [0.0, 3.0, 1.0]])
+    >>> choose(logits, [Draw(Sampling(temperature=0)), Draw(Sampling(top_k=1))])
+    [1, 1]
     """
-    if not bool(torch.isfinite(logits).all()):
-        raise ModelError(
-            "the model's output is not finite (a NaN or an infinity); its weights are damaged or diverged"
-        )
+    if any(draw.sampling.repetition_penalty != 1 for draw in draws):
+        logits = torch.stack([draw.penalised(row) for draw, row in zip(draws, logits, strict=True)])
+    chosen = [0] * len(draws)
+    alike: dict[tuple[float | None, ...], list[int]] = {}  # rows under the same rules go together
+    for row, draw in enumerate(draws):
+        s = draw.sampling
+        rules = (0,) if s.temperature == 0 else (s.temperature, s.top_k, s.top_p, s.min_p)
+        alike.setdefault(rules, []).append(row)
+    for rows in alike.values():
+        some = logits if len(rows) == len(draws) else logits[rows]
+        for row, id in zip(rows, _choose_alike(some, [draws[row] for row in rows]), strict=True):
+            chosen[row] = id
+    return chosen
+
+
+def _choose_alike(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    sampling = draws[0].sampling
     if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
+        return logits.argmax(dim=-1).tolist()
     probabilities, ids = kept_probabilities(logits, sampling)
     # Inverse transform: the first place where the running sum exceeds u * total. An id of probability 0 is never
     # that place, and since u < 1 there always is one. float64, so that 50,000 small terms don't blur the last of them.
     running = probabilities.double().cumsum(dim=-1)
-    target = draws.next().to(running.device)[:, None] * running[:, -1:]
-    place = torch.searchsorted(running, target, right=True)
+    uniform = torch.tensor([draw.uniform() for draw in draws], dtype=torch.float64, device=running.device)
+    place = torch.searchsorted(running, uniform[:, None] * running[:, -1:], right=True)
     chosen = place if ids is None else ids.gather(-1, place)
-    return chosen.squeeze(-1).to(logits.device)
+    return chosen.squeeze(-1).tolist()
 
 
 def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
-    """The distribution that `choose` draws from.
+    """The distribution that `choose` draws from, for a temperature over 0, without the repetition penalty.
 
     Shapes:
         logits   (B, V)
-        returns  probabilities (B, K), 0 for what top-p drops, not renormalised after top-p; ids (B, K) of the columns,
-                 most likely first, or None where column = id
+        returns  probabilities (B, K), 0 for what top-p and min-p drop, not renormalised after them; ids (B, K) of the
+                 columns, most likely first, or None where column = id
     """
     if logits.device.type == "mps":  # which has no float64
         logits = logits.cpu()
@@ -143,4 +216,32 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
     if sampling.top_p is not None and sampling.top_p < 1.0:
         before = probabilities.double().cumsum(dim=-1) - probabilities  # what the likelier ids hold already
         probabilities = probabilities.where(before < sampling.top_p, 0.0)
+    if sampling.min_p:
+        least = sampling.min_p * probabilities.max(dim=-1, keepdim=True).values
+        probabilities = probabilities.where(probabilities >= least, 0.0)
     return probabilities, ids
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """What the model itself thought of an id, before the temperature and every filter.
+
+    Attributes:
+        chosen: the log-probability of the id that was chosen, in nats.
+        likeliest: the likeliest ids with theirs, most likely first; as many as were asked for.
+    """
+
+    chosen: float
+    likeliest: tuple[tuple[int, float], ...]
+
+
+def log_probabilities(logits: Tensor, id: int, likeliest: int) -> LogProbs:
+    """Of one row of logits (V,).
+
+    >>> found = log_probabilities(torch.tensor([0.0, 0.0]), 1, 1)
+    >>> round(found.chosen, 4), len(found.likeliest)
+    (-0.6931, 1)
+    """
+    logs = logits.float().log_softmax(dim=-1)
+    values, ids = logs.topk(min(likeliest, len(logs)))
+    return LogProbs(float(logs[id]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))

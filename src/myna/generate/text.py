@@ -5,15 +5,15 @@ back while it could still turn out to be part of either.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from myna.errors import ModelError, UsageError
-from myna.generate.engine import stream
+from myna.generate.engine import PIECE, Engine, FinishReason, New, Slot
 from myna.generate.sampling import Sampling
 from myna.model.network import Network
-from myna.text.stream import ContextStreamDecoder, StreamDecoder
 from myna.text.tokenizer import Tokenizer
 
 
@@ -28,9 +28,7 @@ class StopText:
     ('one ', 'EN two ', '', True)
     """
 
-    def __init__(self, stops: Sequence[str]):
-        if not all(stops):
-            raise UsageError("a stop text is empty; give at least one character, or leave it out")
+    def __init__(self, stops: Collection[str]):
         self._stops = tuple(stops)
         self._held = ""
         self.stopped = False
@@ -59,6 +57,129 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if stop.startswith(text[-n:])), 0)
 
 
+class Continuation:
+    """The text of one slot, as it comes.
+
+    Attributes:
+        finish_reason: see `Slot`; "stop" for the end-of-text token and a stop text too. None while it goes on.
+        n_new: ids so far.
+    """
+
+    def __init__(self, slot: Slot, tokenizer: Tokenizer):
+        self.slot = slot
+        self.finish_reason: FinishReason | None = None
+        self.n_new = 0
+        self._decoder = tokenizer.stream_decoder()
+        self._gate = StopText(slot.draw.sampling.stop)
+
+    def take(self, new: New) -> str:
+        """The text that is certain now that this has come; at the end, all of it."""
+        text = ""
+        if new.id is not None:
+            self.n_new += 1
+            text = self._gate.feed(self._decoder.feed([new.id]))
+        self.finish_reason = new.finish_reason
+        if new.finish_reason and not self._gate.stopped:
+            text += self._gate.feed(self._decoder.finish())
+            text += self._gate.finish()
+        if self._gate.stopped:
+            self.finish_reason = "stop"
+        return text
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a step brought to one text.
+
+    Attributes:
+        text: what is certain now; it may be empty, or more than the new id's own.
+    """
+
+    continuation: Continuation
+    text: str
+    new: New
+
+
+class TextEngine:
+    """An engine that takes and gives text. See `Engine`.
+
+    Args:
+        tokenizer: a text ends at its end-of-text token.
+    Raises:
+        ModelError: the tokenizer has more ids than the model.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        tokenizer: Tokenizer,
+        *,
+        autocast_dtype: torch.dtype | None = None,
+        piece: int = PIECE,
+        prefix_bytes: int = 0,
+    ):
+        if tokenizer.n_vocab > model.config.vocab_size:
+            raise ModelError(
+                f"the tokenizer has {tokenizer.n_vocab} ids and the model {model.config.vocab_size}; "
+                "use the tokenizer that the model was trained with"
+            )
+        self.tokenizer = tokenizer
+        self.engine = Engine(
+            model,
+            vocab_size=tokenizer.n_vocab,
+            autocast_dtype=autocast_dtype,
+            piece=piece,
+            prefix_bytes=prefix_bytes,
+        )
+        self._texts: dict[Slot, Continuation] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has something to do."""
+        return self.engine.busy
+
+    def add(
+        self, prompt: str | Sequence[int], sampling: Sampling, *, count: int = 1, first_row: int = 0
+    ) -> list[Continuation]:
+        """Texts that go on from a prompt.
+
+        Args:
+            prompt: ids, or ordinary text, also where it spells a special token; "" stands for the beginning of a
+                document.
+            count, first_row: see `Engine.add`.
+        """
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        ends = dataclasses.replace(sampling, stop_ids={*sampling.stop_ids, self.tokenizer.eot})
+        slots = self.engine.add(ids or [self.tokenizer.eot], ends, count=count, first_row=first_row)
+        texts = [Continuation(slot, self.tokenizer) for slot in slots]
+        for text, slot in zip(texts, slots, strict=True):
+            text.finish_reason = slot.finish_reason
+            if slot.finish_reason is None:
+                self._texts[slot] = text
+        return texts
+
+    def remove(self, text: Continuation) -> None:
+        """Ends a text; its place is free at once."""
+        self.engine.remove(text.slot)
+        self._texts.pop(text.slot, None)
+        text.finish_reason = text.finish_reason or "stop"
+
+    def step(self) -> list[Piece]:
+        """One step of the engine; see `Engine.step`."""
+        try:
+            news = self.engine.step()
+        except BaseException:
+            self._texts.clear()
+            raise
+        pieces = []
+        for new in news:
+            text = self._texts[new.slot]
+            pieces.append(Piece(text, text.take(new), new))
+            if text.finish_reason:
+                self.remove(text)
+        return pieces
+
+
 def stream_text(
     model: Network,
     tokenizer: Tokenizer,
@@ -66,54 +187,34 @@ def stream_text(
     sampling: Sampling,
     *,
     count: int = 1,
-    stop: Sequence[str] = (),
     first_row: int = 0,
     autocast_dtype: torch.dtype | None = None,
 ) -> Iterator[list[str]]:
     """Yields the new text of each of `count` continuations of `prompt`, step by step; a row may get "" in a step.
 
     Args:
-        prompt: ordinary text, also where it spells a special token; "" stands for the beginning of a document.
-        sampling: a row ends at the end-of-text token too, besides its `stop_ids`.
-        stop: texts that end a row; they are no part of it.
-        first_row, autocast_dtype: see `engine.stream`.
+        prompt, first_row: see `TextEngine.add`.
+        autocast_dtype: see `Engine`.
     Raises:
-        UsageError, ModelError: as `engine.stream`; and a tokenizer that is not the model's.
+        UsageError: no continuation asked for.
+        ModelError: a tokenizer that is not the model's, or an output that is not finite.
     """
     if count < 1:
         raise UsageError(f"count is {count}; give 1 or more")
-    if tokenizer.n_vocab > model.config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {tokenizer.n_vocab} ids and the model {model.config.vocab_size}; "
-            "use the tokenizer that the model was trained with"
-        )
-    ids = tokenizer.encode(prompt) or [tokenizer.eot]
-    decoders = [tokenizer.stream_decoder() for _ in range(count)]
-    gates = [StopText(stop) for _ in range(count)]
-    steps = stream(
-        model,
-        [ids] * count,
-        dataclasses.replace(sampling, stop_ids={*sampling.stop_ids, tokenizer.eot}),
-        first_row=first_row,
-        vocab_size=tokenizer.n_vocab,
-        autocast_dtype=autocast_dtype,
-    )
-    return _pieces(steps, decoders, gates)
+    engine = TextEngine(model, tokenizer, autocast_dtype=autocast_dtype)
+    texts = engine.add(prompt, sampling, count=count, first_row=first_row)
+    return _steps(engine, texts)
 
 
-def _pieces(
-    steps: Iterator[list[int | None]],
-    decoders: Sequence[StreamDecoder | ContextStreamDecoder],
-    gates: Sequence[StopText],
-) -> Iterator[list[str]]:
-    for step in steps:
-        yield [
-            "" if id is None or gate.stopped else gate.feed(decoder.feed([id]))
-            for id, decoder, gate in zip(step, decoders, gates, strict=True)
-        ]
-        if all(gate.stopped for gate in gates):
-            return
-    yield [gate.feed(decoder.finish()) + gate.finish() for decoder, gate in zip(decoders, gates, strict=True)]
+def _steps(engine: TextEngine, texts: Sequence[Continuation]) -> Iterator[list[str]]:
+    row = {text: n for n, text in enumerate(texts)}
+    while engine.busy:
+        step = [""] * len(texts)
+        for piece in engine.step():
+            if piece.new.error:
+                raise piece.new.error
+            step[row[piece.continuation]] += piece.text  # a text whose window slid gets two ids
+        yield step
 
 
 def continue_text(
@@ -123,11 +224,8 @@ def continue_text(
     sampling: Sampling,
     *,
     count: int = 1,
-    stop: Sequence[str] = (),
     autocast_dtype: torch.dtype | None = None,
 ) -> list[str]:
     """The whole new text of each continuation; see `stream_text`."""
-    steps = stream_text(
-        model, tokenizer, prompt, sampling, count=count, stop=stop, autocast_dtype=autocast_dtype
-    )
-    return ["".join(pieces) for pieces in zip(*steps, strict=True)]
+    steps = stream_text(model, tokenizer, prompt, sampling, count=count, autocast_dtype=autocast_dtype)
+    return ["".join(pieces) for pieces in zip(*steps, strict=True)] or [""] * count

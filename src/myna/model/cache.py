@@ -4,7 +4,7 @@ Keys and values of a position never change once computed (attention is causal). 
 once and attends to the stored ones. Each row has its own length: rows of one cache may hold texts of different lengths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,18 +24,18 @@ class LayerCache:
             returns  two of (B, H, S, D), in the dtype of the new ones; S is the longest row's length with the new ones.
                      What a shorter row has from its own end on is hidden by `mask`.
         """
-        T = k.shape[2]
+        n, T = len(k), k.shape[2]
         end = self.owner.longest + T
         if self.owner.is_even:
-            self.keys[:, :, end - T : end] = k
-            self.values[:, :, end - T : end] = v
+            self.keys[:n, :, end - T : end] = k
+            self.values[:n, :, end - T : end] = v
         else:
             for stored, new in ((self.keys, k), (self.values, v)):
                 # No row may meet a NaN that lay in fresh memory: attention gives it weight 0, and 0 * NaN is NaN.
-                stored[:, :, self.owner.written : end] = 0
-                rows = torch.arange(len(k), device=k.device)[:, None]
+                stored[:n, :, self.owner.written : end] = 0
+                rows = torch.arange(n, device=k.device)[:, None]
                 stored[rows, :, self.owner.positions(T)] = new.transpose(1, 2).to(stored.dtype)
-        return self.keys[:, :, :end].to(k.dtype), self.values[:, :, :end].to(v.dtype)
+        return self.keys[:n, :, :end].to(k.dtype), self.values[:n, :, :end].to(v.dtype)
 
     def mask(self, T: int) -> Tensor | None:
         """See `KVCache.mask`."""
@@ -43,7 +43,7 @@ class LayerCache:
 
 
 class KVCache:
-    """Keys and values of all layers, for rows that each have a length of their own.
+    """Keys and values of all layers, for rows that each have a length of their own. Rows join and leave.
 
     Args:
         shape: (layers, rows, key/value heads, positions, head width).
@@ -79,7 +79,8 @@ class KVCache:
         self.layers = [LayerCache(self, storage(), storage()) for _ in range(n_layers)]
 
     def _set(self, lengths: list[int]) -> None:
-        self.lengths, self.longest, self.is_even = lengths, max(lengths), min(lengths) == max(lengths)
+        self.lengths, self.longest = lengths, max(lengths, default=0)
+        self.is_even = min(lengths, default=0) == self.longest
         # Masks and positions are made once for all layers, by the number of new positions.
         self._masks: dict[int, Tensor | None] = {}
         self._positions: dict[int, Tensor] = {}
@@ -88,6 +89,11 @@ class KVCache:
     def capacity(self) -> int:
         """Positions that a row has room for."""
         return self.layers[0].keys.shape[2]
+
+    @property
+    def n_bytes(self) -> int:
+        """What the storage takes."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
 
     def positions(self, T: int) -> Tensor:
         """The positions of T new ids: int64 (T,) where all rows are equally long, else (B, T)."""
@@ -139,34 +145,101 @@ class KVCache:
         rows = [row for row in range(len(self.lengths)) for _ in range(times)]
         return self.select(rows, positions)
 
-    def select(self, rows: Sequence[int], positions: int | None = None) -> "KVCache":
-        """A new cache with some of the rows, in that order; a row may come more than once."""
+    def select(self, rows: Sequence[int], positions: int | None = None, most: int | None = None) -> "KVCache":
+        """A new cache with some of the rows, in that order; a row may come more than once.
+
+        Args:
+            positions: its capacity; None for this one's.
+            most: take no more than this many positions of a row; None takes all.
+        """
         first = self.layers[0].keys
         _, heads, capacity, width = first.shape
         shape = (len(self.layers), len(rows), heads, capacity if positions is None else positions, width)
         chosen = KVCache(shape, first.device, first.dtype)
-        chosen.put(range(len(rows)), self, rows)
+        chosen.put(range(len(rows)), self, rows, most)
         return chosen
 
-    def put(self, rows: Sequence[int], source: "KVCache", source_rows: Sequence[int] | None = None) -> None:
+    def put(
+        self,
+        rows: Sequence[int],
+        source: "KVCache",
+        source_rows: Sequence[int] | None = None,
+        most: int | None = None,
+    ) -> None:
         """Replaces some rows by those of another cache.
 
         Args:
             source_rows: which of `source`; None for all, in order.
+            most: take no more than this many positions of a row; None takes all.
         """
         source_rows = range(len(source.lengths)) if source_rows is None else source_rows
-        end = max((source.lengths[row] for row in source_rows), default=0)
+        taken = [
+            source.lengths[row] if most is None else min(most, source.lengths[row]) for row in source_rows
+        ]
+        end = max(taken, default=0)
         device = self.layers[0].keys.device
         there, here = torch.tensor(source_rows, device=device), torch.tensor(rows, device=device)
         for target, layer in zip(self.layers, source.layers, strict=True):
             for stored, new in ((target.keys, layer.keys), (target.values, layer.values)):
-                if list(rows) == list(range(len(self.lengths))):
-                    stored[:, :, :end] = new[:, :, :end].index_select(0, there)
+                n = len(self.lengths)
+                if list(rows) == list(range(n)):
+                    stored[:n, :, :end] = new[:, :, :end].index_select(0, there)
                 else:
-                    stored[:, :, self.written : end] = 0
+                    stored[:n, :, self.written : end] = 0
                     stored[here, :, :end] = new[:, :, :end].index_select(0, there).to(stored.dtype)
         lengths = list(self.lengths)
-        for row, source_row in zip(rows, source_rows, strict=True):
-            lengths[row] = source.lengths[source_row]
+        for row, length in zip(rows, taken, strict=True):
+            lengths[row] = length
         self._set(lengths)
         self.written = max(self.written, end)
+
+    def join(self, source: "KVCache", source_rows: Sequence[int] | None = None) -> None:
+        """Adds rows of another cache behind its own. The storage grows where they find no room.
+
+        Args:
+            source_rows: which of `source`, also several times; None for all, in order.
+        """
+        source_rows = range(len(source.lengths)) if source_rows is None else source_rows
+        first = len(self.lengths)
+        self.reserve(first + len(source_rows), max(source.longest, 1))
+        for stored in self._storages():  # their memory is fresh, or of a row that left
+            stored[first : first + len(source_rows), :, : self.written] = 0
+        self._set([*self.lengths, *[0] * len(source_rows)])
+        self.put(range(first, len(self.lengths)), source, source_rows)
+
+    def leave(self, row: int) -> None:
+        """Takes a row out. The last row takes its place and its number."""
+        last = len(self.lengths) - 1
+        length = self.lengths[last]
+        if row != last:
+            for stored in self._storages():
+                stored[row, :, :length] = stored[last, :, :length]
+                stored[row, :, length : self.written] = 0  # a NaN of the row that left must meet nobody
+        lengths = list(self.lengths)
+        lengths[row] = length
+        self._set(lengths[:last])
+        if not last:
+            self.written = 0
+
+    def reserve(self, rows: int, positions: int) -> None:
+        """Makes room for at least so many rows and positions. What grows doubles, so that growing stays rare."""
+        have_rows, heads, capacity, width = self.layers[0].keys.shape
+        if rows <= have_rows and positions <= capacity:
+            return
+        n = len(self.lengths)
+        shape = (
+            have_rows if rows <= have_rows else max(rows, 2 * have_rows),
+            heads,
+            capacity if positions <= capacity else max(positions, 2 * capacity),
+            width,
+        )
+        for layer in self.layers:
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                new = old.new_empty(shape)
+                new[:n, :, : self.written] = old[:n, :, : self.written]
+                setattr(layer, name, new)
+
+    def _storages(self) -> Iterator[Tensor]:
+        for layer in self.layers:
+            yield from (layer.keys, layer.values)

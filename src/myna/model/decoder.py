@@ -4,12 +4,12 @@ A network is a subclass: it says how ids go in, which blocks the hidden states p
 else follows from that and from the shapes of its own parameters: losses, logits, the cache, counts, files.
 """
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +21,7 @@ from myna.model.layout import OwnLayout
 from myna.model.loss import head_nats, head_token_nats
 from myna.model.network import Layout, Network, evaluation_mode
 from myna.model.open import find_model
+from myna.model.quantize import Matrix, times
 from myna.model.weights import load_network, save_network
 from myna.text.tokenizer import Tokenizer
 
@@ -62,8 +63,8 @@ class Decoder(nn.Module):
         raise ModelError(f"{type(self).__name__} does not define blocks")
 
     @property
-    def head_weight(self) -> Tensor:
-        """(Vp, C): hidden states times this are the logits, padding included."""
+    def head_weight(self) -> Tensor | Matrix:
+        """(Vp, C): hidden states times this are the logits, padding included. Stored where the network is."""
         raise ModelError(f"{type(self).__name__} does not define head_weight")
 
     def hidden(
@@ -136,7 +137,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., C) to logits (..., V), padding cut off."""
-        return F.linear(hidden, self.head_weight)[..., : self.config.vocab_size]
+        return times(hidden, self.head_weight)[..., : self.config.vocab_size]
 
     def nats(self, hidden: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
         """The summed loss of a batch.
@@ -175,7 +176,7 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def n_parameters(self) -> int:
         """Weights, without the rows that pad the vocabulary."""

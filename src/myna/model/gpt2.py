@@ -26,6 +26,7 @@ from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig
 from myna.model.decoder import Decoder
 from myna.model.gpt2_layout import HuggingFaceGPT2
+from myna.model.quantize import Matrix
 
 
 class Attention(nn.Module):
@@ -118,7 +119,7 @@ class GPT(Decoder):
         return self.h
 
     @property
-    def head_weight(self) -> Tensor:
+    def head_weight(self) -> Tensor | Matrix:
         """The token embeddings, which are the head too."""
         return self.wte.weight
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from myna.model.quantize import Matrix, times
+
 IGNORE = -100  # a target that is not scored (PyTorch's own default for it)
 
 CHUNK_BYTES = 1 << 28  # logits held at once by the head: 2,048 rows of GPT-2's in bf16 are 206 MB
@@ -106,7 +108,7 @@ class _HeadNats(torch.autograd.Function):
 
 def head_nats(
     hidden: Tensor,
-    weight: Tensor,
+    weight: Tensor | Matrix,
     targets: Tensor,
     vocab_size: int,
     *,
@@ -125,6 +127,7 @@ def head_nats(
     """
     if not torch.is_grad_enabled():
         return head_token_nats(hidden, weight, targets, vocab_size, chunk_bytes=chunk_bytes).sum()
+    assert isinstance(weight, Tensor), "stored weights have no gradients"
     rows, wanted = _as_autocast(hidden).flatten(0, 1), targets.flatten()
     chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
     chunk_rows = _even_rows(len(rows), chunk_bytes // (weight.shape[0] * rows.element_size()))
@@ -140,7 +143,12 @@ def head_nats(
 
 @torch.no_grad()
 def head_token_nats(
-    hidden: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, *, chunk_bytes: int | None = None
+    hidden: Tensor,
+    weight: Tensor | Matrix,
+    targets: Tensor,
+    vocab_size: int,
+    *,
+    chunk_bytes: int | None = None,
 ) -> Tensor:
     """`token_nats` straight from the hidden states, for evaluation: without gradients or all logits at once.
 
@@ -151,12 +159,13 @@ def head_token_nats(
         returns  (...)    float32 nats
     """
     rows, wanted = _as_autocast(hidden).flatten(0, -2), targets.flatten()
-    low = weight[:vocab_size].to(rows.dtype)
+    low = weight if isinstance(weight, Matrix) else weight[:vocab_size].to(rows.dtype)
     chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
     chunk_rows = _even_rows(len(rows), chunk_bytes // (vocab_size * 4))
     with torch.autocast(hidden.device.type, enabled=False):
         chunks = zip(rows.split(chunk_rows), wanted.split(chunk_rows), strict=True)
-        return torch.cat([token_nats(some @ low.t(), ids) for some, ids in chunks]).view(targets.shape)
+        found = [token_nats(times(some, low)[:, :vocab_size], ids) for some, ids in chunks]
+        return torch.cat(found).view(targets.shape)
 
 
 def _chunk_bytes(device: torch.device) -> int:

@@ -1,0 +1,1 @@
+"""A model behind OpenAI's completions API, and a page to talk to it."""

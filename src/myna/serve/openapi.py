@@ -1,0 +1,118 @@
+"""/openapi.json: the API in the words that programs read. Held to the server by a test that sends what it allows."""
+
+from typing import Any
+
+from myna.generate.sampling import MOST_LOGPROBS
+from myna.serve.limits import Limits
+from myna.serve.protocol import MOST_STOPS
+
+TEXT: dict[str, Any] = {"type": "string"}
+WHOLE: dict[str, Any] = {"type": "integer"}
+FLAG: dict[str, Any] = {"type": ["boolean", "null"]}
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": TEXT,
+                "type": TEXT,
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+
+def number(least: float | None = None, most: float | None = None, *, whole: bool = False) -> dict[str, Any]:
+    """A number between two others, or null."""
+    schema: dict[str, Any] = {"type": ["integer" if whole else "number", "null"]}
+    return (
+        schema | ({} if least is None else {"minimum": least}) | ({} if most is None else {"maximum": most})
+    )
+
+
+def completion_schema(limits: Limits) -> dict[str, Any]:
+    """A request for texts."""
+    ids = {"type": "array", "items": WHOLE | {"minimum": 0}, "minItems": 1}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "model": {"type": ["string", "null"]},
+            "prompt": {
+                "anyOf": [
+                    {"type": ["string", "null"]},
+                    {"type": "array", "items": TEXT, "minItems": 1},
+                    ids,
+                    {"type": "array", "items": ids, "minItems": 1},
+                ]
+            },
+            "max_tokens": number(0, limits.max_tokens, whole=True),
+            "temperature": number(0),
+            "top_p": number(0, 1) | {"exclusiveMinimum": 0},
+            "top_k": number(1, whole=True),
+            "min_p": number(0, 1),
+            "repetition_penalty": number() | {"exclusiveMinimum": 0},
+            "seed": number(0, whole=True),
+            "n": number(1, min(limits.max_choices, limits.max_texts), whole=True),
+            "logprobs": number(0, MOST_LOGPROBS, whole=True),
+            "stop": {
+                "anyOf": [
+                    {"type": ["string", "null"], "minLength": 1},
+                    {"type": "array", "items": TEXT | {"minLength": 1}, "maxItems": MOST_STOPS},
+                ]
+            },
+            "stop_token_ids": {"type": ["array", "null"], "items": WHOLE},
+            "echo": FLAG,
+            "stream": FLAG,
+            "stream_options": {"type": ["object", "null"], "properties": {"include_usage": FLAG}},
+            "truncate": FLAG,
+            "slide": FLAG,
+            "user": {"type": ["string", "null"]},
+        },
+    }
+
+
+def openapi(limits: Limits, version: str) -> dict[str, Any]:
+    """The whole document."""
+    model = {"model": {"type": ["string", "null"]}}
+
+    def answers(content: dict[str, Any]) -> dict[str, Any]:
+        wrong = {"description": "refused", "content": {"application/json": {"schema": ERROR}}}
+        fine = {"description": "done", "content": content}
+        return {"200": fine} | dict.fromkeys(("400", "401", "403", "404", "408", "413", "429", "503"), wrong)
+
+    def asked(schema: dict[str, Any], summary: str) -> dict[str, Any]:
+        body = {"required": True, "content": {"application/json": {"schema": schema}}}
+        told = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": TEXT}}
+        return {"post": {"summary": summary, "requestBody": body, "responses": answers(told)}}
+
+    def told(summary: str, kind: str = "application/json") -> dict[str, Any]:
+        return {"get": {"summary": summary, "responses": answers({kind: {"schema": {}}})}}
+
+    def of_text(**fields: Any) -> dict[str, Any]:
+        return {"type": "object", "required": list(fields), "properties": model | fields}
+
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Myna", "version": version},
+        "paths": {
+            "/v1/completions": asked(completion_schema(limits), "Continue texts"),
+            "/v1/tokenize": asked(of_text(text=TEXT), "A text's tokens"),
+            "/v1/detokenize": asked(of_text(tokens={"type": "array", "items": WHOLE}), "The text of tokens"),
+            "/v1/merges": asked(
+                of_text(text=TEXT) | {"properties": model | {"text": TEXT, "at": number(0, whole=True)}},
+                "The merges of a text's words, step by step; with `at`, a byte of the text, of the one word there",
+            ),
+            "/v1/models": told("The models that are served"),
+            "/v1/runs": told("The runs of the folder that --runs names"),
+            "/health": told("Whether the server is well"),
+            "/metrics": told("Counts and gauges, in Prometheus's format", "text/plain"),
+        },
+        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"key": []}],
+    }

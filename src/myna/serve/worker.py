@@ -1,0 +1,204 @@
+"""One model at work, in a thread of its own: requests join between two steps, and leave as soon as they end.
+
+The event loop of the server and this thread share two things: a queue of what to do, and each job's `tell`, which the
+thread calls with what is new. So the server answers while the model computes.
+"""
+
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from myna.generate.sampling import LogProbs, Sampling
+from myna.generate.text import Continuation, Piece, TextEngine
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a job hears.
+
+    Attributes:
+        index: which of its texts; None for the job as a whole.
+        text: what is certain now.
+        id, logprobs: the new token, where there is one.
+        finish_reason: of this text; None while it goes on.
+        prompt_logprobs: of the prompt, with the first word about a text that asked for them.
+        error: the job has failed; nothing comes after.
+    """
+
+    index: int | None
+    text: str = ""
+    id: int | None = None
+    logprobs: LogProbs | None = None
+    finish_reason: str | None = None
+    prompt_logprobs: list[LogProbs | None] | None = None
+    error: str | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """One request's texts.
+
+    Attributes:
+        prompts: ids; each is continued `n` times.
+        tell: called in the worker's thread.
+        deadline: `time.monotonic()` at which its texts are cut.
+    """
+
+    prompts: list[list[int]]
+    sampling: Sampling
+    n: int
+    tell: Callable[[Told], None]
+    deadline: float
+    texts: dict[Continuation, int] = field(default_factory=dict)  # those that are still written
+    cancelled: bool = False
+
+    @property
+    def n_texts(self) -> int:
+        """How many texts it asks for."""
+        return len(self.prompts) * self.n
+
+
+class Worker:
+    """A model's thread.
+
+    Args:
+        most_texts: written at once.
+        on_tokens: called with the number of new tokens of each step that brought any.
+    """
+
+    def __init__(
+        self, engine: TextEngine, most_texts: int, on_tokens: Callable[[int], None] = lambda n: None
+    ):
+        self.engine, self.most_texts, self.on_tokens = engine, most_texts, on_tokens
+        self._orders: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Continuation, Job] = {}
+        self._thread = threading.Thread(target=self._work, name="myna-model", daemon=True)
+        self._thread.start()
+
+    @property
+    def n_waiting(self) -> int:
+        """Jobs that have no place yet."""
+        return len(self._waiting) + self._orders.qsize()
+
+    @property
+    def n_running(self) -> int:
+        """Texts that are being written."""
+        return len(self._running)
+
+    def is_alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive()
+
+    def submit(self, job: Job) -> None:
+        """Hands a job over; it joins when there is a place for all its texts, in the order of arrival."""
+        self._orders.put(("add", job))
+
+    def cancel(self, job: Job) -> None:
+        """Ends a job that nobody waits for any more: before the next step."""
+        job.cancelled = True
+        self._orders.put(("cancel", job))
+
+    def close(self, timeout_s: float) -> None:
+        """Ends what is written, and the thread."""
+        self._orders.put(("close", None))
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while self._take_orders():
+            self._cut_late()
+            self._seat()
+            if self._running:
+                self._step()
+
+    def _take_orders(self) -> bool:
+        """Does what was asked; waits for something to do where there is nothing. False at the end."""
+        wait = not self._running and not self._waiting
+        while wait or not self._orders.empty():
+            order, job = self._orders.get()
+            wait = False
+            if job is None:
+                for running in {*self._running.values(), *self._waiting}:
+                    self._end(running, "length")
+                return False
+            if order == "add" and not job.cancelled:
+                self._waiting.append(job)
+            elif order == "cancel":
+                self._drop(job)
+        return True
+
+    def _seat(self) -> None:
+        while self._waiting and len(self._running) + self._waiting[0].n_texts <= self.most_texts:
+            job = self._waiting.popleft()
+            try:
+                for first, prompt in enumerate(job.prompts):
+                    for n, text in enumerate(self.engine.add(prompt, job.sampling, count=job.n)):
+                        index = first * job.n + n
+                        if text.finish_reason:
+                            job.tell(Told(index, finish_reason=text.finish_reason))
+                        else:
+                            job.texts[text] = index
+                            self._running[text] = job
+            except Exception as error:
+                self._fail(job, error)
+
+    def _step(self) -> None:
+        try:
+            pieces = self.engine.step()
+        except Exception as error:  # out of memory, say: the engine has emptied itself, and goes on
+            traceback.print_exc()
+            for job in set(self._running.values()):
+                self._fail(job, error)
+            return
+        self.on_tokens(sum(piece.new.id is not None for piece in pieces))
+        for piece in pieces:
+            self._tell(piece)
+
+    def _tell(self, piece: Piece) -> None:
+        text = piece.continuation
+        job = self._running[text]
+        if piece.new.error:
+            self._fail(job, piece.new.error)
+            return
+        slot = text.slot
+        is_first = slot.n_new == 1 or (not slot.n_new and text.finish_reason is not None)
+        told = Told(
+            job.texts[text],
+            piece.text,
+            piece.new.id,
+            piece.new.logprobs,
+            text.finish_reason,
+            slot.prompt_logprobs if is_first and slot.prompt_logprobs else None,
+        )
+        if text.finish_reason:
+            del self._running[text], job.texts[text]
+        job.tell(told)
+
+    def _cut_late(self) -> None:
+        now = time.monotonic()
+        for job in {*self._running.values(), *self._waiting}:
+            if now >= job.deadline:
+                self._end(job, "length")
+
+    def _end(self, job: Job, finish_reason: str) -> None:
+        """Its texts end as they are."""
+        if job in self._waiting:
+            job.tell(Told(None, error="the server had no place for this request in time; try again"))
+        for index in list(job.texts.values()):
+            job.tell(Told(index, finish_reason=finish_reason))
+        self._drop(job)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self._drop(job)
+        job.tell(Told(None, error=f"{type(error).__name__}: {error}"))
+
+    def _drop(self, job: Job) -> None:
+        for text in list(job.texts):
+            self.engine.remove(text)
+            del self._running[text], job.texts[text]
+        if job in self._waiting:
+            self._waiting.remove(job)

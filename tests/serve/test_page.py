@@ -1,0 +1,470 @@
+"""The page in a real browser, against a real server with a tiny model of random weights.
+
+The browser is the first of $MYNA_BROWSER, chromium and google-chrome that is there; without one these tests skip.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("playwright.sync_api")
+pytest.importorskip("axe_playwright_python.sync_playwright")
+
+import torch
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+
+from myna.model.config import GPTConfig
+from myna.model.gpt2 import GPT
+from myna.run import Run
+from myna.serve.app import build_app
+from myna.serve.limits import Guard, Limits
+from myna.serve.measures import Measures
+from myna.serve.models import Models, serve_model
+from myna.serve.run import bound_socket
+from myna.serve.runs import run_routes
+from myna.text.tokenizer import Tokenizer
+
+BROWSERS = [os.environ.get("MYNA_BROWSER", ""), "chromium", "chromium-browser", "google-chrome"]
+BROWSER = next((found for name in BROWSERS if name and (found := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="needs a browser: install chromium, or name one in MYNA_BROWSER"
+)
+
+HTML = "<script>alert(1)</script>"
+HTML_NAME = "<script>alert(1)<script>"  # a folder's name has no slash
+STEP_SECONDS = 0.01  # of the model, so that a text takes long enough to be stopped
+KEY = "open sesame"
+VIEWS = ("complete", "tokenize", "runs")
+
+
+@dataclass
+class Site:
+    """Servers on loopback, with the same models: one open, one with a key."""
+
+    url: str
+    url_with_key: str
+    runs: Path
+    slow: list[float]  # seconds that each step of the model waits
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    runs = tmp_path_factory.mktemp("page") / "runs"
+    write_run(runs / "one", 60)
+    write_run(runs / HTML_NAME, 30, name=HTML)
+    torch.manual_seed(0)
+    slow = [0.0]
+    served = []
+    for name in ("small", "other"):
+        model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=512, vocab_size=257)).eval()
+        served.append(serve_model(name, model, Tokenizer.bytes(), "fp32", most_texts=8, prefix_bytes=0))
+        engine = served[-1].worker.engine
+        step = engine.step
+        engine.step = lambda step=step: (time.sleep(slow[0]), step())[1]
+    models = Models(served)
+    with (
+        listening(models, None, runs) as url,
+        listening(models, KEY, None) as url_with_key,
+    ):
+        yield Site(url, url_with_key, runs, slow)
+    for one in served:
+        one.worker.close(timeout_s=5.0)
+
+
+def write_run(path: Path, steps: int, **recipe: object) -> None:
+    path.mkdir(parents=True)
+    run = Run(path)
+    shape = {"network": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 512}
+    run.write_recipe(
+        {"name": "tiny", "steps": 100, "batch_tokens": 64, "tokenizer": "bytes"} | shape | recipe
+    )
+    for step in range(1, steps + 1):
+        write_step(run, step)
+    run.append_sample({"step": steps, "prompt": "A", "text": f"nd so on {HTML}"})
+
+
+def write_step(run: Run, step: int) -> None:
+    run.append_metrics({"step": step, "tokens": 64 * step, "train_loss": 3 + 5 / step})
+    if step % 10 == 0:
+        run.append_metrics({"step": step, "tokens": 64 * step, "val_loss": 3.1 + 5 / step})
+        run.append_metrics(
+            {"step": step, "tokens": 64 * step, "hellaswag_acc_token": 0.26, "hellaswag_items": 500}
+        )
+
+
+@contextlib.contextmanager
+def listening(models: Models, key: str | None, runs: Path | None) -> Iterator[str]:
+    app, _ = build_app(models, Limits(), Guard(key, []), Measures(), [*run_routes(runs)])
+    socket = bound_socket("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
+    thread = threading.Thread(target=server.run, args=([socket],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        socket.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """What a page did: whether it asked others, and what it complained of."""
+
+    site: Site
+    context: BrowserContext
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    expected: str = "nothing"
+
+    def open(self, url: str = "", view: str = "complete", *, clock: bool = False) -> Page:
+        """The page, at a view; with a clock that can be put forward."""
+        page = self.context.new_page()
+        if clock:
+            page.clock.install()
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append("a script ran"), dialog.dismiss()))
+        page.goto(f"{url or self.site.url}/#{view}")
+        return page
+
+
+@pytest.fixture
+def watched(browser: Browser, site: Site) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(10_000)
+    found = Watched(site, context)
+    yield found
+    site.slow[0] = 0.0
+    context.close()
+    assert [one for one in found.complaints if not re.search(found.expected, one)] == []
+    ours = (site.url, site.url_with_key, "data:")
+    assert [url for url in found.requests if not url.startswith(ours)] == []
+
+
+def stream(*chunks: tuple[str, str, dict[str, float]], finish: str = "length") -> str:
+    """A stream of the API: for each token its text, how it is written, and the likeliest in its place."""
+    events = []
+    for n, (text, written, likeliest) in enumerate(chunks):
+        logprobs = {
+            "tokens": [written],
+            "token_logprobs": [likeliest[written]],
+            "top_logprobs": [likeliest],
+            "text_offset": [0],
+        }
+        last = n + 1 == len(chunks)
+        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish if last else None}
+        events.append(json.dumps({"choices": [choice]}))
+    return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
+
+
+def answer(*bodies: tuple[int, str, dict[str, str]]) -> Callable[[Route], None]:
+    """Answers one request after the other; the last body stays."""
+    left = list(bodies)
+
+    def fulfil(route: Route) -> None:
+        status, body, headers = left.pop(0) if len(left) > 1 else left[0]
+        route.fulfill(status=status, body=body, headers={"content-type": "text/event-stream"} | headers)
+
+    return fulfil
+
+
+def test_a_text_comes_token_by_token_and_can_be_stopped(watched, site):
+    page = watched.open()
+    side = page.locator(".side").first
+    page.get_by_label("Prompt").fill("Once upon")
+    page.get_by_label("Most new tokens").first.fill("400")
+    page.get_by_label("Seed").first.fill("3")
+    site.slow[0] = STEP_SECONDS
+    page.get_by_label("Prompt").press("Control+Enter")
+    expect(side.locator(".token").nth(2)).to_be_attached()
+    expect(page.locator("#stop")).to_be_enabled()
+    expect(side.locator(".end")).to_be_empty()
+    early = side.locator(".token").count()
+    expect(side.locator(".token").nth(early + 3)).to_be_attached()
+    page.keyboard.press("Escape")
+    expect(side.locator(".end")).to_have_text("Stopped.")
+    expect(page.locator("#stop")).to_be_disabled()
+    stopped = side.locator(".token").count()
+    assert early < stopped < 400
+    assert side.locator(".output .prompt").text_content() == "Once upon"
+    assert f"{stopped} tokens" in side.locator(".counts").text_content()
+    time.sleep(3 * STEP_SECONDS)
+    assert side.locator(".token").count() == stopped
+
+    # The same tab stop holds all tokens; the panel of the one with the focus says what else was likely.
+    side.locator(".token").first.focus()
+    page.keyboard.press("ArrowRight")
+    panel = page.locator("#panel")
+    expect(panel).to_be_visible()
+    assert panel.locator("tr").count() in (5, 6)
+    assert panel.locator(".drawn").count() == 1
+    assert side.locator("[aria-describedby=panel]").count() == 1
+    page.keyboard.press("Escape")
+    expect(panel).to_be_hidden()
+
+
+def test_two_models_write_side_by_side(watched, site):
+    page = watched.open()
+    page.get_by_label("Two side by side").check()
+    assert page.locator(".side").count() == 2
+    assert [page.get_by_label(f"Model {n}").input_value() for n in (1, 2)] == ["small", "other"]
+    for n in (0, 1):
+        page.locator(".side summary").nth(n).click()
+        page.get_by_label("Most new tokens").nth(n).fill(str(3 + n))
+        page.get_by_label("Seed").nth(n).fill("1")
+    page.locator("#run").click()
+    for n in (0, 1):
+        side = page.locator(".side").nth(n)
+        expect(side.locator(".end")).to_have_text("Ended: no more tokens were asked for.")
+        assert side.locator(".token").count() == 3 + n
+
+
+def test_what_a_model_writes_is_text(watched, site):
+    page = watched.open()
+    likeliest = {HTML: -0.1, "<img src=x onerror=alert(2)>": -3.0}
+    parts = [
+        ("", "bytes:\\xf0\\x9f", {"bytes:\\xf0\\x9f": -1.0, "a": -2.0}),
+        ("😀", "bytes:\\x98\\x80", {"bytes:\\x98\\x80": -0.5}),
+    ]
+    body = stream((HTML, HTML, likeliest), *parts, ("\n", "\n", {"\n": -4.0}))
+    page.route("**/v1/completions", answer((200, body, {})))
+    page.get_by_label("Prompt").fill(HTML)
+    page.locator("#run").click()
+    tokens = page.locator(".side .token")
+    expect(tokens).to_have_count(4)
+    assert tokens.all_text_contents() == [HTML, "", "😀", "\n"]
+    assert page.locator(".side .prompt").text_content() == HTML
+    tokens.first.hover()
+    assert page.locator("#panel th").all_text_contents() == [
+        HTML.replace(" ", "·"),
+        "<img·src=x·onerror=alert(2)>",
+    ]
+    assert "90.5%" in page.locator("#panel").text_content()
+    tokens.nth(1).hover()
+    expect(page.locator("#panel")).to_contain_text("bytes F0 9F")
+    expect(page.locator("#panel")).to_contain_text("a part of a character")
+    assert page.locator("script").count() == 2
+    assert page.locator("main img").count() == 0
+
+
+def test_what_a_stop_text_cut_off_is_marked(watched, site):
+    page = watched.open()
+    tokens = [("one", "one", {"one": -0.1}), ("", " E", {" E": -0.1}), ("", "ND", {"ND": -0.1})]
+    page.route("**/v1/completions", answer((200, stream(*tokens, finish="stop"), {})))
+    page.get_by_label("Stop texts").first.fill(" END")
+    page.locator("#run").click()
+    expect(page.locator(".side .end").first).to_have_text("Ended at a stop text.")
+    assert page.locator(".side .token.cut").all_text_contents() == [" E", "ND"]
+
+
+def test_errors_stand_where_the_text_would(watched, site):
+    watched.expected = "Failed to load resource"
+    page = watched.open()
+    problem = page.locator(".side .problem").first
+    page.get_by_label("Temperature").first.fill("-1")
+    page.locator("#run").click()
+    expect(problem).to_have_text("Temperature is -1; give 0 (greedy) or more.")
+    page.get_by_label("Temperature").first.fill("1")
+
+    busy = json.dumps({"error": {"message": "too many requests", "type": "rate_limit_error"}})
+    fine = stream(("A", "A", {"A": -0.1}))
+    page.route("**/v1/completions", answer((429, busy, {"retry-after": "0.1"}), (200, fine, {})))
+    page.locator("#run").click()
+    expect(page.locator(".side .token")).to_have_text("A")
+    expect(problem).to_be_hidden()
+    page.unroute("**/v1/completions")
+
+    failed = 'data: {"error": {"message": "the model failed", "type": "server_error"}}\n\ndata: [DONE]\n\n'
+    cut = fine.replace("data: [DONE]\n\n", "")
+    for body, words in ((failed, "The model failed."), (cut, "ended before the text did")):
+        page.route("**/v1/completions", answer((200, body, {})))
+        page.locator("#run").click()
+        expect(problem).to_contain_text(words)
+        page.unroute("**/v1/completions")
+    page.route("**/v1/completions", lambda route: route.abort())
+    page.locator("#run").click()
+    expect(problem).to_contain_text("The server does not answer.")
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+def test_the_key_is_asked_for_and_kept_in_memory_alone(watched, site):
+    watched.expected = "status of 401"
+    page = watched.open(site.url_with_key)
+    dialog = page.locator("#key")
+    expect(dialog).to_be_visible()
+    page.get_by_role("textbox", name="API key").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-problem")).to_be_visible()
+    page.get_by_role("textbox", name="API key").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    page.get_by_label("Most new tokens").first.fill("2")
+    page.locator("#run").click()
+    expect(page.locator(".side .token")).to_have_count(2)
+    stored = "[JSON.stringify(localStorage), JSON.stringify(sessionStorage), document.cookie, location.href]"
+    assert KEY not in str(page.evaluate(stored))
+    assert all(KEY not in url for url in watched.requests)
+    page.reload()
+    expect(dialog).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#server-problem")).to_contain_text("needs an API key")
+
+
+def test_an_emoji_is_tokenized_as_it_is_typed(watched, site):
+    page = watched.open(view="tokenize")
+    tokens = page.locator("#tokenizers article").first.locator(".token")
+    page.get_by_label("Text", exact=True).first.fill("a 😀\n")
+    expect(tokens).to_have_text(["a", "·", "<F0>", "<9F>", "<98>", "<80>", "⏎"])
+    expect(page.locator("#tokenizers .counts").first).to_have_text(
+        "7 tokens · 7 bytes · 4 characters · 1 bytes a token"
+    )
+    assert page.locator("#tokenizers article").count() == 2  # two models are served
+    page.get_by_text("Ids", exact=True).click()
+    expect(tokens).to_have_text(["97", "32", "240", "159", "152", "128", "10"])
+    tokens.nth(2).hover()
+    expect(page.locator("#panel")).to_contain_text("part of😀")
+    tokens.nth(2).click()
+    steps = page.locator("#tokenizers article").first.locator(".merges")
+    expect(steps).to_contain_text("nothing merges")
+    assert tokens.nth(3).evaluate("token => token.classList.contains('in-word')")
+    page.get_by_label("Text", exact=True).first.fill(HTML)
+    expect(tokens).to_have_count(len(HTML))
+
+
+def test_a_word_is_merged_step_by_step(watched, site):
+    page = watched.open(view="tokenize")
+    steps = [
+        {"parts": ["h", "i", "!"], "bytes": [[104], [105], [33]], "ranks": [7, None], "chosen": 0},
+        {"parts": ["hi", "!"], "bytes": [[104, 105], [33]], "ranks": [None], "chosen": None},
+    ]
+    told = {"words": [{"word": "hi!", "start": 0, "end": 3, "steps": steps}]}
+    page.route("**/v1/merges", lambda route: route.fulfill(json=told))
+    page.locator("#tokenizers .token").first.click()
+    lines = page.locator("#tokenizers .steps").first.locator("li")
+    expect(lines).to_have_text(["h7i–!", "hi–!"])
+    assert lines.first.locator(".part.merging").all_text_contents() == ["h", "i"]
+
+
+def test_a_run_is_opened_and_goes_on_live(watched, site):
+    page = watched.open(view="runs", clock=True)
+    expect(page.locator("#run-list input")).to_have_count(2)
+    assert HTML_NAME in page.locator("#run-list b").all_text_contents()
+    for box in page.locator("#run-list input").all():
+        box.check()
+    expect(page.locator("#about-runs")).to_contain_text(HTML)  # the recipe's name
+    expect(page.locator("#loss canvas")).to_be_visible()
+    legend = page.locator("#loss .legend")
+    expect(legend).to_contain_text("one")
+    expect(legend).to_contain_text("3.1833")  # the last validation loss
+    expect(page.locator("#hellaswag .legend")).to_contain_text("0.2600 ± 0.0196")
+    expect(page.locator("#loss .notes")).to_contain_text("GPT-2's line is not drawn.")
+    expect(page.locator("#hellaswag .notes")).to_contain_text("Scored on 500 items")
+    expect(page.locator("#samples .sample").first).to_contain_text(f"And so on {HTML}")
+    page.get_by_text("Steps", exact=True).click()
+    page.get_by_text("Log", exact=True).click()
+    expect(page.locator("#loss .plot")).to_have_attribute("aria-label", re.compile("after 60 steps"))
+    page.locator("#loss .plot").focus()
+    page.keyboard.press("ArrowRight")
+    expect(legend).to_contain_text("at 1 steps")
+
+    page.locator(f"#run-list input[value='{HTML_NAME}']").uncheck()
+    for step in range(61, 71):
+        write_step(Run(site.runs / "one"), step)
+    for _ in range(50):  # the page asks again by itself, some seconds after its last answer
+        page.clock.fast_forward(5000)
+        page.wait_for_timeout(100)
+        if "step 70" in page.locator("#run-list").text_content():
+            break
+    expect(page.locator("#run-list")).to_contain_text("step 70 of 100")
+    expect(page.locator("#loss .plot")).to_have_attribute("aria-label", re.compile("after 70 steps"))
+
+
+def test_without_a_folder_the_page_says_how_to_give_one(watched, site):
+    page = watched.open()
+    body = json.dumps({"object": "list", "folder": None, "data": []})
+    page.route(
+        "**/v1/runs", lambda route: route.fulfill(status=200, body=body, content_type="application/json")
+    )
+    page.get_by_role("tab", name="Runs").click()
+    expect(page.locator("#no-runs")).to_contain_text("--runs runs")
+
+
+def test_tabs_and_theme_by_keyboard(watched, site):
+    page = watched.open()
+    tabs = {view: page.locator(f"#tab-{view}") for view in VIEWS}
+    tabs["complete"].focus()
+    for key, view in (
+        ("ArrowRight", "tokenize"),
+        ("End", "runs"),
+        ("ArrowRight", "complete"),
+        ("ArrowLeft", "runs"),
+    ):
+        page.keyboard.press(key)
+        expect(tabs[view]).to_be_focused()
+        expect(page.locator(f"#{view}")).to_be_visible()
+        assert [name for name in VIEWS if tabs[name].get_attribute("aria-selected") == "true"] == [view]
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.get_by_role("button", name="Dark").click()
+    dark = page.evaluate(background)
+    assert dark != light
+    page.reload()
+    expect(page.get_by_role("button", name="Light")).to_be_visible()
+    assert page.evaluate(background) == dark
+    expect(page.locator("#runs")).to_be_visible()  # the view is kept in the address
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_view_is_accessible_and_fits(browser, site, theme):
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=theme)
+    page = context.new_page()
+    page.goto(site.url)
+    page.get_by_label("Prompt").fill("Once upon a time")
+    page.get_by_label("Two side by side").check()
+    for side in page.locator(".side").all():
+        side.locator("summary").click()
+        side.get_by_label("Most new tokens").fill("12")
+    page.locator("#run").click()
+    expect(page.locator(".side .end").last).not_to_be_empty()
+    page.evaluate(Axe().axe_script)
+    for view in VIEWS:
+        page.get_by_role("tab", name=view.capitalize()).click()
+        if view == "complete":
+            page.locator(".side .token").first.hover()  # the panel of a token is looked at too
+        elif view == "tokenize":
+            page.locator("#text").fill("A 😀\n")  # few tokens: the check looks at each
+            expect(page.locator("#tokenizers article").last.locator(".token")).to_have_count(7)
+            page.locator("#tokenizers .token").first.click()
+            expect(page.locator("#tokenizers .steps")).to_have_count(1)
+        else:
+            expect(page.locator("#samples .sample").first).to_be_visible()
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+            grave = [one for one in found if one["impact"] in ("serious", "critical")]
+            assert [(one["id"], one["nodes"][0]["html"]) for one in grave] == [], (view, width)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+    context.close()
