@@ -55,11 +55,13 @@ def test_a_home_is_found(tmp_path, monkeypatch):
         ("a\0b", "the path 'a\\x00b' holds a NUL"),
         ("x" * 5000, "File name too long; give a shorter name"),
         ("circle/x", "symbolic links; its links lead in a circle"),
+        ("gone/x", "gone is a link to nowhere, which is not there; mount or make"),
     ],
 )
 def test_what_can_be_no_path_is_refused_in_a_line(given, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("circle").symlink_to("circle")
+    Path("gone").symlink_to("nowhere")
     with pytest.raises(DataError) as refused:
         given_path(given, DataError)
     assert says in str(refused.value)

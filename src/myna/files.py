@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 
 from myna.errors import DownloadError, OutputError, UnreadableError
+from myna.paths import said_of_link
 
 CHUNK_BYTES = 1 << 20
 WRITE_BYTES = 16 << 20
@@ -72,11 +73,6 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def dangling_link(path: Path) -> Path | None:
-    """The link on the way to a path that leads nowhere: a disk that is not mounted, say. None where there is none."""
-    return next((p for p in (path, *path.parents) if os.path.islink(p) and not os.path.exists(p)), None)
-
-
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """The block reads one file or folder. That it can't be read is another thing than damage or absence.
@@ -96,10 +92,9 @@ def reading(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         if isinstance(error, NOT_THERE):
-            link = dangling_link(path)
-            if link is None:
+            why = said_of_link(path)
+            if not why:
                 raise
-            why = f"{link} is a link to {os.readlink(link)}, which is not there"
         raise UnreadableError(
             f"{path} cannot be read: {why}. This is no sign of damage, and nothing was renamed or removed; see to its "
             "permissions, disk or mount, then give the same command again"
@@ -256,11 +251,9 @@ def ensure_writable_directory(path: Path) -> None:
     Raises:
         OutputError: it can't be made, or not written to; nothing is left of what was made.
     """
-    link = dangling_link(path)
-    if link is not None:
+    if why := said_of_link(path):
         raise OutputError(
-            f"cannot write to the folder {path}: {link} is a link to {os.readlink(link)}, which is not there; mount "
-            "or make that folder, or choose another place"
+            f"cannot write to the folder {path}: {why}; mount or make that folder, or choose another place"
         )
     probe = path / f".write-probe.{os.getpid()}.tmp"
     new = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]

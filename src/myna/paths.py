@@ -51,11 +51,19 @@ def given_path(given: str | os.PathLike[str], error: type[MynaError] = UsageErro
         raise error(
             f"{home} leads to no home folder; give the folder itself, or ./{home} for a name that begins with ~"
         ) from problem
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # a name, an address, or a place that is yet to be made
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        if why := said_of_link(path):
+            raise error(f"{why}; mount or make that folder, or give another path") from problem
+        # else a name, an address, or a place that is yet to be made
     except OSError as problem:
         raise error(cannot_use(problem, path)) from problem
     return path
+
+
+def said_of_link(path: Path) -> str:
+    """What to say of a path on whose way a link leads nowhere: to a disk that is not mounted, say; else nothing."""
+    links = (p for p in (path, *path.parents) if os.path.islink(p) and not os.path.exists(p))
+    return next((f"{link} is a link to {os.readlink(link)}, which is not there" for link in links), "")
 
 
 def is_unicode(text: str) -> bool:

@@ -60,8 +60,9 @@ PATHS = [
     "run/metrics.jsonl",
 ]  # fmt: skip
 VALUES = [
-    "0", "1", "2", "3", "-1", "2.5", "-0.5", "nan", "inf", "-inf", "1e999", "1e-400", "9" * 23, "9" * 5000, "٣", "0x10",
-    "1_0", "None", "True", "auto", "gpt2", "bytes", "train:", "train:x", "from-data", "\N{GRINNING FACE}", "(", "[a",
+    "0", "1", "2", "3", "-1", "2.5", "-0.5", "nan", "inf", "-inf", "1e999", "1e-400", "4" + "0" * 18, "9" * 23,
+    "9" * 400, "9" * 5000, "٣", "0x10", "1_0", "None", "True", "auto", "gpt2", "bytes", "train:", "train:x",
+    "from-data", "\N{GRINNING FACE}", "(", "[a",
 ]  # fmt: skip
 JSON = [
     None, True, 0, -1, 3.5, float("inf"), float("nan"), 10**400, "", "x", "\udcff", [], [[]], [1, "a", None], {},
@@ -222,10 +223,11 @@ def damage(folder: Path, which: int, where: int, how: int) -> str:
     return f"{file.relative_to(folder)}: {(*above[1:], last)} is {JSON[how % len(JSON)]!r}"
 
 
-def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Everything in a folder, with size and time."""
+def listing(folder: Path) -> dict[str, object]:
+    """Everything in a folder, with size and time; of a lock, which tells who had it last, the name alone."""
     return {
-        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        str(path.relative_to(folder)): path.name == ".lock"
+        or (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in folder.rglob("*")
         if not path.is_dir() or path.is_symlink() or not any(path.iterdir())
     }

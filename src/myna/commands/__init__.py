@@ -16,8 +16,10 @@ import tyro
 
 from myna.errors import UsageError
 from myna.paths import given_path, is_unicode, shown
+from myna.settings import flag
 
 T = TypeVar("T")
+MOST = 1 << 63
 
 
 def parse(
@@ -44,7 +46,9 @@ def parse(
     if default is not None:
         options["default"] = default
     try:
-        return _with_paths(tyro.cli(call, **options))
+        read = tyro.cli(call, **options)
+        _refuse_endless(read)
+        return _with_paths(read)
     except SystemExit as ending:
         if ending.code:
             with contextlib.redirect_stderr(io.StringIO()) as panel, contextlib.suppress(SystemExit):
@@ -71,6 +75,19 @@ def _hint_of_dash(panel: str, args: Sequence[str]) -> str | None:
             if not name.startswith("-") and re.match("-[^-]", arg):
                 return f"if {arg} is no flag, write it last, after --"
     return None
+
+
+def _refuse_endless(call: Any) -> None:
+    """
+    Raises:
+        UsageError: a number has more than 63 bits; neither the system nor a fraction takes it.
+    """
+    for field in dataclasses.fields(call):
+        value = getattr(call, field.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_endless(value)
+        elif isinstance(value, int) and abs(value) >= MOST:
+            raise UsageError(f"{flag(field.name)} has {len(str(abs(value)))} digits; give less than 2^63")
 
 
 def _with_paths(call: T) -> T:

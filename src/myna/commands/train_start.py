@@ -77,6 +77,7 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
             raise OutputError(f"{run.path} is a dataset; give another --out for the run")
         folders = (run.checkpoints, run.path, *run.path.parents)
         new = [folder for folder in folders if not folder.exists()]
+        is_first = not (run.path / ".lock").exists()
     ensure_writable_directory(run.path)
     ending.enter_context(run.locked())
     sweep(run.path)
@@ -85,7 +86,7 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
     def leave_nothing() -> None:
         if run.exists():
             return
-        if run.path in new:
+        if is_first:
             with contextlib.suppress(OSError):
                 (run.path / ".lock").unlink()
         remove_empty(new)
@@ -383,8 +384,7 @@ def describe(
         f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
     )
     every = recipe.checkpoint_every or recipe.steps
-    steps = sorted({*range(every, recipe.steps + 1, every), recipe.steps})
-    needed = len(saver.retention.kept(steps)) * checkpoint_bytes(stepper)
+    needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
     free = setting.run.free_bytes()
     if setting.ranks.is_main and needed > free:
         say(

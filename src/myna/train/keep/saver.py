@@ -4,6 +4,7 @@ The copy is complete before the next update can change a weight; the write may t
 in flight at most: a second waits for the first. An error of the writer is the run's error.
 """
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,19 @@ class Retention:
             return set(steps)
         every = {step for step in steps if self.keep_every and step % self.keep_every == 0}
         return every | set(sorted(steps)[-self.keep_last :])
+
+    def most(self, steps: int, every: int) -> int:
+        """At most how many stay of a run that makes one each `every` steps, and one at its end.
+
+        >>> Retention(keep_last=2, keep_every=100).most(steps=320, every=50)
+        5
+        """
+        made = -(-steps // every)
+        if self.keep_last == 0:
+            return made
+        return min(
+            made, self.keep_last + (steps // math.lcm(every, self.keep_every) if self.keep_every else 0)
+        )
 
 
 class Saver:
