@@ -76,6 +76,19 @@ def dangling_link(path: Path) -> Path | None:
     return next((p for p in (path, *path.parents) if os.path.islink(p) and not os.path.exists(p)), None)
 
 
+def is_named(path: Path) -> bool:
+    """Whether a folder has that name, also where it is a link that leads nowhere: only what is not named is absent.
+
+    Raises:
+        OSError: the system doesn't tell.
+    """
+    try:
+        os.lstat(path)
+    except NOT_THERE:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """The block reads one file or folder. That it can't be read is another thing than damage or absence.
