@@ -73,6 +73,19 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
+def is_named(path: Path) -> bool:
+    """Whether a folder has that name, also where it is a link that leads nowhere: only what is not named is absent.
+
+    Raises:
+        OSError: the system doesn't tell.
+    """
+    try:
+        os.lstat(path)
+    except NOT_THERE:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """The block reads one file or folder. That it can't be read is another thing than damage or absence.

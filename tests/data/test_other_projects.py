@@ -133,6 +133,7 @@ def characters(count: int) -> np.ndarray:
 
 
 WIDE = IDS.astype("<u4") * 2  # up to 100,512, as GPT-4's vocabulary has
+PROSE = (Path(__file__).parents[2] / "docs" / "tokenizer.md").read_text("utf-8")
 HEADER = np.array([7, 1, 5000], dtype="<i4").tobytes()
 
 
@@ -147,6 +148,14 @@ HEADER = np.array([7, 1, 5000], dtype="<i4").tobytes()
         (IDS.astype(">u4").tobytes(), "as in uint32 or big-endian ids"),
         (characters(5000).astype(">u2").tobytes(), "as in uint32 or big-endian ids"),
         (characters(5000).astype("<u4").tobytes(), "as in uint32 or big-endian ids"),
+        (characters(5000).astype("u1").tobytes(), "as in uint8 or big-endian ids"),
+        ((characters(5000) + 60).astype("u1").tobytes(), "as in uint8 or big-endian ids"),
+        (("Größe, naïve; съешь ещё этих булок. " + PROSE).encode()[:6000], "as in uint8 or big-endian ids"),
+        (characters(20_000)[:1000].astype("u1").tobytes(), "as in uint8 or big-endian ids"),
+        (IDS[:60].astype("<u4").tobytes(), "as in uint32 or int64 ids"),
+        (IDS[:8].astype("<u4").tobytes(), "as in uint32 or int64 ids"),
+        (IDS[:8].astype(">u4").tobytes(), "as in uint32 or int64 ids"),
+        (IDS[:8].astype("<i8").tobytes(), "as in uint32 or int64 ids"),
         (HEADER.ljust(LLMC_HEADER_BYTES, b"\0") + IDS.tobytes(), "begins with a header that is not known"),
         (HEADER.ljust(256 * 8, b"\0") + IDS.tobytes(), "begins with a header that is not known"),
     ],
@@ -171,6 +180,8 @@ def test_a_bin_that_is_uint16_is_never_taken_for_another(tmp_path: Path) -> None
     text = "Wait! What? 1 2 3 4 !!!! ! ! ! !!\n" * 200
     samples = [IDS, characters(200_000), np.array(tokenizer.encode(text), dtype="<u2")]
     samples += [characters(128)[start:] for start in range(64)]
+    prose = np.array(tokenizer.encode(PROSE), dtype="<u2")
+    samples += [prose[start : start + size] for size in (8, 64, 200, 1000) for start in range(0, 2000, 250)]
     samples += [
         np.zeros(5000, dtype="<u2"),
         np.full(5000, 3, dtype="<u2"),

@@ -5,15 +5,18 @@ parity/test_model_folders.py compares random ones with transformers itself.
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from myna import GPT, GPTConfig
+from myna import GPT, GPTConfig, Tokenizer
 from myna.cli import main
 from myna.errors import CheckpointError, ModelError, MynaError
+from myna.model.open import open_model
+from myna.text import exchange
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, vocab_size=257)
 IDS = torch.tensor([[1, 2, 3, 256]])
@@ -236,3 +239,63 @@ def test_a_type_of_number_that_torch_lacks_is_a_line(folder):
 def test_what_is_no_name_of_a_model_is_refused(source):
     with pytest.raises(ModelError, match="named by a path or a name"):
         GPT.from_pretrained(source)
+
+
+@pytest.fixture(scope="module")
+def gpt2_sized(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sized") / "model"
+    GPT(GPTConfig(n_layer=1, n_head=1, n_embd=2, block_size=12, vocab_size=50257)).save_pretrained(folder)
+    return folder
+
+
+def in_place_of(folder, names):
+    """Each name with what it has: a text, or a Path for a link to it."""
+    for name, content in names.items():
+        (folder / name).unlink(missing_ok=True)
+        if isinstance(content, str):
+            (folder / name).write_text(content)
+        else:
+            (folder / name).symlink_to(content)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ({"tokenizer.json": Path("gone")}, "tokenizer.json is a link to gone, which is not there"),
+        ({"tokenizer.json": Path("tokenizer.json")}, "Too many levels of symbolic links"),
+        ({"tokenizer.model": ""}, "tokenizer.model"),
+        ({"tokenizer.model": Path("gone")}, "tokenizer.model is a link to gone, which is not there"),
+        ({"x.tiktoken": Path("gone")}, "x.tiktoken"),
+        ({"added_tokens.json": "{}"}, "there is only added_tokens.json"),
+        ({"special_tokens_map.json": "{}"}, "there is only special_tokens_map.json"),
+        ({"tokenizer_config.json": '{"tokenizer_class": "Qwen2Tokenizer"}'}, "only tokenizer_config.json"),
+        ({"tokenizer_config.json": Path("gone")}, "there is only tokenizer_config.json"),
+        ({"merges.txt": ""}, "there is only merges.txt"),
+        (
+            {"vocab.bpe": "", "encoder.json": Path("gone")},
+            "encoder.json is a link to gone, which is not there",
+        ),
+    ],
+)
+def test_gpt2s_own_tokenizer_is_only_for_a_folder_with_the_weights_alone(gpt2_sized, names, says, capsys):
+    assert open_model(gpt2_sized).tokenizer == Tokenizer.gpt2()
+    in_place_of(gpt2_sized, names)
+    try:
+        assert main(["sample", str(gpt2_sized), "--prompt", "x", "--device", "cpu"]) == 2
+        said = capsys.readouterr().err
+        assert open_model(gpt2_sized).tokenizer_or("gpt2") == Tokenizer.gpt2()  # the way out
+    finally:
+        for name in names:
+            (gpt2_sized / name).unlink()
+    assert said.count("\n") == 1
+    assert says in said
+    assert str(gpt2_sized) in said
+
+
+def test_a_pair_of_files_beside_the_weights_is_read(gpt2_sized):
+    exchange.save_gpt2_files(Tokenizer.train(["a test of a test"] * 3, 258).vocabulary, gpt2_sized)
+    try:
+        assert open_model(gpt2_sized).tokenizer.n_vocab == 258
+    finally:
+        for name in exchange.PAIRS[0]:
+            (gpt2_sized / name).unlink()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from myna import Tokenizer
-from myna.errors import TokenizerError
+from myna.errors import MynaError, TokenizerError
 from myna.text import exchange
 from myna.text.engines import RankModel
 from myna.text.foreign import HuggingFaceModel, SentencePieceModel
@@ -164,3 +164,35 @@ def test_sentencepiece_folders(tmp_path: Path) -> None:
         with pytest.raises(TokenizerError, match=message):
             Tokenizer.load(tmp_path)
         assert Tokenizer.load(tmp_path / "tokenizer.model").encode("tests")
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config", "added_tokens", "special_tokens_map", "config"])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("gone", "is a link to gone, which is not there"),
+        ("itself", "symbolic links"),
+        ("folder", "directory"),
+    ],
+)
+def test_what_stands_beside_and_is_no_file_is_not_absent(
+    tmp_path: Path, name: str, what: str, says: str
+) -> None:
+    path = folder(tmp_path, GPT4) / f"{name}.json"
+    if what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name if what == "itself" else what)
+    with pytest.raises(MynaError, match=says) as caught:
+        Tokenizer.load(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_rank_file_that_says_its_pattern_behind_a_dead_link_is_not_read_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "cl100k_base.tiktoken"
+    GPT2.save(path)
+    path.with_name(path.name + ".json").unlink()
+    path.with_name(path.name + ".json").symlink_to("gone")
+    with pytest.raises(MynaError, match="is a link to gone, which is not there"):
+        Tokenizer.load(path)

@@ -1,5 +1,6 @@
 """MODEL, as every command takes it: a run, a checkpoint, a Hugging Face folder, or a hub name."""
 
+import functools
 import os
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from myna.model.checkpoint import MANIFEST, newest_sound, verify
 from myna.model.network import Network
 from myna.model.weights import load_network, pretrained_directory
 from myna.paths import given_path
+from myna.text.exchange import names_in
 from myna.text.tokenizer import Tokenizer
 
 
@@ -21,9 +23,17 @@ class Opened:
     """A model ready to use, in eval mode."""
 
     model: Network
-    tokenizer: Tokenizer | None  # None: the folder has none, and the vocabulary is not GPT-2's
     name: str  # for people: where it came from
     path: Path  # the directory that was read
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer in the folder; GPT-2's where it has the weights alone and the vocabulary is GPT-2's, else None.
+
+        Raises:
+            ModelError, TokenizerError, UnreadableError: what stands there can't be read, or is another model's.
+        """
+        return _tokenizer_of(self.path, self.model.config.vocab_size)
 
     def tokenizer_or(self, named: str | None) -> Tokenizer:
         """The tokenizer to use with this model: the named one, else its own.
@@ -54,7 +64,7 @@ def open_model(spec: str | Path, device: str | torch.device = "cpu") -> Opened:
     """
     path = find_model(spec)
     model = load_network(path).to(device).eval()
-    return Opened(model, _tokenizer_of(path, model.config.vocab_size), str(spec), path)
+    return Opened(model, str(spec), path)
 
 
 def find_model(spec: str | Path) -> Path:
@@ -94,7 +104,9 @@ def _warn_damaged(path: Path, error: CheckpointError) -> None:
 
 
 def _tokenizer_of(path: Path, vocab_size: int) -> Tokenizer | None:
-    if any((path / name).exists() for name in ("tokenizer.json", "vocab.json")):
+    with reading(path):
+        names = names_in(path)
+    if names:
         tokenizer = Tokenizer.load(path)
     elif vocab_size == 50257:  # a GPT-2 folder with the weights alone
         tokenizer = Tokenizer.gpt2()

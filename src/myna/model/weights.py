@@ -18,6 +18,7 @@ from myna.model.network import NETWORKS, Network, NetworkKind
 from myna.parsing import read_object
 from myna.paths import is_unicode
 from myna.signals import answering
+from myna.text.exchange import NAMES
 from myna.text.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -251,8 +252,7 @@ def pretrained_directory(source: str | Path) -> Path:
         "*.safetensors",
         "model.safetensors.index.json",
         "tokenizer*.json",
-        "vocab.json",
-        "merges.txt",
+        *NAMES,
     ]
     try:
         return Path(answering(lambda: huggingface_hub.snapshot_download(str(source), allow_patterns=wanted)))

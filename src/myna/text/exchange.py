@@ -7,21 +7,40 @@ its files are read (see `folder`); a file that is named itself is read alone.
 """
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 from myna.errors import TokenizerError
-from myna.files import json_bytes, write_atomic
+from myna.files import NOT_THERE, dangling_link, is_named, json_bytes, write_atomic
 from myna.parsing import parse_json
 from myna.text import gpt2, patterns
 from myna.text.engines import RankModel
-from myna.text.folder import FILE, Beside, check_added
+from myna.text.folder import ADDED, CONFIG, FILE, SPECIAL_MAP, Beside, check_added
 from myna.text.foreign import SENTENCEPIECE_FORMAT, HuggingFaceModel, SentencePieceModel
 from myna.text.model import Model
 from myna.text.ranks import load_ranks
 from myna.text.tokenizer_json import read_vocabulary, to_json
 from myna.text.vocabulary import Vocabulary, tokens_by_id
+
+TOKENIZER_JSON = "tokenizer.json"
+PAIRS = (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json"))
+SENTENCEPIECE = "tokenizer.model"
+# All names that say something of a tokenizer, and of nothing else.
+NAMES = (TOKENIZER_JSON, *PAIRS[0], *PAIRS[1], SENTENCEPIECE, CONFIG, ADDED, SPECIAL_MAP)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder that say something of a tokenizer, whatever is behind them; rank files come last.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+    names = [name for name in NAMES if is_named(folder / name)]
+    if TOKENIZER_JSON in names:  # which needs no rank file, nor a folder that may be listed
+        return names
+    return names + sorted(name for name in os.listdir(folder) if name.endswith(".tiktoken"))
 
 
 def load(path: Path) -> Model:
@@ -33,8 +52,13 @@ def load(path: Path) -> Model:
     try:
         return _load_directory(path) if path.is_dir() else _load_file(path)
     except OSError as error:
+        place = Path(error.filename or path)
+        link = dangling_link(place) if isinstance(error, NOT_THERE) else None
+        why = (
+            error.strerror if link is None else f"{link} is a link to {os.readlink(link)}, which is not there"
+        )
         raise TokenizerError(
-            f"cannot read the tokenizer {error.filename or path}: {error.strerror}"
+            f"cannot read the tokenizer {place}: {why}; put it right, or give another tokenizer"
         ) from error
 
 
@@ -47,24 +71,23 @@ def _load_file(path: Path) -> Model:
 
 
 def _load_directory(path: Path) -> Model:
-    if (path / "tokenizer.json").is_file():
-        return _with_beside((path / "tokenizer.json").read_bytes(), path, str(path / "tokenizer.json"))
-    for merges, vocab in (("vocab.bpe", "encoder.json"), ("merges.txt", "vocab.json")):
-        if (path / merges).is_file() and (path / vocab).is_file():
+    names = names_in(path)
+    if TOKENIZER_JSON in names:
+        return _with_beside((path / TOKENIZER_JSON).read_bytes(), path, str(path / TOKENIZER_JSON))
+    for merges, vocab in PAIRS:
+        if merges in names and vocab in names:
             model = read_gpt2_files((path / merges).read_bytes(), (path / vocab).read_bytes(), str(path))
             return _with_beside(to_json(model.vocabulary), path, str(path), model)
-    if (path / "tokenizer.model").is_file():
-        model_file = SentencePieceModel(
-            (path / "tokenizer.model").read_bytes(), str(path / "tokenizer.model")
-        )
+    if SENTENCEPIECE in names:
+        model_file = SentencePieceModel((path / SENTENCEPIECE).read_bytes(), str(path / SENTENCEPIECE))
         Beside(path).check_sentencepiece(model_file.special_tokens, model_file.pieces)
         return model_file
-    ranks = sorted(path.glob("*.tiktoken"))
+    ranks = [name for name in names if name.endswith(".tiktoken")]
     if len(ranks) == 1:
-        return _load_file(ranks[0])
+        return _load_file(path / ranks[0])
     raise TokenizerError(
         f"no tokenizer in {path}: expected tokenizer.json, vocab.bpe and encoder.json, vocab.json and merges.txt, "
-        "tokenizer.model, or one .tiktoken file"
+        f"tokenizer.model, or one .tiktoken file" + f", and there is only {', '.join(names)}" * bool(names)
     )
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from myna.errors import TokenizerError
+from myna.files import is_named
 from myna.parsing import read_object
 from myna.text.patterns import QWEN2_ONIGURUMA, byte_level, split_then_byte_level
 
 CONFIG = "tokenizer_config.json"
+ADDED = "added_tokens.json"
+SPECIAL_MAP = "special_tokens_map.json"
 # Classes that take tokenizer.json as it is.
 FILE = "PreTrainedTokenizer"
 FILE_CLASSES = (FILE, "TokenizersBackend", "PythonBackend", "BloomTokenizer")
@@ -62,8 +65,8 @@ class Beside:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = _object(folder / CONFIG)
-        self.added = _object(folder / "added_tokens.json")
-        self.special_map = _object(folder / "special_tokens_map.json")
+        self.added = _object(folder / ADDED)
+        self.special_map = _object(folder / SPECIAL_MAP)
         model = _object(folder / "config.json")
         self.model_type = str(model.get("model_type") or "")
         found = self.config.get("tokenizer_class") or model.get("tokenizer_class") or ""
@@ -286,5 +289,5 @@ def _sections(name: str, add_prefix_space: bool) -> dict[str, Any]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none."""
-    return read_object(path, TokenizerError, "correct it, or remove it") if path.is_file() else {}
+    """The JSON object in a file; empty where nothing has its name."""
+    return read_object(path, TokenizerError, "correct it, or remove it") if is_named(path) else {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from myna.errors import TokenizerError
-from myna.files import json_bytes, write_atomic
+from myna.files import is_named, json_bytes, write_atomic
 from myna.parsing import read_object
 from myna.text import patterns
 from myna.text.vocabulary import Vocabulary, tokens_by_id
@@ -143,7 +143,7 @@ def load_ranks(path: Path) -> Vocabulary:
     """
     beside = path.with_name(path.name + ".json")
     name = path.name.removesuffix(".tiktoken")
-    if beside.is_file():
+    if is_named(beside):
         try:
             content = read_object(beside, TokenizerError, "expected pattern and special_tokens")
             pattern, specials = content["pattern"], dict(content["special_tokens"])
