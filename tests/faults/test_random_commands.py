@@ -41,6 +41,7 @@ BASES: list[list[tuple[str, ...]]] = [
     [("prepare",), ("text.txt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("prepare",), ("--from-shards", "data"), ("--out", "new"), ("--tokenizer", "bytes")],
     [("sample",), ("run",), ("--prompt", "a"), ("--max-tokens", "2")],
+    [("serve",), ("hf",), ("--port", "0")],
     [("eval",), ("run",), ("--task", "val")],
     [("eval",), ("hf",), ("--task", "hellaswag"), ("--data", "items.jsonl")],
     [("export",), ("hf",), ("--to", "hugging-face"), ("--out", "new")],
@@ -51,6 +52,8 @@ BASES: list[list[tuple[str, ...]]] = [
     [("tokenizer", "compare"), ("text.txt",), ("--tokenizer", "bytes"), ("--tokenizer", "hf")],
     [("data", "show"), ("data",)],
 ]  # fmt: skip
+
+EXPORT = next(number for number, base in enumerate(BASES) if base[0] == ("export",))
 
 PATHS = [
     "run", "data", "hf", "new", "new/below", "text.txt", "items.jsonl", "hf/config.json", ".", "absent", "./absent",
@@ -97,7 +100,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = [("--out", "run") if unit[0] == "--out" else unit for unit in BASES[0]]
         hf = [
             ("run",) if unit == ("hf",) else ("--out", "hf") if unit[0] == "--out" else unit
-            for unit in BASES[6]
+            for unit in BASES[EXPORT]
         ]
         for call in (data, run, hf):
             assert main([word for unit in call for word in unit]) == 0
@@ -131,23 +134,28 @@ def short(world: Path) -> Iterator[None]:
     import myna.commands.train_data
     import myna.commands.train_start
     import myna.generate.text
+    import myna.serve.run
     import myna.train.loop
 
-    stream = myna.generate.text.stream_text
+    step = myna.generate.text.TextEngine.step
+    stepped: list[Any] = []
 
     def enough(*_: Any, **__: Any) -> None:
         raise FarEnough
 
-    def first_piece(*given: Any, **named: Any) -> Iterator[Any]:
-        yield next(stream(*given, **named))
-        raise FarEnough
+    def first_step(engine: Any) -> Any:
+        if engine in stepped:
+            raise FarEnough
+        stepped[:] = [engine]
+        return step(engine)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(myna.train.loop.Training, "train", enough)
         patch.setattr(myna.bench.measure, "measure_ladder", enough)
         patch.setattr(myna.commands.train_data, "prepare_own", enough)
         patch.setattr(myna.commands.train_start, "compile_or_say_why", enough)
-        patch.setattr(myna.generate.text, "stream_text", first_piece)
+        patch.setattr(myna.generate.text.TextEngine, "step", first_step)
+        patch.setattr(myna.serve.run, "serve", enough)
         yield
 
 
@@ -276,7 +284,7 @@ def check(world: Path, words: list[str], damaged: tuple[int, int, int] | None) -
 
 
 FEW = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=80
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck), max_examples=60
 )
 
 

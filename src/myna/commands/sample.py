@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 2 << 30
 MOST_ROWS = 64
+MOST_COUNT = 1_000_000  # of texts for each prompt, each of which is listed before the first is made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,8 @@ def main(args: Sequence[str]) -> None:
     call = parse(Sample, args, command="sample")
     if not call.models:
         raise UsageError("no MODEL; name a run, a checkpoint, a folder or a hub name such as gpt2")
-    if call.count < 1:
-        raise UsageError(f"--count is {call.count}; give 1 or more")
+    if not 1 <= call.count <= MOST_COUNT:
+        raise UsageError(f"--count is {call.count}; give 1 to {MOST_COUNT:,}")
     prompts = read_prompts(call)
     seed = random.SystemRandom().randrange(1 << 32) if call.seed is None else call.seed
     from myna.generate.sampling import Sampling
