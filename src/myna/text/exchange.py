@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from myna.errors import TokenizerError
-from myna.files import NOT_THERE, dangling_link, is_named, json_bytes, write_atomic
+from myna.files import NOT_THERE, is_named, json_bytes, write_atomic
 from myna.parsing import parse_json
+from myna.paths import said_of_link
 from myna.text import gpt2, patterns
 from myna.text.engines import RankModel
 from myna.text.folder import ADDED, CONFIG, FILE, SPECIAL_MAP, Beside, check_added
@@ -53,10 +54,7 @@ def load(path: Path) -> Model:
         return _load_directory(path) if path.is_dir() else _load_file(path)
     except OSError as error:
         place = Path(error.filename or path)
-        link = dangling_link(place) if isinstance(error, NOT_THERE) else None
-        why = (
-            error.strerror if link is None else f"{link} is a link to {os.readlink(link)}, which is not there"
-        )
+        why = (isinstance(error, NOT_THERE) and said_of_link(place)) or error.strerror
         raise TokenizerError(
             f"cannot read the tokenizer {place}: {why}; put it right, or give another tokenizer"
         ) from error
