@@ -38,9 +38,9 @@ def nothing_runs(monkeypatch):
         (["--sequence-length", "0"], "--sequence-length is 0"),
         (["--sequence-length", "1025"], "give at most 1024, the positions of gpt2-124m"),
         (["--rungs", "FP23"], "did you mean fp32? There are: fp32"),
-        (["--accumulate", "9" * 20], "tokens are more than 67,108,864 a step; lower --accumulate"),
+        (["--accumulate", "9" * 15], "tokens are more than 67,108,864 a step; lower --accumulate"),
         (
-            ["--micro-batch", "9" * 20],
+            ["--micro-batch", "9" * 15],
             "tokens are more than 67,108,864 a step; lower --accumulate or --micro-b",
         ),
         (["--out", "."], "ladder.png is a folder, where a file is to be written; give another --out"),
