@@ -182,8 +182,10 @@ def test_two_prepares_into_one_folder(
     first = start(corpus, tmp_path / "data")
     while not (tmp_path / "data.partial" / "journal.json").exists():
         time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)  # so that it is still at work, however slow the second one's start is
     second = start(corpus, tmp_path / "data")
     _, errors = second.communicate()
+    first.send_signal(signal.SIGCONT)
     first.communicate()
     assert (first.returncode, second.returncode) == (0, 2)
     assert "another process is preparing" in errors

@@ -338,7 +338,7 @@ def test_a_wrong_number_names_its_flag(tmp_path: Path, options: dict[str, int], 
 def test_a_corpus_that_is_no_text_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": 5}\n')
     for spec, words in (
-        ("/dev/zero", "is no regular file"),
+        ("/dev/zero", "is a device or a pipe"),
         ("", "named by nothing"),
         (str(tmp_path / "a.jsonl"), "field 'text' is not text"),
     ):
