@@ -232,9 +232,11 @@ def damage(folder: Path, which: int, where: int, how: int) -> str:
 
 
 def listing(folder: Path) -> dict[str, object]:
-    """Everything in a folder, with size and time; of a lock, which tells who had it last, the name alone."""
+    """Everything in a folder, with size and time. The name alone of a lock, which tells who had it last, and of an
+    empty folder, in which a place for a run may have been tried out."""
     return {
         str(path.relative_to(folder)): path.name == ".lock"
+        or (path.is_dir() and not path.is_symlink())
         or (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in folder.rglob("*")
         if not path.is_dir() or path.is_symlink() or not any(path.iterdir())
