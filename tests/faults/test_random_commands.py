@@ -232,14 +232,12 @@ def damage(folder: Path, which: int, where: int, how: int) -> str:
 
 
 def listing(folder: Path) -> dict[str, object]:
-    """Everything in a folder, with size and time. The name alone of a lock, which tells who had it last, and of an
-    empty folder, in which a place for a run may have been tried out."""
+    """All names in a folder, with size and time of files; not of locks, which tell who had them last."""
     return {
-        str(path.relative_to(folder)): path.name == ".lock"
-        or (path.is_dir() and not path.is_symlink())
+        str(path.relative_to(folder)): path.is_dir()
+        or path.name == ".lock"
         or (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in folder.rglob("*")
-        if not path.is_dir() or path.is_symlink() or not any(path.iterdir())
     }
 
 
@@ -290,6 +288,8 @@ FEW = settings(
 )
 
 
+# A call that is cut off may leave a socket open, which the process would close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @FEW
 @given(edited=edits())
 def test_a_random_call_is_answered_in_a_few_lines(edited, world, flags):
@@ -298,6 +298,7 @@ def test_a_random_call_is_answered_in_a_few_lines(edited, world, flags):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @settings(FEW, max_examples=3000)
 @given(edited=edits())
 def test_three_thousand_random_calls_are_answered_in_a_few_lines(edited, world, flags):

@@ -266,3 +266,12 @@ def test_a_copy_in_s3(checkpoint, tmp_path, s3_server, monkeypatch):
     store.invalidate_cache()
     store.get("myna-test/runs/step_00000001", str(tmp_path / "back"), recursive=True)
     verify(tmp_path / "back")
+
+
+@pytest.mark.parametrize("url", ["~nosuchuser/x", "file://~nosuchuser/x"])
+def test_the_home_of_nobody_is_refused(url, tmp_path, monkeypatch):
+    """fsspec takes each name that begins with ~ for one below the folder we are in: its parent is longer."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((UsageError, OutputError), match="nosuchuser"):
+        Copier(url, print)
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from myna.errors import OutputError, UsageError, first_line
 from myna.model.checkpoint import MANIFEST
+from myna.paths import given_path
 
 TRIES = 5
 FIRST_WAIT_S = 1.0  # doubled after each try
@@ -63,6 +64,8 @@ class Copier:
         self.url, self.say = without_secrets(url).rstrip("/"), say
         if not url.strip():
             raise UsageError("--copy-to is empty; give a URL that fsspec knows, or leave it out")
+        if "://" not in url:  # a folder of this machine
+            url = str(given_path(url))
         try:
             self.store, self.root = fsspec.url_to_fs(url)
         except (ValueError, ImportError) as error:
@@ -135,7 +138,8 @@ class Copier:
         missing, folder = [], self.root.rstrip("/")
         while folder and not self.store.exists(folder):
             missing.append(folder)
-            folder = self.store._parent(folder)
+            above = self.store._parent(folder)
+            folder = above if len(above) < len(folder) else ""  # the parent of file://~nobody is below it
         if not folder:
             raise FileNotFoundError(f"there is no {missing[-1] if missing else self.root}")
         return missing
