@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from myna.cli import main
+
 
 def stamps(run):
     return {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.is_file() and p.name != ".lock"}
@@ -38,3 +40,30 @@ def test_a_reader_that_goes_away_does_not_end_the_run(small_run, tmp_path, child
     process.stdout.close()
     assert process.wait() == 0
     assert (tmp_path / "run" / "checkpoints" / "step_00000005").is_dir()
+
+
+def test_a_sample_takes_no_more_rounds_than_the_other_ranks_go(small_run, tmp_path, monkeypatch):
+    """A long prompt, and a window that slides: each round is a collective, and one too many would wait for ever."""
+    went = []
+
+    def counted(batches, rounds, before_batch):
+        found = list(batches)
+        went.append((len(found), rounds))
+        return found
+
+    monkeypatch.setattr("myna.commands.train_evaluations.in_rounds", counted)
+    for block_size in ("640", "32"):
+        more = [
+            "--block-size",
+            block_size,
+            "--sequence-length",
+            "16",
+            "--sample-every",
+            "1",
+            "--sample-temperature",
+            "0",
+        ]
+        prompt = ["--sample-prompt", "x" * 600, "--steps", "1", "--out", str(tmp_path / block_size)]
+        assert main(["train", *small_run, *more, *prompt]) == 0
+    assert len(went) == 4  # at steps 0 and 1
+    assert all(0 < steps <= rounds for steps, rounds in went), went

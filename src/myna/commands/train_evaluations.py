@@ -97,9 +97,10 @@ def samples(around: Around) -> Evaluation | None:
                 recipe.sample_prompt,
                 sampling,
                 autocast_dtype=around.precision.dtype,
+                piece=recipe.block_size,  # the prompt in one step: else the other ranks would go fewer rounds
             )
-        # One piece a token, and a last one. The other ranks go along, to agree on a stop before each.
-        text = "".join(piece for (piece,) in in_rounds(pieces, sampling.max_tokens + 1, before_batch))
+        # At most a step a token. The other ranks go along, to agree on a stop before each.
+        text = "".join(piece for (piece,) in in_rounds(pieces, sampling.max_tokens, before_batch))
         if around.ranks.is_main:
             around.run.append_sample({"step": step, "prompt": recipe.sample_prompt, "text": text})
 

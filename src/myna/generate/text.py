@@ -189,19 +189,21 @@ def stream_text(
     count: int = 1,
     first_row: int = 0,
     autocast_dtype: torch.dtype | None = None,
+    piece: int = PIECE,
 ) -> Iterator[list[str]]:
     """Yields the new text of each of `count` continuations of `prompt`, step by step; a row may get "" in a step.
 
     Args:
         prompt, first_row: see `TextEngine.add`.
         autocast_dtype: see `Engine`.
+        piece: see `Engine`; with the model's whole window, there are no more steps than `max_tokens`.
     Raises:
         UsageError: no continuation asked for.
         ModelError: a tokenizer that is not the model's, or an output that is not finite.
     """
     if count < 1:
         raise UsageError(f"count is {count}; give 1 or more")
-    engine = TextEngine(model, tokenizer, autocast_dtype=autocast_dtype)
+    engine = TextEngine(model, tokenizer, autocast_dtype=autocast_dtype, piece=piece)
     texts = engine.add(prompt, sampling, count=count, first_row=first_row)
     return _steps(engine, texts)
 
