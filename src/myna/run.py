@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from myna.errors import DataError, OutputError
-from myna.files import json_bytes, locked, reading, write_atomic
+from myna.files import json_bytes, reading, write_atomic
+from myna.locks import locked
 from myna.parsing import parse_json, read_object
 from myna.paths import cannot_use
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from myna.cli import main
-from myna.files import locked, sha256_file
+from myna.files import sha256_file
+from myna.locks import locked
 from myna.model.checkpoint import checkpoint_step, list_checkpoints, verify
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("httpx")
 
 from starlette.testclient import TestClient
 
-from myna.files import lock_is_held
+from myna.locks import lock_is_held
 from myna.references import HELLASWAG_ITEMS, gpt2_sha256
 from myna.run import Run
 from myna.serve.app import build_app

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
@@ -14,33 +14,9 @@ from myna.commands import parse
 from myna.commands.model_flags import RunningFlags, open_to_run
 from myna.errors import DataError, UsageError
 from myna.progress import speak
-
-if TYPE_CHECKING:
-    from myna.serve.limits import Limits
+from myna.serve.limits import LOOPBACK, Guard, Limits
 
 API_KEY_VARIABLE = "MYNA_API_KEY"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LimitFlags:
-    """Caps. Beyond one the server refuses."""
-
-    max_texts: int = 32
-    """Texts that a model writes at once."""
-    max_waiting: int = 64
-    """Requests that may wait for a place. More get 429, with Retry-After."""
-    max_tokens: int = 4096
-    """New tokens that one text may ask for."""
-    max_choices: int = 32
-    """Texts that one request may ask for: prompts times n."""
-    max_body_bytes: int = 4 << 20
-    """Bytes of a request."""
-    max_seconds: float = 600.0
-    """From a request's arrival to its end. What was written by then is the answer."""
-    drain_seconds: float = 30.0
-    """After SIGTERM, for running requests to end. Then they are cut."""
-    prefix_bytes: int = 512 << 20
-    """Keys and values of earlier texts that a model keeps for prompts that begin alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +38,7 @@ class Serve:
     """A name under which browsers ask this server, besides localhost. May be given several times."""
     log_requests: bool = False
     """Print a line for each request: its address and path, never what it says."""
-    limits: Annotated[LimitFlags, tyro.conf.arg(name="")] = field(default_factory=LimitFlags)
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
 
 def main(args: Sequence[str]) -> None:
@@ -73,9 +49,9 @@ def main(args: Sequence[str]) -> None:
     for package in ("starlette", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"`myna serve` needs {package}; install it: pip install 'myna[serve]'")
-    from myna.serve.limits import LOOPBACK, Guard
 
-    limits = read_limits(call.limits)
+    limits = call.limits
+    check_limits(limits)
     key = api_key(call)
     if call.host not in LOOPBACK and key is None:
         raise UsageError(
@@ -90,9 +66,8 @@ def main(args: Sequence[str]) -> None:
     from myna.serve.run import bound_socket, serve
     from myna.serve.runs import run_routes
 
-    with contextlib.closing(
-        bound_socket(call.host, call.port)
-    ) as listening:  # before the models, which take a while
+    # Bound before the models are read, which takes a while.
+    with contextlib.closing(bound_socket(call.host, call.port)) as listening:
         served = []
         for name, spec in zip(unique_names(call.models), call.models, strict=True):
             running = open_to_run(spec, call.running)
@@ -121,18 +96,15 @@ def main(args: Sequence[str]) -> None:
         serve(app, server, models, limits, listening, log_requests=call.log_requests, on_ready=ready)
 
 
-def read_limits(flags: LimitFlags) -> "Limits":
+def check_limits(limits: Limits) -> None:
     """
     Raises:
         UsageError: a cap that lets nothing through.
     """
-    from myna.serve.limits import Limits
-
-    for name, value in vars(flags).items():
+    for name, value in vars(limits).items():
         least = 0 if name in ("prefix_bytes", "max_waiting", "drain_seconds") else 1
         if not value >= least:
             raise UsageError(f"--{name.replace('_', '-')} is {value}; give {least} or more")
-    return Limits(**vars(flags))
 
 
 def api_key(call: Serve) -> str | None:

@@ -2,18 +2,14 @@
 
 import contextlib
 import functools
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from myna.commands.train_about import environment, trained_on
 from myna.commands.train_call import EXTENDED_FROM, Say, Stored, TrainCall
 from myna.commands.train_evaluations import Around, evaluations
 from myna.data.batches import TrainStream, micro_batches
@@ -30,7 +26,7 @@ from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
 from myna.train.keep.checkpoints import Checkpoints, load_checkpoint
-from myna.train.keep.copies import Copier, without_secrets
+from myna.train.keep.copies import Copier
 from myna.train.keep.saver import Retention, Saver
 from myna.train.keep.snapshot import Camera, Snapshot
 from myna.train.keep.track import open_tracker
@@ -356,16 +352,6 @@ def _keep_nothing(step: int, tokens: int, values: dict[str, float]) -> None:
     """For a rank that doesn't write, and a run that is finished."""
 
 
-def trained_on(dataset: Dataset) -> dict[str, Any]:
-    """What recipe.json says of the data: where it was, what it was made of, and what identifies it."""
-    return {
-        "path": str(dataset.path),
-        "corpus": dataset.corpus,
-        "tokenizer": dataset.tokenizer_sha256,
-        "identity": dataset.identity,
-    }
-
-
 def describe(
     setting: Setting, recipe: Recipe, micro_batch: MicroBatch, stepper: Stepper, saver: Saver
 ) -> None:
@@ -400,34 +386,3 @@ def checkpoint_bytes(stepper: Stepper) -> int:
         stepper.ranks.world_size if is_sharded(stepper.network) else 1
     )
     return weights * (2 if stepper.average else 1) + state
-
-
-def environment(ranks: Ranks, precision: Precision) -> dict[str, Any]:
-    """What the run stands on: enough to tell why two runs differ."""
-    return {
-        "myna": version("myna"),
-        "commit": source_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "platform": platform.platform(),
-        "device": device_name(ranks.device),
-        "world_size": ranks.world_size,
-        "precision": precision.name,
-        "precision_reason": precision.reason,
-        "command": [without_secrets(word) for word in sys.argv[1:]],
-    }
-
-
-def source_commit() -> str | None:
-    """The commit of the checkout this code runs from; None where it is installed without one."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()

@@ -15,7 +15,6 @@ text has filled its window, it ends, or (`Sampling.slide`) it goes on from the w
 ids, at least one), so that one long forward pass buys half a window of short ones.
 """
 
-import operator
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,13 +26,11 @@ from torch import Tensor
 from myna.device import autocast
 from myna.errors import ModelError
 from myna.generate.prefixes import Prefixes
+from myna.generate.prompts import Ids, check_rows, checked_network
 from myna.generate.sampling import Draw, LogProbs, Sampling, choose, log_probabilities
 from myna.model.cache import KVCache
-from myna.model.ids import check_ids
 from myna.model.network import Network, evaluation_mode
-from myna.settings import is_whole
 
-Ids = Tensor | Sequence[Sequence[int]] | Sequence[int]
 FinishReason = Literal["stop", "length", "error"]
 
 PIECE = 256  # positions of prompts in a step, by default: what a running text waits for at most
@@ -407,43 +404,3 @@ def run(engine: Engine) -> Iterator[New]:
             if new.error:
                 raise new.error
             yield new
-
-
-def check_rows(ids: Ids, vocab_size: int) -> list[list[int]]:
-    """Prompt rows as lists, at least one row, each of at least one id, every id in the vocabulary.
-
-    Raises:
-        ModelError: what is wrong with them.
-    """
-    if isinstance(ids, Tensor):
-        if ids.dim() != 2:
-            raise ModelError(f"prompt ids have shape {tuple(ids.shape)}; give (rows, length)")
-        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            raise ModelError(f"prompt ids are {ids.dtype}; give integers")
-        ids = ids.tolist()
-    try:
-        given = list(ids)
-        if given and all(map(is_whole, given)):
-            given = [given]  # one row
-        rows = [[operator.index(id) for id in row] for row in given]
-    except TypeError as error:
-        raise ModelError(
-            f"prompt ids are no rows of integers ({error}); give them as in [[1, 2, 3]], or one row as in [1, 2, 3]"
-        ) from error
-    if not rows or not all(rows):
-        raise ModelError("a prompt is empty; give at least one token, such as the end-of-text id")
-    for row in rows:
-        check_ids(row, vocab_size, "prompt id")
-    return rows
-
-
-def checked_network(model: Network) -> Network:
-    """
-    Raises:
-        ModelError: it is no network, such as the name of one.
-    """
-    if not hasattr(model, "hidden") or not hasattr(model, "config"):
-        raise ModelError(
-            f"the model is {type(model).__name__}; give a network, such as GPT.from_pretrained(DIR) returns"
-        )
-    return model

@@ -14,6 +14,7 @@ Token embeddings and head are stored like the rest, tied or not.
 Source of the rounding: Dettmers et al. 2022, arXiv:2208.07339, section 2.1 ("absmax", vector-wise).
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from myna.model.network import Network
 from myna.settings import WeightsName
 
 
-class Matrix:
+class Matrix(ABC):
     """A weight matrix (N, C), to multiply with and to look rows up in.
 
     Attributes:
@@ -37,16 +38,16 @@ class Matrix:
     dtype: torch.dtype
     n_columns: int
 
-    def __init__(self, weight: Tensor):
-        raise NotImplementedError
+    @abstractmethod
+    def __init__(self, weight: Tensor): ...
 
+    @abstractmethod
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x (..., C) to (..., N), in `dtype`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, ids: Tensor) -> Tensor:
         """ids (...) to (..., C), fp32."""
-        raise NotImplementedError
 
 
 class Bf16Matrix(Matrix):

@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from myna.errors import MynaError
-from myna.files import lock_is_held
+from myna.locks import lock_is_held
 from myna.references import (
     GPT2_FINEWEB_EDU_LOSS,
     HELLASWAG_CHANCE,

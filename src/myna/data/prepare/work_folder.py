@@ -20,7 +20,8 @@ from typing import Any
 from myna.data.prepare.inputs import first_difference
 from myna.data.shards import open_dataset
 from myna.errors import DownloadError, OutputError, Stopped
-from myna.files import json_bytes, locked, sweep, sync_directory, write_atomic
+from myna.files import json_bytes, sweep, sync_directory, write_atomic
+from myna.locks import locked
 from myna.parsing import read_object
 from myna.signals import signal_behind
 

@@ -1,0 +1,56 @@
+"""What a run's folder says of where it came from: the data, the machine, the versions."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from myna.data.split import Dataset
+from myna.device import Precision, device_name
+from myna.train.keep.copies import without_secrets
+from myna.train.machines.ranks import Ranks
+
+
+def trained_on(dataset: Dataset) -> dict[str, Any]:
+    """What recipe.json says of the data: where it was, what it was made of, and what identifies it."""
+    return {
+        "path": str(dataset.path),
+        "corpus": dataset.corpus,
+        "tokenizer": dataset.tokenizer_sha256,
+        "identity": dataset.identity,
+    }
+
+
+def environment(ranks: Ranks, precision: Precision) -> dict[str, Any]:
+    """What the run stands on: enough to tell why two runs differ."""
+    return {
+        "myna": version("myna"),
+        "commit": source_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "platform": platform.platform(),
+        "device": device_name(ranks.device),
+        "world_size": ranks.world_size,
+        "precision": precision.name,
+        "precision_reason": precision.reason,
+        "command": [without_secrets(word) for word in sys.argv[1:]],
+    }
+
+
+def source_commit() -> str | None:
+    """The commit of the checkout this code runs from; None where it is installed without one."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
