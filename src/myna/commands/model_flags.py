@@ -35,8 +35,7 @@ class RunningFlags:
     device: DeviceName = "auto"
     """Where to compute."""
     weights: WeightsName = "auto"
-    """How the weights are stored and multiplied. bf16 and int8 take a half and a quarter of the bytes; int8 costs a
-    little loss. auto: bf16 where the device multiplies in it, else fp32."""
+    """How weights are stored: bf16 takes half the bytes, int8 a quarter, for a little loss. auto: bf16 where it is fast."""
     precision: PrecisionName = "auto"
     """What products of fp32 weights are computed in; auto as in training. Given, it keeps the weights in fp32."""
 
