@@ -35,7 +35,7 @@ class RunningFlags:
     device: DeviceName = "auto"
     """Where to compute."""
     weights: WeightsName = "auto"
-    """How weights are stored: bf16 takes half the bytes, int8 a quarter, for a little loss. auto: bf16 where it is fast."""
+    """How weights are stored: bf16 is half the bytes, int8 a quarter for a little loss. auto: bf16 where it is fast."""
     precision: PrecisionName = "auto"
     """What products of fp32 weights are computed in; auto as in training. Given, it keeps the weights in fp32."""
 
