@@ -5,7 +5,7 @@
 
 Random weights: what is written does not matter for the time. Each side writes greedily from a prompt of 64 ids, and
 never ends early. The sides take turns in one process, and the median is compared. A cached `generate` of transformers
-runs in fp32 and in bf16; ours with its weights in fp32, bf16 and int8.
+runs in fp32 and in bf16; ours with its weights in fp32, bf16, fp16 and int8.
 
 Two limits stand beside the figures. *Memory*: the bytes of the weights over what a large copy moves in a second, read
 and written together; an id cannot take less time than reading each weight once. *Products*: the network's matrix
@@ -27,7 +27,8 @@ from myna.device import processor_name
 from myna.generate.engine import generate
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
-from myna.model.quantize import Matrix, StoredLinear, store_weights
+from myna.model.matrix import Matrix
+from myna.model.quantize import StoredLinear, store_weights
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -90,7 +91,7 @@ def products(model: GPT, batch: int) -> None:
 def weight_bytes(model: GPT, kind: str) -> int:
     """Bytes of what an id is multiplied with."""
     count = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and n != "wpe.weight")
-    return count * {"fp32": 4, "bf16": 2, "int8": 1}[kind]
+    return count * {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}[kind]
 
 
 def compare(
@@ -139,6 +140,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=192)
     parser.add_argument("--batches", type=lambda text: [int(n) for n in text.split(",")], default=[1, 16])
     parser.add_argument("--turns", type=int, default=3)
+    kinds = {"type": lambda text: text.split(",")}
+    parser.add_argument(
+        "--ours", default=["bf16", "fp16", "int8"], help="kinds of weights beside fp32", **kinds
+    )
+    parser.add_argument("--theirs", default=["fp32", "bf16"], help="precisions of transformers", **kinds)
     parser.add_argument("--json", action="store_true")
     call = parser.parse_args()
     torch.manual_seed(0)
@@ -146,10 +152,12 @@ def main() -> None:
     model = GPT(shape).eval()
     copied = copy_bytes_per_s()
     ours = {"fp32": model}
-    for kind in ("bf16", "int8"):
+    for kind in call.ours:
+        if kind == "fp32":
+            continue
         ours[kind] = copy.deepcopy(model)
         store_weights(ours[kind], kind)  # type: ignore[arg-type]
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    dtypes = {kind: {"fp32": torch.float32, "bf16": torch.bfloat16}[kind] for kind in call.theirs}
     others = {kind: hugging_face_copy(model, dtype) for kind, dtype in dtypes.items()}
     print(f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"a large copy moves {copied / 1e9:.1f} GB/s")

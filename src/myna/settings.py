@@ -23,7 +23,7 @@ T = TypeVar("T")
 # Names that stand in flags; here, since `--help` must not wait for torch. See device.py.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
-WeightsName = Literal["auto", "fp32", "bf16", "int8"]
+WeightsName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 # What a run that is taken up again may change: nothing (its checkpoints are made for it); what leads to other weights,
 # with --override; what the weights don't depend on, at any time.

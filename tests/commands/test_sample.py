@@ -10,7 +10,8 @@ from myna.generate.engine import Engine, generate
 from myna.generate.text import TextEngine
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
-from myna.model.quantize import Int8Matrix, resolve_weights
+from myna.model.matrix import Int8Matrix
+from myna.model.quantize import resolve_weights
 from myna.text.tokenizer import Tokenizer
 
 
@@ -71,10 +72,19 @@ def test_weights_and_precision_are_taken(model_folder, monkeypatch, capsys, flag
     assert taken == [(dtype, stored)]
 
 
-@pytest.mark.parametrize(("instructions", "weights"), [({"avx2"}, "fp32"), ({"amx_bf16"}, "bf16")])
-def test_auto_takes_what_the_processor_is_made_for(monkeypatch, instructions, weights):
+@pytest.mark.parametrize(
+    ("instructions", "fp16", "weights", "scoring"),
+    [
+        ({"avx2"}, True, "fp16", "fp32"),
+        ({"avx2"}, False, "fp32", "fp32"),
+        ({"amx_bf16"}, True, "bf16", "bf16"),
+    ],
+)
+def test_auto_takes_what_the_processor_is_made_for(monkeypatch, instructions, fp16, weights, scoring):
     monkeypatch.setattr("myna.model.quantize.cpu_flags", lambda: frozenset(instructions))
+    monkeypatch.setattr("myna.model.quantize.has_fp16_kernel", lambda: fp16)
     assert resolve_weights("auto", torch.device("cpu"))[0] == weights
+    assert resolve_weights("auto", torch.device("cpu"), generates=False)[0] == scoring
 
 
 def test_prompts_come_from_a_file_and_each_is_what_it_is_alone(model_folder, tmp_path, monkeypatch, capsys):

@@ -52,7 +52,7 @@ def main(args: Sequence[str]) -> None:
     refuse_empty(args)
     call = parse(Eval, args, command="eval")
     data = data_path(call)
-    running = open_to_run(call.model.model, call.model)
+    running = open_to_run(call.model.model, call.model, generates=False)
     opened, tokenizer, precision = running.opened, running.tokenizer, running.precision
     task = validation if call.task == "val" else hellaswag
     asked = call.model.weights not in ("auto", "fp32")

@@ -35,7 +35,8 @@ class RunningFlags:
     device: DeviceName = "auto"
     """Where to compute."""
     weights: WeightsName = "auto"
-    """How weights are stored: bf16 is half the bytes, int8 a quarter for a little loss. auto: bf16 where it is fast."""
+    """How weights are stored: bf16 and fp16 are half the bytes, int8 a quarter for a little loss. auto: bf16 where the
+    device multiplies in it; else, to write texts on a CPU, fp16 where it is fast; else fp32."""
     precision: PrecisionName = "auto"
     """What products of fp32 weights are computed in; auto as in training. Given, it keeps the weights in fp32."""
 
@@ -70,7 +71,7 @@ class Running:
 
     Attributes:
         precision: of the products of fp32 weights; of stored ones, fp32 for all that is not their products.
-        weights: how they are to be stored: fp32, bf16 or int8.
+        weights: how they are to be stored: fp32, bf16, fp16 or int8.
         why: for people: why so.
     """
 
@@ -87,8 +88,11 @@ class Running:
         store_weights(self.opened.model, self.weights)
 
 
-def open_to_run(model: str, flags: RunningFlags) -> Running:
+def open_to_run(model: str, flags: RunningFlags, *, generates: bool = True) -> Running:
     """The model on its device, its tokenizer, and how to compute. Its weights are as read, until `store`.
+
+    Args:
+        generates: whether it will write texts, which decides what `auto` weights are; else it scores.
 
     Raises:
         DeviceError: this machine does not have the device, the precision or the weights. UsageError: flags that
@@ -100,7 +104,7 @@ def open_to_run(model: str, flags: RunningFlags) -> Running:
 
     name, device = checked_name(model), resolve_device(flags.device)
     if flags.precision == "auto":
-        weights, why = resolve_weights(flags.weights, device)
+        weights, why = resolve_weights(flags.weights, device, generates=generates)
     elif flags.weights in ("auto", "fp32"):
         weights, why = "fp32", "--precision is of fp32 weights"
     else:

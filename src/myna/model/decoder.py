@@ -19,9 +19,9 @@ from myna.model.config import NetworkConfig
 from myna.model.ids import check_ids
 from myna.model.layout import OwnLayout
 from myna.model.loss import head_nats, head_token_nats
+from myna.model.matrix import Matrix, times
 from myna.model.network import Layout, Network, evaluation_mode
 from myna.model.open import find_model
-from myna.model.quantize import Matrix, times
 from myna.model.weights import load_network, save_network
 from myna.text.tokenizer import Tokenizer
 

@@ -26,7 +26,7 @@ from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig
 from myna.model.decoder import Decoder
 from myna.model.gpt2_layout import HuggingFaceGPT2
-from myna.model.quantize import Matrix
+from myna.model.matrix import Matrix
 
 
 class Attention(nn.Module):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from myna.model.quantize import Matrix, times
+from myna.model.matrix import Matrix, times
 
 IGNORE = -100  # a target that is not scored (PyTorch's own default for it)
 

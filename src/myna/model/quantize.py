@@ -1,127 +1,31 @@
-"""Weights as they are stored for generation and scoring: in bf16, or in int8 with a scale for each row.
-
-To write one id, every weight is read once, so the time of an id is the bytes of the weights over the speed of the
-memory: half of the bytes is half of the time. The arithmetic follows the storage:
+"""Weights as they are stored for generation and scoring: in bf16, in fp16, or in int8 with a scale for each row.
 
     fp32  as trained; `--precision` may multiply in less
     bf16  products in bf16, added up in fp32; the residual stream, norms and position embeddings stay fp32
-    int8  w is about scale * q, with q a whole number of -127 to 127 and one scale for each output. The inputs are
-          rounded in the same way, with one scale for each token, and the products are whole numbers: exact, whoever
-          else is in the batch. About a byte a weight; `myna eval --weights int8` says what it costs in loss
+    fp16  weights in fp16, everything else in fp32 (on a GPU the products' inputs are fp16 too)
+    int8  a byte a weight; inputs are rounded too. `myna eval --weights int8` says what it costs in loss
 
-Token embeddings and head are stored like the rest, tied or not.
-
-Source of the rounding: Dettmers et al. 2022, arXiv:2208.07339, section 2.1 ("absmax", vector-wise).
+Token embeddings and head are stored like the rest, tied or not. matrix.py has the arithmetic.
 """
 
-from abc import ABC, abstractmethod
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from myna.device import BF16_INSTRUCTIONS, cpu_flags
 from myna.errors import DeviceError
+from myna.model.matrix import Bf16Matrix, Fp16Matrix, Int8Matrix, Matrix, has_fp16_kernel
 from myna.model.network import Network
 from myna.settings import WeightsName
-
-
-class Matrix(ABC):
-    """A weight matrix (N, C), to multiply with and to look rows up in.
-
-    Attributes:
-        dtype: of the products.
-        n_columns: C.
-    """
-
-    dtype: torch.dtype
-    n_columns: int
-
-    @abstractmethod
-    def __init__(self, weight: Tensor): ...
-
-    @abstractmethod
-    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x (..., C) to (..., N), in `dtype`."""
-
-    @abstractmethod
-    def rows(self, ids: Tensor) -> Tensor:
-        """ids (...) to (..., C), fp32."""
-
-
-class Bf16Matrix(Matrix):
-    """Half the bytes of fp32, rounded once."""
-
-    dtype = torch.bfloat16
-
-    def __init__(self, weight: Tensor):
-        self.weight = weight.detach().to(torch.bfloat16)
-        self.n_columns = weight.shape[1]
-
-    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See `Matrix`."""
-        return F.linear(x.to(torch.bfloat16), self.weight, bias)
-
-    def rows(self, ids: Tensor) -> Tensor:
-        """See `Matrix`."""
-        return F.embedding(ids, self.weight).float()
-
-
-class Int8Matrix(Matrix):
-    """A quarter of the bytes: see the module's text."""
-
-    dtype = torch.float32
-
-    def __init__(self, weight: Tensor):
-        weight = weight.detach().float()
-        self.scales = _scales(weight)  # (N, 1)
-        self.values = _rounded(weight, self.scales)
-        self.column_scales = self.scales.squeeze(1)
-        if weight.device.type == "cuda":  # whose kernel takes multiples of 8
-            self.values = F.pad(self.values, (0, -weight.shape[1] % 8, 0, -weight.shape[0] % 8))
-        self.n_columns, self.n_rows = weight.shape[1], weight.shape[0]
-
-    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See `Matrix`."""
-        flat = x.reshape(-1, x.shape[-1]).float()
-        scales = _scales(flat)  # (B, 1)
-        rounded = _rounded(flat, scales)
-        if x.device.type == "cuda":  # whose kernel takes 17 rows or more
-            missing_rows = max(0, 17 - len(flat))
-            rounded = F.pad(rounded, (0, self.values.shape[1] - self.n_columns, 0, missing_rows))
-        whole = torch._int_mm(rounded, self.values.t())[: len(flat), : self.n_rows]
-        y = whole * scales  # (B, N) fp32
-        y = y * self.column_scales if bias is None else torch.addcmul(bias, y, self.column_scales)
-        return y.view(*x.shape[:-1], -1)
-
-    def rows(self, ids: Tensor) -> Tensor:
-        """See `Matrix`."""
-        return self.values[ids][..., : self.n_columns] * self.scales[ids]
-
-
-def _scales(x: Tensor) -> Tensor:
-    """One for each row of (N, C), (N, 1): what its largest number is 127 of. A row of zeros keeps its zeros."""
-    return torch.linalg.vector_norm(x, ord=float("inf"), dim=1, keepdim=True).clamp_min_(1e-30).div_(127)
-
-
-def _rounded(x: Tensor, scales: Tensor) -> Tensor:
-    return (x / scales).round_().to(torch.int8)
 
 
 class StoredLinear(nn.Module):
     """`nn.Linear` on a stored matrix."""
 
-    bias: Tensor | None
-
     def __init__(self, linear: nn.Linear, matrix: Matrix):
         super().__init__()
         self.weight = matrix
-        bias = linear.bias
-        # Not a parameter: nothing here is trained or saved.
-        self.register_buffer(
-            "bias", None if bias is None else bias.detach().to(matrix.dtype), persistent=False
-        )
+        # Neither parameter nor buffer: nothing here is trained or saved, and a plain attribute is found faster.
+        self.bias = None if linear.bias is None else linear.bias.detach().to(matrix.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight.product(x, self.bias)
@@ -138,26 +42,29 @@ class StoredEmbedding(nn.Module):
         return self.weight.rows(ids)
 
 
-MATRICES: dict[str, type[Matrix]] = {"bf16": Bf16Matrix, "int8": Int8Matrix}
+MATRICES: dict[str, type[Matrix]] = {"bf16": Bf16Matrix, "fp16": Fp16Matrix, "int8": Int8Matrix}
 
 
 def store_weights(network: Network, weights: WeightsName) -> None:
-    """Stores the products' weights of a network in bf16 or int8, in place; "fp32" leaves them.
+    """Stores the products' weights of a network in fewer bytes, in place; "fp32" leaves them.
 
     The network can then compute hidden states, logits and losses without gradients. It can no longer be trained or
     saved.
 
     Args:
         weights: not "auto"; see `resolve_weights`.
+    Raises:
+        ModelError: weights too large for fp16.
     """
     if weights == "fp32":
         return
     kind = MATRICES[weights]
+    looked_up = {id(p) for name, p in network.named_parameters() if name in network.vocabulary_rows}
     made: dict[Tensor, Matrix] = {}  # a tied matrix is stored once
 
     def stored(weight: Tensor) -> Matrix:
         if weight not in made:
-            made[weight] = kind(weight)
+            made[weight] = kind(weight, looked_up=id(weight) in looked_up)
         return made[weight]
 
     with torch.no_grad():
@@ -170,9 +77,16 @@ def store_weights(network: Network, weights: WeightsName) -> None:
                     setattr(module, child_name, StoredEmbedding(stored(child.weight)))
 
 
-def resolve_weights(name: WeightsName, device: torch.device) -> tuple[WeightsName, str]:
-    """Settles `auto`: bf16 where the device multiplies in it, else fp32. And why, for people.
+def resolve_weights(
+    name: WeightsName, device: torch.device, *, generates: bool = True
+) -> tuple[WeightsName, str]:
+    """Settles `auto`, and says why, for people.
 
+    bf16 where the device multiplies in it. On other x86 processors fp16 for texts, where reading the weights takes the
+    time; for scores, whose products are large, fp32 is faster there.
+
+    Args:
+        generates: whether texts are written, id by id; else many ids are scored at once.
     Raises:
         DeviceError: int8 on a device without a kernel for it.
     """
@@ -186,9 +100,6 @@ def resolve_weights(name: WeightsName, device: torch.device) -> tuple[WeightsNam
     fast = sorted(cpu_flags() & BF16_INSTRUCTIONS) if device.type == "cpu" else []
     if fast:
         return "bf16", f"the processor has {' and '.join(fast)}"
+    if device.type == "cpu" and generates and has_fp16_kernel():
+        return "fp16", "half the bytes to read, and no instructions for bf16 on this processor"
     return "fp32", f"no instructions for bf16 on this {'processor' if device.type == 'cpu' else 'device'}"
-
-
-def times(x: Tensor, weight: Any) -> Tensor:
-    """x (..., C) times a weight (N, C), stored or a tensor: (..., N)."""
-    return weight.product(x) if isinstance(weight, Matrix) else F.linear(x, weight)
