@@ -151,9 +151,12 @@ def question_scores(
             planted += [(len(rows), tree) for tree in grow(_inputs(own), width=width, most=batch_positions)]
             rows += own
             scored += [n for number in bundle.questions for n in questions[number].scored]
-        found = iter(_scores(network, planted, rows, scored, autocast_dtype))
+        found: dict[int, Score] = {}
+        for trees in _passes(planted, batch_positions):
+            found |= _scores(network, trees, rows, scored, autocast_dtype)
+        in_order = iter(range(len(rows)))
         numbers = [number for bundle in bundles for number in bundle.questions]
-        yield {number: tuple(next(found) for _ in questions[number].rows) for number in numbers}
+        yield {number: tuple(found[next(in_order)] for _ in questions[number].rows) for number in numbers}
 
 
 def ending_nats(
@@ -233,6 +236,17 @@ def _batches(
     return batches
 
 
+def _passes(planted: Sequence[tuple[int, Tree]], batch_positions: int) -> Iterator[list[tuple[int, Tree]]]:
+    """A batch's trees, as many together as may be: mostly all, since that is how the batch was made."""
+    held: list[tuple[int, Tree]] = []
+    for one in sorted(planted, key=lambda one: len(one[1].ids)):
+        if held and (len(held) + 1) * len(one[1].ids) > batch_positions:
+            yield held
+            held = []
+        held.append(one)
+    yield held
+
+
 @torch.no_grad()
 def _scores(
     network: Network,
@@ -240,32 +254,35 @@ def _scores(
     rows: Sequence[tuple[int, ...]],
     scored: Sequence[int],
     autocast_dtype: torch.dtype | None,
-) -> list[Score]:
-    """The score of each row of a batch.
+) -> dict[int, Score]:
+    """The scores of the rows that some trees hold, by their numbers.
 
     Args:
-        planted: trees that hold all rows; of each, the number of its first text among the rows.
+        planted: trees; of each, the number of its first text among the rows.
     """
     T = max(len(tree.ids) for _, tree in planted)
-    at: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(rows)
-    for b, (first, tree) in enumerate(planted):
-        for text, path in zip(tree.texts, tree.paths, strict=True):
-            at[first + text] = b * T + path[-scored[first + text] :]
-    # A position that several rows go on from meets the head once.
-    positions, which = np.unique(np.concatenate(at), return_inverse=True)
-    targets = torch.tensor([id for row, n in zip(rows, scored, strict=True) for id in row[-n:]])
+    numbers = [first + text for first, tree in planted for text in tree.texts]
+    # Of each target, the position that predicts it. One that several rows go on from meets the head once.
+    predicting = [
+        b * T + path[-scored[first + text] :]
+        for b, (first, tree) in enumerate(planted)
+        for text, path in zip(tree.texts, tree.paths, strict=True)
+    ]
+    positions, which = np.unique(np.concatenate(predicting), return_inverse=True)
+    targets = torch.tensor([id for number in numbers for id in rows[number][-scored[number] :]])
     check_ids(targets, network.config.vocab_size)
     with evaluation_mode(network), autocast(network.device, autocast_dtype):
         hidden = _hidden(network, [tree for _, tree in planted], T).flatten(0, 1)
         nats, likeliest = _at_targets(
             network, hidden[torch.from_numpy(positions).to(hidden.device)], which, targets
         )
-    row_of = np.repeat(np.arange(len(rows)), scored)
+    row_of = np.repeat(np.arange(len(numbers)), [scored[number] for number in numbers])
     sums = np.bincount(row_of, weights=nats)
     misses = np.bincount(row_of, weights=~likeliest)
-    return [
-        Score(float(total), n, missed == 0) for total, n, missed in zip(sums, scored, misses, strict=True)
-    ]
+    return {
+        number: Score(float(total), scored[number], missed == 0)
+        for number, total, missed in zip(numbers, sums, misses.tolist(), strict=True)
+    }
 
 
 def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
