@@ -41,7 +41,7 @@ def by_definition(network, context, ending) -> Score:
     n = min(len(ending), len(ids) - 1)
     log_p = network(ids[None, :-1])[0].log_softmax(dim=1)[-n:]  # (n, V)
     costs = -log_p.gather(1, ids[-n:, None]).double()
-    return Score(float(costs.sum()), n, bool((log_p.argmax(dim=1) == ids[-n:]).all()))
+    return Score(tuple(costs.flatten().tolist()), bool((log_p.argmax(dim=1) == ids[-n:]).all()))
 
 
 def drawn_pairs(draw: random.Random, network) -> list[tuple[list[int], list[int]]]:
@@ -88,6 +88,8 @@ def assert_same(found, expected) -> None:
     for row, (a, b) in enumerate(zip(found, expected, strict=True)):
         assert [(s.tokens, s.greedy) for s in a] == [(s.tokens, s.greedy) for s in b], row
         assert [s.nats for s in a] == pytest.approx([s.nats for s in b], rel=1e-5, abs=1e-5), row
+        for one, other in zip(a, b, strict=True):
+            assert one.token_nats == pytest.approx(other.token_nats, rel=1e-5, abs=1e-5), row
 
 
 def test_scores_are_those_of_the_definition(model):

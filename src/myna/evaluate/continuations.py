@@ -13,6 +13,7 @@ Rows that begin alike share what they have in common, within a question and from
 the positions that predict a token of an ending go through the head.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,13 +22,15 @@ import torch
 from torch import Tensor
 
 from myna.device import autocast
+from myna.evaluate.bundles import Limits, Row, grown, passes, planned
 from myna.evaluate.rounds import in_rounds
-from myna.evaluate.trees import Tree, common, grow, pays
+from myna.evaluate.trees import Tree
 from myna.model.ids import check_ids
 from myna.model.network import Network, evaluation_mode
 from myna.model.packed import Packed
 
-BATCH_POSITIONS = 4096
+# Ids computed at once. On a CPU more are no faster: the products are large enough, and more of it is padding.
+CPU_BATCH_POSITIONS, BATCH_POSITIONS = 1024, 16_384
 LOGIT_BYTES = 1 << 26  # of logits held at once
 
 
@@ -43,7 +46,7 @@ class Question:
         cut: ids that did not fit, of the row that lost most.
     """
 
-    rows: tuple[tuple[int, ...], ...]
+    rows: tuple[Row, ...]
     scored: tuple[int, ...]
     characters: tuple[int, ...] = ()
     label: int | None = None
@@ -55,14 +58,22 @@ class Score:
     """What a model says of a row.
 
     Attributes:
-        nats: what the ending costs: minus the sum of its tokens' log-probabilities, added up in float64.
-        tokens: of the ending.
+        token_nats: what each token of the ending costs: minus its log-probability.
         greedy: whether each of them was the likeliest.
     """
 
-    nats: float
-    tokens: int
+    token_nats: tuple[float, ...]
     greedy: bool
+
+    @property
+    def nats(self) -> float:
+        """What the ending costs: the sum, in float64."""
+        return sum(self.token_nats)
+
+    @property
+    def tokens(self) -> int:
+        """Of the ending."""
+        return len(self.token_nats)
 
 
 def question(
@@ -119,7 +130,7 @@ def question_scores(
     rank: int = 0,
     world_size: int = 1,
     batch_questions: int | None = None,
-    batch_positions: int = BATCH_POSITIONS,
+    batch_positions: int | None = None,
     autocast_dtype: torch.dtype | None = None,
     before_batch: Callable[[], None] | None = None,
 ) -> Iterator[dict[int, tuple[Score, ...]]]:
@@ -129,7 +140,8 @@ def question_scores(
         network: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
         questions: all of them, the same list on every rank.
         batch_questions: how many to compute at once at most; None for as many as fit.
-        batch_positions: ids to compute at once, padding counted, or one question's; bounds the memory.
+        batch_positions: ids to compute at once at most, padding counted, or one row's; bounds the memory. None for what
+            suits the device.
         autocast_dtype: compute in this precision where autocast allows; softmax and sums stay fp32 and fp64.
         before_batch: see `in_rounds`.
     Yields:
@@ -137,26 +149,17 @@ def question_scores(
     Raises:
         ModelError: an id outside the model's vocabulary.
     """
-    width = network.config.n_embd
-    batches = _batches(
-        _bundles(questions, width, batch_questions, batch_positions), batch_questions, batch_positions
-    )
+    at_once = CPU_BATCH_POSITIONS if network.device.type == "cpu" else BATCH_POSITIONS
+    limits = Limits(batch_positions or at_once, batch_questions, network.config.n_embd)
+    batches = planned([question.rows for question in questions], limits)
     rounds = -(-len(batches) // world_size)
-    for bundles in in_rounds(batches[rank::world_size], rounds, before_batch):
-        rows: list[tuple[int, ...]] = []
-        scored: list[int] = []
-        planted: list[tuple[int, Tree]] = []
-        for bundle in bundles:
-            own = [row for number in bundle.questions for row in questions[number].rows]
-            planted += [(len(rows), tree) for tree in grow(_inputs(own), width=width, most=batch_positions)]
-            rows += own
-            scored += [n for number in bundle.questions for n in questions[number].scored]
-        found: dict[int, Score] = {}
-        for trees in _passes(planted, batch_positions):
-            found |= _scores(network, trees, rows, scored, autocast_dtype)
-        in_order = iter(range(len(rows)))
-        numbers = [number for bundle in bundles for number in bundle.questions]
-        yield {number: tuple(found[next(in_order)] for _ in questions[number].rows) for number in numbers}
+    for numbers in in_rounds(batches[rank::world_size], rounds, before_batch):
+        batch = [questions[number] for number in numbers]
+        scores = iter(_scores(network, batch, limits, autocast_dtype))
+        yield {
+            number: tuple(itertools.islice(scores, len(question.rows)))
+            for number, question in zip(numbers, batch, strict=True)
+        }
 
 
 def ending_nats(
@@ -174,114 +177,42 @@ def ending_nats(
     return torch.tensor(rows, dtype=torch.float64)
 
 
-@dataclass
-class _Bundle:
-    """Questions whose rows begin alike, or a single one."""
-
-    questions: list[int]
-    trees: int  # that their rows take
-    longest: int  # ids of the longest of them
-
-
-def _inputs(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """What the network reads of each: the last id is a target alone."""
-    return [row[:-1] for row in rows]
-
-
-def _bundles(
-    questions: Sequence[Question], width: int, batch_questions: int | None, batch_positions: int
-) -> list[_Bundle]:
-    """Neighbours in the order of their ids, as many together as begin alike for long enough."""
-    joined: list[list[int]] = []
-    last: tuple[int, ...] = ()
-    size = 0
-    for number in sorted(range(len(questions)), key=lambda number: min(questions[number].rows)):
-        rows = sorted(_inputs(questions[number].rows))
-        own = sum(map(len, rows)) - sum(map(common, rows, rows[1:]))
-        shared = min(common(rows[0], rows[-1]), common(last, rows[0]))
-        if (
-            joined
-            and len(joined[-1]) != batch_questions
-            and size + own - shared <= batch_positions
-            and pays(shared, own, size, width)
-        ):
-            joined[-1].append(number)
-            size += own - shared
-        else:
-            joined.append([number])
-            size = own
-        last = rows[0]
-    bundles = []
-    for numbers in joined:
-        rows = [row for number in numbers for row in _inputs(questions[number].rows)]
-        trees = grow(rows, width=width, most=batch_positions)
-        bundles.append(_Bundle(numbers, len(trees), max(len(tree.ids) for tree in trees)))
-    return bundles
-
-
-def _batches(
-    bundles: Sequence[_Bundle], batch_questions: int | None, batch_positions: int
-) -> list[list[_Bundle]]:
-    """Bundles of similar lengths, to be computed together: from short to long, so the newest is the longest."""
-    batches: list[list[_Bundle]] = []
-    trees = count = 0
-    for bundle in sorted(bundles, key=lambda bundle: bundle.longest):
-        trees, count = trees + bundle.trees, count + len(bundle.questions)
-        fits = trees * bundle.longest <= batch_positions and count <= (batch_questions or count)
-        if batches and fits:
-            batches[-1].append(bundle)
-        else:
-            batches.append([bundle])
-            trees, count = bundle.trees, len(bundle.questions)
-    return batches
-
-
-def _passes(planted: Sequence[tuple[int, Tree]], batch_positions: int) -> Iterator[list[tuple[int, Tree]]]:
-    """A batch's trees, as many together as may be: mostly all, since that is how the batch was made."""
-    held: list[tuple[int, Tree]] = []
-    for one in sorted(planted, key=lambda one: len(one[1].ids)):
-        if held and (len(held) + 1) * len(one[1].ids) > batch_positions:
-            yield held
-            held = []
-        held.append(one)
-    yield held
-
-
 @torch.no_grad()
 def _scores(
-    network: Network,
-    planted: Sequence[tuple[int, Tree]],
-    rows: Sequence[tuple[int, ...]],
-    scored: Sequence[int],
-    autocast_dtype: torch.dtype | None,
-) -> dict[int, Score]:
-    """The scores of the rows that some trees hold, by their numbers.
+    network: Network, batch: Sequence[Question], limits: Limits, autocast_dtype: torch.dtype | None
+) -> list[Score]:
+    """The scores of all rows of a batch, in order."""
+    rows = [row for question in batch for row in question.rows]
+    scored = [n for question in batch for n in question.scored]
+    found: dict[int, Score] = {}
+    with evaluation_mode(network), autocast(network.device, autocast_dtype):
+        for trees in passes(grown([question.rows for question in batch], limits), limits):
+            found |= _pass(network, trees, rows, scored)
+    return [found[number] for number in range(len(rows))]
 
-    Args:
-        planted: trees; of each, the number of its first text among the rows.
-    """
-    T = max(len(tree.ids) for _, tree in planted)
-    numbers = [first + text for first, tree in planted for text in tree.texts]
-    # Of each target, the position that predicts it. One that several rows go on from meets the head once.
-    predicting = [
-        b * T + path[-scored[first + text] :]
-        for b, (first, tree) in enumerate(planted)
-        for text, path in zip(tree.texts, tree.paths, strict=True)
-    ]
-    positions, which = np.unique(np.concatenate(predicting), return_inverse=True)
+
+def _pass(
+    network: Network, trees: Sequence[Tree], rows: Sequence[Row], scored: Sequence[int]
+) -> dict[int, Score]:
+    """The scores of the rows that some trees hold, by their numbers; once through the network."""
+    T = max(len(tree.ids) for tree in trees)
+    numbers = [number for tree in trees for number in tree.texts]
     targets = torch.tensor([id for number in numbers for id in rows[number][-scored[number] :]])
     check_ids(targets, network.config.vocab_size)
-    with evaluation_mode(network), autocast(network.device, autocast_dtype):
-        hidden = _hidden(network, [tree for _, tree in planted], T).flatten(0, 1)
-        nats, likeliest = _at_targets(
-            network, hidden[torch.from_numpy(positions).to(hidden.device)], which, targets
-        )
-    row_of = np.repeat(np.arange(len(numbers)), [scored[number] for number in numbers])
-    sums = np.bincount(row_of, weights=nats)
-    misses = np.bincount(row_of, weights=~likeliest)
+    # Of each target, the position that predicts it. One that several rows go on from meets the head once.
+    predicting = [
+        b * T + path[-scored[number] :]
+        for b, tree in enumerate(trees)
+        for number, path in zip(tree.texts, tree.paths, strict=True)
+    ]
+    positions, which = np.unique(np.concatenate(predicting), return_inverse=True)
+    hidden = _hidden(network, trees, T).flatten(0, 1)  # (B * T, C)
+    hidden = hidden[torch.from_numpy(positions).to(hidden.device)]
+    nats, likeliest = _at_targets(network, hidden, which, targets)
+    ends = itertools.accumulate((scored[number] for number in numbers), initial=0)
     return {
-        number: Score(float(total), scored[number], missed == 0)
-        for number, total, missed in zip(numbers, sums, misses.tolist(), strict=True)
+        number: Score(tuple(nats[start:end]), all(likeliest[start:end]))
+        for number, (start, end) in zip(numbers, itertools.pairwise(ends), strict=True)
     }
 
 
@@ -308,14 +239,13 @@ def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
 
 def _at_targets(
     network: Network, hidden: Tensor, which: np.ndarray, targets: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """The cost of each target, and whether it was the likeliest id.
+) -> tuple[list[float], list[bool]]:
+    """The cost of each target in nats, and whether it was the likeliest id.
 
     Shapes:
         hidden   (N, C)  positions that predict
         which    (M,)    for each target, the number of its position
         targets  (M,)    int64
-        returns  (M,) float64 nats, (M,) bool
     """
     nats, likeliest = np.empty(len(which)), np.empty(len(which), dtype=bool)
     chunk = max(1, LOGIT_BYTES // (4 * network.config.vocab_size))
@@ -323,7 +253,9 @@ def _at_targets(
         logits = network.logits(hidden[start : start + chunk]).float()  # (n, V)
         (here,) = np.nonzero((which >= start) & (which < start + chunk))
         rows = torch.from_numpy(which[here] - start).to(logits.device)
-        at_target = logits[rows, targets[here].to(logits.device)]
-        nats[here] = (logits.logsumexp(dim=1)[rows] - at_target).cpu()
-        likeliest[here] = (at_target == logits.amax(dim=1)[rows]).cpu()
-    return nats, likeliest
+        at_target, largest = logits[rows, targets[here].to(logits.device)], logits.amax(dim=1)
+        # The logits are ours alone, so they become the softmax's terms in place: half the time of logsumexp.
+        log_sum = largest + logits.sub_(largest[:, None]).exp_().sum(dim=1).log()
+        nats[here] = (log_sum[rows] - at_target).cpu()
+        likeliest[here] = (at_target == largest[rows]).cpu()
+    return nats.tolist(), likeliest.tolist()

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from myna.errors import DataError
-from myna.evaluate.continuations import BATCH_POSITIONS, Question, Score, question, question_scores
+from myna.evaluate.continuations import Question, Score, question, question_scores
 from myna.evaluate.finite import finite
 from myna.model.network import Network
 from myna.parsing import parse_json
@@ -171,7 +171,7 @@ def hellaswag_sums(
     *,
     rank: int = 0,
     world_size: int = 1,
-    batch_positions: int = BATCH_POSITIONS,
+    batch_positions: int | None = None,
     autocast_dtype: torch.dtype | None = None,
     on_questions: Callable[[int], None] | None = None,
     before_batch: Callable[[], None] | None = None,
