@@ -228,6 +228,12 @@ def test_what_is_missing_is_named_in_a_line(tmp_path, model_folder, data_folder,
         (("--task", "hellaswag", "--data", no_label), f"{no_label}, line 1: no label"),
         (("--task", "val", "--data", data_folder, "--sequence-length", 33), "--sequence-length is 33"),
         (("--task", "val", "--data", data_folder, "--tokenizer", "gpt2"), "50257 ids and the model 257"),
+        (("--task", "valid", "--data", data_folder), "no task 'valid'; did you mean val?"),
+        (("--task", "val:test", "--data", data_folder), "--task val has no parts"),
+        (
+            ("--task", "val", "--data", data_folder, "--rendering", "lecture"),
+            "--rendering is a flag of --task hellaswag, and this is --task val",
+        ),
     ]
     for flags, words in cases:
         assert evaluate(model_folder, *flags) == 2, words

@@ -107,12 +107,16 @@ class LectureGPT(nn.Module):
         model.load_state_dict({**weights, "wte.weight": table}, assign=True)
         return model.to(table.device)
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss in nats of (B, T) targets."""
+    def logits(self, ids: Tensor) -> Tensor:
+        """All logits of (B, T) ids: (B, T, V or its padding)."""
         x = self.wte(ids) + self.wpe(torch.arange(ids.size(1), device=ids.device))  # (B, T, C)
         for block in self.h:
             x = block(x)
-        logits = F.linear(self.ln_f(x), self.wte.weight, self.never)  # (B, T, V or its padding)
+        return F.linear(self.ln_f(x), self.wte.weight, self.never)
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss in nats of (B, T) targets."""
+        logits = self.logits(ids)
         return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
 
 

@@ -1,152 +1,261 @@
-"""What an ending costs a model after its context: the scores that tasks with a choice of endings are made of.
+"""What an ending costs a model after its context: the scores that every task here is made of.
 
-A task makes its items `Question`s, and reads its answers from what `ending_costs` yields. A question has the tokens and
-characters to divide the costs by. HellaSwag is such a task (hellaswag.py).
+A task makes its items `Question`s, of one or more rows (a context, then an ending), and reads its answers from what
+`question_scores` yields:
+
+    choice of endings (HellaSwag)     one context, several endings
+    schema (Winograd)                 several contexts, the same ending
+    language model (LAMBADA)          one row; right where each token of the ending was the likeliest
+    perplexity                        one row a window; the ending is the part not scored before
+    lm-evaluation-harness             loglikelihood: one row a request, or a question of all that share a context
+
+Rows that begin alike share what they have in common, within a question and from question to question (trees.py). Only
+the positions that predict a token of an ending go through the head.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from myna.device import autocast
+from myna.evaluate.bundles import Limits, Row, grown, passes, planned
 from myna.evaluate.rounds import in_rounds
+from myna.evaluate.trees import Tree
 from myna.model.ids import check_ids
 from myna.model.network import Network, evaluation_mode
+from myna.model.packed import Packed
+
+# Ids computed at once. On a CPU more are no faster: the products are large enough, and more of it is padding.
+CPU_BATCH_POSITIONS, BATCH_POSITIONS = 1024, 16_384
+LOGIT_BYTES = 1 << 26  # of logits held at once
 
 
 @dataclass(frozen=True)
 class Question:
-    """A context and its endings as ids, cut to a model's window.
+    """Rows of ids, each a context and an ending, cut to a model's window.
 
-    `shared` comes before each of `rows`; the last `scored[i]` ids of `rows[i]` are the ending. At least one id of a
-    row comes before them.
+    Attributes:
+        rows: each of two ids or more.
+        scored: the last so many ids of a row are its ending; at least one id comes before them.
+        characters: of each ending, for a task that divides by them.
+        label: the row that is right, for a task that knows it.
+        cut: ids that did not fit, of the row that lost most.
     """
 
-    shared: tuple[int, ...]
-    rows: tuple[tuple[int, ...], ...]
-    scored: tuple[int, ...]  # tokens of each ending
-    characters: tuple[int, ...]  # of each ending
-    label: int | None = None  # the row that is right, for a task that knows it
+    rows: tuple[Row, ...]
+    scored: tuple[int, ...]
+    characters: tuple[int, ...] = ()
+    label: int | None = None
+    cut: int = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model says of a row.
+
+    Attributes:
+        token_nats: what each token of the ending costs: minus its log-probability.
+        greedy: whether each of them was the likeliest.
+    """
+
+    token_nats: tuple[float, ...]
+    greedy: bool
+
+    @property
+    def nats(self) -> float:
+        """What the ending costs: the sum, in float64."""
+        return sum(self.token_nats)
+
+    @property
+    def tokens(self) -> int:
+        """Of the ending."""
+        return len(self.token_nats)
 
 
 def question(
-    context: Sequence[int],
-    endings: Sequence[Sequence[int]],
-    characters: Sequence[int],
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
     block_size: int,
-    decode: Callable[[Sequence[int]], str],
+    eot: int,
     label: int | None = None,
+    characters: Sequence[int] = (),
+    decode: Callable[[Sequence[int]], str] | None = None,
 ) -> Question:
     """A question for a model that sees `block_size` positions.
 
-    Of context plus ending the last block_size + 1 ids are kept (the last id is a target alone). Where an ending does
-    not fit, the part of it that is kept is scored, and its own characters are counted.
+    Of a context plus ending the last block_size + 1 ids are kept (the last id is a target alone). Where an ending does
+    not fit, the part of it that is kept is scored.
 
     Args:
-        context: one id or more.
-        characters: of each ending, to be scored per character.
-        decode: ids to text, for the characters of an ending that was cut.
+        pairs: a context and an ending each, as ids. An empty context stands for the beginning of a document.
+        eot: the id that begins a document.
+        characters: of each ending.
+        decode: ids to text, to count the characters of an ending that was cut; needed with `characters`.
+    Raises:
+        ValueError: no pairs, or an empty ending. A task says which of its items that is.
 
-    >>> question([1, 2, 3], [[4], [5, 6]], [1, 2], block_size=8, decode=str)
-    Question(shared=(1, 2), rows=((3, 4), (3, 5, 6)), scored=(1, 2), characters=(1, 2), label=None)
+    >>> question([([1, 2, 3], [4]), ([1, 2, 3], [5, 6])], block_size=8, eot=0)
+    Question(rows=((1, 2, 3, 4), (1, 2, 3, 5, 6)), scored=(1, 2), characters=(), label=None, cut=0)
+    >>> question([([], [4, 5, 6, 7])], block_size=2, eot=0)
+    Question(rows=((5, 6, 7),), scored=(2,), characters=(), label=None, cut=2)
     """
-    if len(context) + max(map(len, endings)) <= block_size + 1:
-        rows = tuple((context[-1], *ending) for ending in endings)
-        return Question(tuple(context[:-1]), rows, tuple(map(len, endings)), tuple(characters), label)
-    rows = tuple(tuple([*context, *ending][-block_size - 1 :]) for ending in endings)
-    scored = tuple(min(len(ending), len(row) - 1) for row, ending in zip(rows, endings, strict=True))
-    kept = tuple(
-        whole if n == len(ending) else max(1, len(decode(ending[-n:])))
-        for whole, n, ending in zip(characters, scored, endings, strict=True)
-    )
-    return Question((), rows, scored, kept, label)
+    if not pairs or not all(len(ending) for _, ending in pairs):
+        raise ValueError("a question needs a row, and each row an ending of one id or more")
+    whole = [(*(context or (eot,)), *ending) for context, ending in pairs]
+    rows = tuple(ids[-block_size - 1 :] for ids in whole)
+    scored = tuple(min(len(ending), len(row) - 1) for row, (_, ending) in zip(rows, pairs, strict=True))
+    if characters:
+        assert decode is not None
+        characters = [
+            n if kept == len(ending) else max(1, len(decode(ending[-kept:])))
+            for n, kept, (_, ending) in zip(characters, scored, pairs, strict=True)
+        ]
+    cut = max(len(ids) - len(row) for ids, row in zip(whole, rows, strict=True))
+    return Question(rows, scored, tuple(characters), label, cut)
 
 
-def ending_costs(
+def n_cut(questions: Sequence[Question]) -> int:
+    """How many questions did not fit the model's window; a task reports them."""
+    return sum(question.cut > 0 for question in questions)
+
+
+def question_scores(
     network: Network,
     questions: Sequence[Question],
     *,
     rank: int = 0,
     world_size: int = 1,
-    batch_positions: int = 4096,
+    batch_questions: int | None = None,
+    batch_positions: int | None = None,
     autocast_dtype: torch.dtype | None = None,
     before_batch: Callable[[], None] | None = None,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Goes through one rank's share of the questions, some at a time.
+) -> Iterator[dict[int, tuple[Score, ...]]]:
+    """Goes through one rank's share of the questions, some at a time, in an order of its own.
 
     Args:
         network: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
         questions: all of them, the same list on every rank.
-        batch_positions: ids computed at once, padding counted; bounds the memory.
+        batch_questions: how many to compute at once at most; None for as many as fit.
+        batch_positions: ids to compute at once at most, padding counted, or one row's; bounds the memory. None for what
+            suits the device.
+        autocast_dtype: compute in this precision where autocast allows; softmax and sums stay fp32 and fp64.
         before_batch: see `in_rounds`.
     Yields:
-        the numbers of N questions of K rows each, and what their endings cost: (N, K) float64 nats on the CPU.
-    """
-    batches = list(_batches(questions, batch_positions))
-    rounds = -(-len(batches) // world_size)
-    for numbers in in_rounds(batches[rank::world_size], rounds, before_batch):
-        batch = [questions[number] for number in numbers]
-        yield numbers, ending_nats(network, batch, autocast_dtype=autocast_dtype)
-
-
-def _batches(questions: Sequence[Question], batch_positions: int) -> Iterator[list[int]]:
-    """Numbers of questions to compute together: equally long `shared`, equally many rows, of similar lengths."""
-
-    def shape(number: int) -> tuple[int, int]:
-        return len(questions[number].shared), len(questions[number].rows)
-
-    def longest(number: int) -> int:
-        return max(map(len, questions[number].rows))
-
-    in_order = sorted(range(len(questions)), key=lambda number: (shape(number), longest(number)))
-    for (shared, rows), group in groupby(in_order, key=shape):
-        batch: list[int] = []
-        for number in group:  # from short to long, so the newest is the longest
-            if batch and (len(batch) + 1) * rows * (shared + longest(number)) > batch_positions:
-                yield batch
-                batch = []
-            batch.append(number)
-        yield batch
-
-
-@torch.no_grad()
-def ending_nats(
-    network: Network, batch: Sequence[Question], *, autocast_dtype: torch.dtype | None = None
-) -> Tensor:
-    """What each ending costs the model after its context: minus the sum of its tokens' log-probabilities.
-
-    The shared part is computed once a question, and its keys and values serve all its rows. Rows are padded on the
-    right, where causal attention never looks.
-
-    Shapes:
-        batch    N questions of K rows, with equally long `shared`
-        returns  (N, K) float64 nats on the CPU
+        of the questions of a batch, by their numbers in the list, the scores of the rows in order.
     Raises:
         ModelError: an id outside the model's vocabulary.
     """
-    device = network.device
-    rows = [torch.tensor(row) for question in batch for row in question.rows]
-    scored = torch.tensor([n for question in batch for n in question.scored])
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (N*K, T+1)
-    shared = torch.tensor([question.shared for question in batch], dtype=torch.int64)  # (N, S)
-    for part in (ids, shared):
-        check_ids(part, network.config.vocab_size)
-    ids, shared = ids.to(device), shared.to(device)
-    T = ids.shape[1] - 1
-    at = torch.arange(T)  # position t predicts id t + 1, which is scored if it is among a row's last
-    wanted = ((at >= (lengths - scored - 1)[:, None]) & (at < (lengths - 1)[:, None])).to(device)  # (N*K, T)
-    S = shared.shape[1]
-    with evaluation_mode(network), autocast(device, autocast_dtype):
-        once = network.new_cache(len(batch), S, autocast_dtype)
-        if S:
-            network.hidden(shared, once)
-        cache = once.repeat(len(rows) // len(batch), positions=S + T)
-        hidden = network.hidden(ids[:, :-1], cache)  # (N*K, T, C)
-        nats = network.token_nats(hidden[wanted], ids[:, 1:][wanted]).cpu().double()
-    row_of = torch.arange(len(rows)).repeat_interleave(scored)
-    return torch.zeros(len(rows), dtype=torch.float64).index_add(0, row_of, nats).view(len(batch), -1)
+    at_once = CPU_BATCH_POSITIONS if network.device.type == "cpu" else BATCH_POSITIONS
+    limits = Limits(batch_positions or at_once, batch_questions, network.config.n_embd)
+    batches = planned([question.rows for question in questions], limits)
+    rounds = -(-len(batches) // world_size)
+    for numbers in in_rounds(batches[rank::world_size], rounds, before_batch):
+        batch = [questions[number] for number in numbers]
+        scores = iter(_scores(network, batch, limits, autocast_dtype))
+        yield {
+            number: tuple(itertools.islice(scores, len(question.rows)))
+            for number, question in zip(numbers, batch, strict=True)
+        }
+
+
+def ending_nats(
+    network: Network, questions: Sequence[Question], *, autocast_dtype: torch.dtype | None = None
+) -> Tensor:
+    """What each ending of some questions with equally many rows costs, computed together.
+
+    Shapes:
+        returns  (N, K) float64 nats on the CPU: N questions of K rows
+    """
+    found: dict[int, tuple[Score, ...]] = {}
+    for scores in question_scores(network, questions, autocast_dtype=autocast_dtype):
+        found |= scores
+    rows = [[score.nats for score in found[number]] for number in range(len(questions))]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _scores(
+    network: Network, batch: Sequence[Question], limits: Limits, autocast_dtype: torch.dtype | None
+) -> list[Score]:
+    """The scores of all rows of a batch, in order."""
+    rows = [row for question in batch for row in question.rows]
+    scored = [n for question in batch for n in question.scored]
+    found: dict[int, Score] = {}
+    with evaluation_mode(network), autocast(network.device, autocast_dtype):
+        for trees in passes(grown([question.rows for question in batch], limits), limits):
+            found |= _pass(network, trees, rows, scored)
+    return [found[number] for number in range(len(rows))]
+
+
+def _pass(
+    network: Network, trees: Sequence[Tree], rows: Sequence[Row], scored: Sequence[int]
+) -> dict[int, Score]:
+    """The scores of the rows that some trees hold, by their numbers; once through the network."""
+    T = max(len(tree.ids) for tree in trees)
+    numbers = [number for tree in trees for number in tree.texts]
+    targets = torch.tensor([id for number in numbers for id in rows[number][-scored[number] :]])
+    check_ids(targets, network.config.vocab_size)
+    # Of each target, the position that predicts it. One that several rows go on from meets the head once.
+    predicting = [
+        b * T + path[-scored[number] :]
+        for b, tree in enumerate(trees)
+        for number, path in zip(tree.texts, tree.paths, strict=True)
+    ]
+    positions, which = np.unique(np.concatenate(predicting), return_inverse=True)
+    hidden = _hidden(network, trees, T).flatten(0, 1)  # (B * T, C)
+    hidden = hidden[torch.from_numpy(positions).to(hidden.device)]
+    nats, likeliest = _at_targets(network, hidden, which, targets)
+    ends = itertools.accumulate((scored[number] for number in numbers), initial=0)
+    return {
+        number: Score(tuple(nats[start:end]), all(likeliest[start:end]))
+        for number, (start, end) in zip(numbers, itertools.pairwise(ends), strict=True)
+    }
+
+
+def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
+    """What the head reads, (B, T, C), of trees padded on the right, where nothing that is scored looks."""
+    ids = torch.zeros(len(trees), T, dtype=torch.int64)
+    for row, tree in zip(ids, trees, strict=True):
+        row[: len(tree.ids)] = torch.from_numpy(tree.ids)
+    check_ids(ids, network.config.vocab_size)
+    ids = ids.to(network.device)
+    if all(len(tree.branches) == 1 for tree in trees):
+        return network.hidden(ids)
+    positions = torch.zeros(len(trees), T, dtype=torch.int64)
+    visible = torch.eye(T, dtype=torch.bool).repeat(
+        len(trees), 1, 1
+    )  # padding sees itself: no row of nothing
+    for b, tree in enumerate(trees):
+        n = len(tree.ids)
+        positions[b, :n] = torch.from_numpy(tree.positions)
+        visible[b, :n, :n] = torch.from_numpy(tree.visible())
+    layout = Packed(len(network.blocks), positions.to(network.device), visible.to(network.device))
+    return network.hidden(ids, layout)
+
+
+def _at_targets(
+    network: Network, hidden: Tensor, which: np.ndarray, targets: Tensor
+) -> tuple[list[float], list[bool]]:
+    """The cost of each target in nats, and whether it was the likeliest id.
+
+    Shapes:
+        hidden   (N, C)  positions that predict
+        which    (M,)    for each target, the number of its position
+        targets  (M,)    int64
+    """
+    nats, likeliest = np.empty(len(which)), np.empty(len(which), dtype=bool)
+    chunk = max(1, LOGIT_BYTES // (4 * network.config.vocab_size))
+    for start in range(0, len(hidden), chunk):
+        logits = network.logits(hidden[start : start + chunk]).float()  # (n, V)
+        (here,) = np.nonzero((which >= start) & (which < start + chunk))
+        rows = torch.from_numpy(which[here] - start).to(logits.device)
+        at_target, largest = logits[rows, targets[here].to(logits.device)], logits.amax(dim=1)
+        # The logits are ours alone, so they become the softmax's terms in place: half the time of logsumexp.
+        log_sum = largest + logits.sub_(largest[:, None]).exp_().sum(dim=1).log()
+        nats[here] = (log_sum[rows] - at_target).cpu()
+        likeliest[here] = (at_target == largest[rows]).cpu()
+    return nats.tolist(), likeliest.tolist()

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from myna.errors import DataError
-from myna.evaluate.continuations import Question, ending_costs, question
+from myna.evaluate.continuations import Question, Score, question, question_scores
 from myna.evaluate.finite import finite
 from myna.model.network import Network
 from myna.parsing import parse_json
@@ -154,12 +154,12 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, block_size: int) -
     completions = iter(tokenizer.encode_batch([text for item in items for text in item.completions]))
     return [
         question(
-            context or [tokenizer.eot],
-            [next(completions) for _ in item.completions],
-            item.characters,
+            [(context, next(completions)) for _ in item.completions],
             block_size=block_size,
-            decode=tokenizer.decode,
+            eot=tokenizer.eot,
             label=item.label,
+            characters=item.characters,
+            decode=tokenizer.decode,
         )
         for item, context in zip(items, contexts, strict=True)
     ]
@@ -171,7 +171,7 @@ def hellaswag_sums(
     *,
     rank: int = 0,
     world_size: int = 1,
-    batch_positions: int = 4096,
+    batch_positions: int | None = None,
     autocast_dtype: torch.dtype | None = None,
     on_questions: Callable[[int], None] | None = None,
     before_batch: Callable[[], None] | None = None,
@@ -181,14 +181,14 @@ def hellaswag_sums(
     Args:
         questions: all of them, the same list on every rank, from `encode_items` with this model's block_size.
         on_questions: called with the number of questions done after each batch.
-        model, rank, world_size, batch_positions, autocast_dtype: see `continuations.ending_costs`.
+        model, rank, world_size, batch_positions, autocast_dtype: see `continuations.question_scores`.
         before_batch: called before each batch, and equally often on every rank; it may raise to end the evaluation.
     Returns:
         (4,) float64 on the CPU: right by sum, right by mean per token, right by characters, questions. The first three
         are NaN where the model's output was not finite.
     """
     total = torch.zeros(4, dtype=torch.float64)
-    costs = ending_costs(
+    batches = question_scores(
         model,
         questions,
         rank=rank,
@@ -197,20 +197,25 @@ def hellaswag_sums(
         autocast_dtype=autocast_dtype,
         before_batch=before_batch,
     )
-    for numbers, nats in costs:
-        batch = [questions[number] for number in numbers]
-        label = torch.tensor([question.label for question in batch])
-        tokens = torch.tensor([question.scored for question in batch])
-        characters = torch.tensor([question.characters for question in batch])
-        # Among costs that are not finite there is no least one, though argmin would name one.
-        hit = 1.0 if bool(nats.isfinite().all()) else math.nan
-        right = [
-            (cost.argmin(dim=1) == label).sum() * hit for cost in (nats, nats / tokens, nats / characters)
-        ]
-        total += torch.tensor([*right, len(batch)], dtype=torch.float64)
+    for batch in batches:
+        for number, scores in batch.items():
+            total += torch.tensor(_right(questions[number], scores), dtype=torch.float64)
         if on_questions:
             on_questions(len(batch))
     return total
+
+
+def _right(question: Question, scores: Sequence[Score]) -> list[float]:
+    """1 or 0 for each reading, and 1 for the question itself."""
+    nats = [score.nats for score in scores]
+    if not all(map(math.isfinite, nats)):  # among such costs there is no least one
+        return [math.nan, math.nan, math.nan, 1.0]
+    tokens = [score.tokens for score in scores]
+    readings = [
+        [n / by for n, by in zip(nats, unit, strict=True)]
+        for unit in ([1] * len(nats), tokens, question.characters)
+    ]
+    return [*(float(costs.index(min(costs)) == question.label) for costs in readings), 1.0]
 
 
 def hellaswag_scores(sums: Tensor) -> dict[str, float]:

@@ -76,7 +76,7 @@ class KVCache:
         def storage() -> Tensor:
             return torch.empty((rows, *rest), device=device, dtype=dtype)
 
-        self.layers = [LayerCache(self, storage(), storage()) for _ in range(n_layers)]
+        self.layers: Sequence[LayerCache] = [LayerCache(self, storage(), storage()) for _ in range(n_layers)]
 
     def _set(self, lengths: list[int]) -> None:
         self.lengths, self.longest = lengths, max(lengths, default=0)
@@ -94,6 +94,10 @@ class KVCache:
     def n_bytes(self) -> int:
         """What the storage takes."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+
+    def end(self, T: int) -> int:
+        """How many positions a model must have for T new ids."""
+        return self.longest + T
 
     def positions(self, T: int) -> Tensor:
         """The positions of T new ids: int64 (T,) where all rows are equally long, else (B, T)."""

@@ -99,7 +99,7 @@ class Decoder(nn.Module):
                 f"ids have shape {tuple(ids.shape)}; give (B, T), one or more each, as in ids[None] for one sequence"
             )
         T = ids.shape[1]
-        end = T + (0 if cache is None else cache.longest)
+        end = T if cache is None else cache.end(T)
         if end > self.config.block_size:
             raise ModelError(
                 f"{end} positions asked of a model that has {self.config.block_size}; shorten the text"

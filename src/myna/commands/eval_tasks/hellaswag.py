@@ -1,0 +1,64 @@
+"""`myna eval --task hellaswag`: accuracy in three conventions."""
+
+from pathlib import Path
+from typing import Any
+
+from myna.commands.eval_tasks.task import Eval, Task
+from myna.commands.model_flags import Running
+from myna.errors import UsageError
+from myna.progress import Progress
+
+
+def data_path(call: Eval) -> Path:
+    """The official file.
+
+    Raises:
+        UsageError: it was not named.
+    """
+    if call.data is None:
+        raise UsageError(
+            "--task hellaswag needs --data FILE: hellaswag_val.jsonl of github.com/rowanz/hellaswag, folder data"
+        )
+    return call.data
+
+
+def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:
+    """The three accuracies, how sure they are, and what guessing gives.
+
+    Raises:
+        DataError: the file is not HellaSwag's format, or has no labels; names the line.
+    """
+    from myna.evaluate.accuracy import standard_error
+    from myna.evaluate.continuations import n_cut
+    from myna.evaluate.hellaswag import (
+        encode_items,
+        hellaswag_scores,
+        hellaswag_sums,
+        read_items,
+    )
+    from myna.references import HELLASWAG_CHANCE
+
+    assert data is not None
+    model = running.opened.model
+    items = read_items(data, call.rendering or "lecture")
+    questions = encode_items(items, running.tokenizer, model.config.block_size)
+    with Progress("HellaSwag items", len(questions)) as progress:
+        sums = hellaswag_sums(
+            model, questions, autocast_dtype=running.precision.dtype, on_questions=progress.advance
+        )
+    scores = hellaswag_scores(sums)
+    errors = {
+        f"{key}_stderr": standard_error(accuracy, len(items))
+        for key, accuracy in scores.items()
+        if key != "hellaswag_items"
+    }
+    return scores | {"hellaswag_cut": n_cut(questions), "hellaswag_chance": HELLASWAG_CHANCE} | errors
+
+
+HELLASWAG = Task(
+    summary="which ending goes on from the context; accuracy in three conventions",
+    find_data=data_path,
+    score=hellaswag,
+    reads=("rendering",),
+    costs=("hellaswag_acc", "hellaswag_acc_token", "hellaswag_acc_char"),
+)

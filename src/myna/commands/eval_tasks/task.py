@@ -1,0 +1,62 @@
+"""What a task of `myna eval` is: how its data is found, how it scores, and which flags it reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from myna.commands.model_flags import Running, RunningModelFlags
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Score a model."""
+
+    model: Annotated[RunningModelFlags, tyro.conf.arg(name="")]
+    task: str
+    """What to score; the tasks are listed above."""
+    data: Path | None = None
+    """val: a prepared dataset (see `myna prepare`); default for a run: the dataset that it trained on.
+    hellaswag: the official JSONL file (hellaswag_val.jsonl)."""
+    json: bool = False
+    """Print one JSON object, with the keys of metrics.jsonl."""
+    # From here on: flags of some tasks. None is "not given": a flag that the task does not read is refused.
+    sequence_length: int | None = None
+    """val: tokens in a window. Default: what the run was trained with, else all positions of the model."""
+    rendering: Literal["lecture", "harness"] | None = None
+    """hellaswag: how an item becomes text: as in the lecture (the default), or as lm-evaluation-harness does."""
+
+    @property
+    def name(self) -> str:
+        """The task without its part."""
+        return self.task.partition(":")[0]
+
+    @property
+    def part(self) -> str:
+        """What follows the colon of --task NAME:PART; "" where there is none."""
+        return self.task.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A line of the table.
+
+    Attributes:
+        summary: for --help.
+        find_data: where its data lies, from --data or without; None where it needs none. It is called before the model
+            is opened, and raises UsageError where nothing is named.
+        score: the call, the model and the data to the keys and values that are printed, floats and whole numbers. Of a
+            key with `_stderr`, and of `NAME_chance`, people see the value beside the accuracy.
+        reads: the flags, by their field in `Eval`, that this task reads, besides those of every task.
+        costs: the keys that `--weights` may worsen: their difference is printed.
+        part: what follows the name in --task NAME:PART; "" where nothing does.
+    """
+
+    summary: str
+    find_data: Callable[[Eval], Path | None]
+    score: Callable[[Eval, Running, Path | None], dict[str, Any]]
+    reads: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
+    part: str = ""

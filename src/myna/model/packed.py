@@ -1,0 +1,54 @@
+"""Several texts in one row, each of which sees only itself: where a cache would stand, but nothing is stored.
+
+A network asks its cache for three things: the positions of the new ids, what each of them may see, and the keys and
+values before them. `Packed` answers from a layout that is given, so every network that can go on from a cache can also
+compute texts side by side, and what they have in common once.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from myna.model.cache import KVCache, LayerCache
+
+
+class PackedLayer(LayerCache):
+    """A layer's share: nothing. Keys and values go through."""
+
+    def __init__(self, owner: "Packed"):
+        self.owner = owner
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values that came."""
+        return k, v
+
+
+class Packed(KVCache):
+    """The layout of one forward pass.
+
+    Shapes:
+        positions  (B, T)     int64, of each id in its own text
+        visible    (B, T, T)  bool: whether id i of a row may see its id j; each sees itself
+    """
+
+    def __init__(self, n_layers: int, positions: Tensor, visible: Tensor):
+        assert positions.shape == visible.shape[:2]
+        self._given, self._visible = positions, visible[:, None]
+        self._end = int(positions.max()) + 1
+        self.lengths, self.longest, self.is_even = [0] * len(positions), 0, True
+        self.layers: Sequence[LayerCache] = [PackedLayer(self)] * n_layers
+
+    def end(self, T: int) -> int:
+        """See `KVCache.end`."""
+        return self._end
+
+    def positions(self, T: int) -> Tensor:
+        """The positions that were given, (B, T)."""
+        return self._given
+
+    def mask(self, T: int) -> Tensor | None:
+        """What was given, as (B, 1, T, T)."""
+        return self._visible
+
+    def advance(self, T: int) -> None:
+        """Nothing was stored, so nothing grows."""
