@@ -59,16 +59,14 @@ class Choice:
 
 
 def encode_choices(
-    choices: Sequence[Choice], before: Sequence[str], style: Style, tokenizer: Tokenizer, block_size: int
+    choices: Sequence[Choice], before: str, style: Style, tokenizer: Tokenizer, block_size: int
 ) -> list[Question]:
     """Questions as ids, for a model that sees `block_size` positions.
 
     Args:
-        before: of each, the text in front of it: what it is about, and examples.
+        before: the text in front of each: what they are about, and examples.
     """
-    contexts = tokenizer.encode_batch(
-        [text + choice.context(style) for text, choice in zip(before, choices, strict=True)]
-    )
+    contexts = tokenizer.encode_batch([before + choice.context(style) for choice in choices])
     endings = iter(tokenizer.encode_batch([text for choice in choices for text in choice.endings(style)]))
     return [
         question(

@@ -13,6 +13,7 @@ The hub's `cais/mmlu` has tables with the columns question, choices, answer (0 t
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from myna.errors import DataError
+from myna.evaluate.accuracy import standard_error
 from myna.evaluate.choices import LETTERS, Choice, Style, encode_choices
 from myna.evaluate.continuations import Question
+from myna.evaluate.finite import finite
 from myna.files import reading
 from myna.parsing import parse_json
 from myna.text.tokenizer import Tokenizer
@@ -72,16 +76,42 @@ def read_mmlu(folder: Path, shots: int, style: Style) -> list[Subject]:
 
 def encode_mmlu(
     subjects: Sequence[Subject], shots: int, style: Style, tokenizer: Tokenizer, block_size: int
-) -> list[Question]:
-    """The questions of all subjects, in order: what they are about, examples, and the question itself."""
+) -> list[list[Question]]:
+    """The questions of each subject: what they are about, examples, and the question itself."""
     kind = "multiple choice questions" if style == "letters" else "questions"
-    before, choices = [], []
+    encoded = []
     for subject in subjects:
         about = f"The following are {kind} (with answers) about {subject.name.replace('_', ' ')}.\n\n"
         examples = "".join(choice.solved(style) for choice in subject.dev[:shots])
-        before += [about + examples] * len(subject.test)
-        choices += subject.test
-    return encode_choices(choices, before, style, tokenizer, block_size)
+        encoded.append(encode_choices(subject.test, about + examples, style, tokenizer, block_size))
+    return encoded
+
+
+def mmlu_scores(sums: Tensor, subjects: Sequence[Subject], style: Style) -> dict[str, float]:
+    """Sums of each subject, added over the ranks, to accuracies: over all questions (micro), over subjects (macro), of each.
+
+    Args:
+        sums: (subjects, 4) from `hellaswag_sums` of each subject's questions.
+    Raises:
+        ModelError: the model's output was not finite.
+    """
+    readings = {"mmlu_acc": 0} if style == "letters" else {"mmlu_acc": 0, "mmlu_acc_token": 1, "mmlu_acc_char": 2}
+    items = sums[:, 3].tolist()
+    found: dict[str, float] = {}
+    for key, column in readings.items():
+        each = (sums[:, column] / sums[:, 3]).tolist()
+        errors = [standard_error(accuracy, int(n)) for accuracy, n in zip(each, items, strict=True)]
+        micro = float(sums[:, column].sum() / sums[:, 3].sum())
+        found |= finite({key: micro})
+        found |= {
+            f"{key}_stderr": standard_error(micro, int(sum(items))),
+            f"{key}_macro": sum(each) / len(each),
+            f"{key}_macro_stderr": math.hypot(*errors) / len(each),
+        }
+        for subject, accuracy, error in zip(subjects, each, errors, strict=True):
+            found |= {f"{key}/{subject.name}": accuracy, f"{key}_stderr/{subject.name}": error}
+    counts = {f"mmlu_items/{subject.name}": int(n) for subject, n in zip(subjects, items, strict=True)}
+    return found | {"mmlu_chance": 1 / len(LETTERS), "mmlu_items": int(sum(items))} | counts
 
 
 def _files(folder: Path, split: str) -> list[Path]:
