@@ -14,7 +14,7 @@ from myna.evaluate.bundle import CORE_LABELS, is_whole, read_bundle
 from myna.evaluate.core import core_scores, core_sums
 
 TOK = Tokenizer.bytes()
-WORDS = "the a cat sat ran on mat fast home then water he jumps it".split()
+WORDS = ["the", "a", "cat", "sat", "ran", "on", "mat", "fast", "home", "then", "water", "he", "jumps", "it"]
 # label: kind, dataset, examples, delimiter (None: the file says none), chance in percent
 TASKS = {
     "few": ("multiple_choice", "a/choices.jsonl", 3, "\nAnswer: ", 25),
@@ -33,9 +33,15 @@ def rows_of(kind: str, name: str) -> list[dict]:
 
     if kind == "multiple_choice":
         rows = [
-            {"query": text(9), "choices": [text(4) for _ in range(4)], "gold": draw.randrange(4)} for _ in range(12)
+            {"query": text(9), "choices": [text(4) for _ in range(4)], "gold": draw.randrange(4)}
+            for _ in range(12)
         ]
-        rows[3]["choices"] = ["cat", "cat sat", "ran", "a"]  # nothing of "cat" is left: " ran" and " a" begin alike
+        rows[3]["choices"] = [
+            "cat",
+            "cat sat",
+            "ran",
+            "a",
+        ]  # nothing of "cat" is left: " ran" and " a" begin alike
         rows[4] |= {"choices": ["cat", "cat sat", "cat sat on", "cat ran"], "gold": 0}
         rows[5] |= {"choices": ["cat sat", "cat", "cat sat on", "cat ran"], "gold": 1}
         rows[6] |= {"choices": ["the same", "the same", "the same", "the same"], "gold": 0}
@@ -122,7 +128,9 @@ def plain_right(model: GPT, rows: list[dict], number: int, kind: str, shots: int
         if kind == "language_modeling":
             return logits[start - 1 : -1].argmax(dim=-1).tolist() == one[start:]
         nats = torch.nn.functional.cross_entropy(
-            logits[start - 1 : len(one) - 1].double(), torch.tensor(one[start:], dtype=torch.int64), reduction="none"
+            logits[start - 1 : len(one) - 1].double(),
+            torch.tensor(one[start:], dtype=torch.int64),
+            reduction="none",
         )
         means.append(float(nats.mean()))  # NaN over nothing
     return means.index(min(means)) == row["gold"]  # of NaNs, min keeps the first if it stands first
@@ -183,14 +191,20 @@ def test_core_is_the_mean_of_all_22(tmp_path):
     def as_task(n):
         return ("multiple_choice", "a/choices.jsonl", 0, None, 25 if n % 2 else 50)
 
-    tasks = read_bundle(write_bundle(tmp_path, {label: as_task(n) for n, label in enumerate(sorted(CORE_LABELS))}))
+    tasks = read_bundle(
+        write_bundle(tmp_path, {label: as_task(n) for n, label in enumerate(sorted(CORE_LABELS))})
+    )
     assert len(tasks) == 22
     assert is_whole(tasks)
     sums = torch.tensor([[float(n % 13), 12, 0] for n in range(22)], dtype=torch.float64)
     found = core_scores(sums, tasks)
     centred = [(n % 13 / 12 - c) / (1 - c) for n in range(22) for c in [0.25 if n % 2 else 0.5]]
     assert found["core"] == pytest.approx(sum(centred) / 22)
-    errors = [math.sqrt(p * (1 - p) / 12) / (1 - c) for n in range(22) for p, c in [(n % 13 / 12, 0.25 if n % 2 else 0.5)]]
+    errors = [
+        math.sqrt(p * (1 - p) / 12) / (1 - c)
+        for n in range(22)
+        for p, c in [(n % 13 / 12, 0.25 if n % 2 else 0.5)]
+    ]
     assert found["core_stderr"] == pytest.approx(math.sqrt(sum(e * e for e in errors)) / 22)
     assert found["core_chance"] == 0
     assert "core" not in core_scores(sums[1:], tasks[1:])

@@ -36,13 +36,30 @@ Kind = Literal["multiple_choice", "schema", "language_modeling"]
 ORDER_SEED = 1337
 EXAMPLES_SEED = 1234  # plus the item's number in that order
 # The 22 tasks whose mean is CORE. A bundle with others, or with fewer, has no CORE.
-CORE_LABELS = frozenset(
-    """
-    hellaswag_zeroshot jeopardy bigbench_qa_wikidata arc_easy arc_challenge copa commonsense_qa piqa openbook_qa
-    lambada_openai hellaswag winograd winogrande bigbench_dyck_languages agi_eval_lsat_ar bigbench_cs_algorithms
-    bigbench_operators bigbench_repeat_copy_logic squad coqa boolq bigbench_language_identification
-    """.split()
-)
+CORE_LABELS = {
+    "hellaswag_zeroshot",
+    "jeopardy",
+    "bigbench_qa_wikidata",
+    "arc_easy",
+    "arc_challenge",
+    "copa",
+    "commonsense_qa",
+    "piqa",
+    "openbook_qa",
+    "lambada_openai",
+    "hellaswag",
+    "winograd",
+    "winogrande",
+    "bigbench_dyck_languages",
+    "agi_eval_lsat_ar",
+    "bigbench_cs_algorithms",
+    "bigbench_operators",
+    "bigbench_repeat_copy_logic",
+    "squad",
+    "coqa",
+    "boolq",
+    "bigbench_language_identification",
+}
 
 
 @dataclass(frozen=True)
@@ -115,10 +132,14 @@ def read_bundle(folder: Path) -> list[Task]:
     try:
         config = yaml.safe_load(_read(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not YAML ({' '.join(str(error).split())}); unpack the bundle again") from error
+        raise DataError(
+            f"{path} is not YAML ({' '.join(str(error).split())}); unpack the bundle again"
+        ) from error
     entries = config.get("icl_tasks") if isinstance(config, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path} has no list icl_tasks; give the folder of the bundle that nanochat publishes")
+        raise DataError(
+            f"{path} has no list icl_tasks; give the folder of the bundle that nanochat publishes"
+        )
     chances = _chances(folder / "eval_meta_data.csv")
     tasks = [_task(entry, folder, chances, f"{path}, task {n}") for n, entry in enumerate(entries, start=1)]
     labels = [task.label for task in tasks]
@@ -166,11 +187,17 @@ def _task(entry: Any, folder: Path, chances: dict[str, float], where: str) -> Ta
     label, uri, kind = (entry.get(name) for name in ("label", "dataset_uri", "icl_task_type"))
     shots, delimiter = entry.get("num_fewshot"), entry.get("continuation_delimiter", " ")
     if not all(isinstance(text, str) for text in (label, uri, delimiter)):
-        raise DataError(f"{where}: label, dataset_uri and continuation_delimiter are texts; unpack the bundle again")
+        raise DataError(
+            f"{where}: label, dataset_uri and continuation_delimiter are texts; unpack the bundle again"
+        )
     if kind not in READERS:
-        raise DataError(f"{where} ({label}): there is no icl_task_type {kind!r}; there are: {', '.join(READERS)}")
+        raise DataError(
+            f"{where} ({label}): there is no icl_task_type {kind!r}; there are: {', '.join(READERS)}"
+        )
     if not (isinstance(shots, list) and shots and type(shots[0]) is int and shots[0] >= 0):
-        raise DataError(f"{where} ({label}): num_fewshot is {shots!r}; give a list of one number, such as [10]")
+        raise DataError(
+            f"{where} ({label}): num_fewshot is {shots!r}; give a list of one number, such as [10]"
+        )
     if label not in chances:
         raise DataError(f"{where}: {folder / 'eval_meta_data.csv'} has no baseline of {label}; add its row")
     path = folder / "eval_data" / cast(str, uri)
@@ -182,7 +209,9 @@ def _task(entry: Any, folder: Path, chances: dict[str, float], where: str) -> Ta
     items = _items(path, cast(Kind, kind))
     random.Random(ORDER_SEED).shuffle(items)
     if len(items) <= shots[0]:
-        raise DataError(f"{path} has {len(items)} items, too few for {shots[0]} examples before each ({label})")
+        raise DataError(
+            f"{path} has {len(items)} items, too few for {shots[0]} examples before each ({label})"
+        )
     return Task(label, kind, shots[0], delimiter, chances[label], tuple(items))
 
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from myna.errors import DataError
 from myna.evaluate.accuracy import standard_error
 from myna.evaluate.bundle import Task, is_whole
-from myna.evaluate.continuations import BATCH_POSITIONS, Question, Score, question, question_scores
+from myna.evaluate.continuations import BATCH_POSITIONS, Question, Score, question_scores
+from myna.evaluate.continuations import question as question_of
 from myna.evaluate.finite import finite
 from myna.model.network import Network
 from myna.text.tokenizer import Tokenizer
@@ -74,16 +75,20 @@ def encode_items(
         if is_model:
             starts = [_common([ids[0], [tokenizer.eot, *contexts[place]]])]
             if starts[0] == len(ids[0]):
-                raise DataError(f"{task.label}, item {number + 1}: its continuation adds no token to the context")
+                raise DataError(
+                    f"{task.label}, item {number + 1}: its continuation adds no token to the context"
+                )
         elif task.kind == "schema":
             ending = _common([row[::-1] for row in ids])
             starts = [len(row) - ending for row in ids]
         else:
             starts = [_common(ids)] * len(ids)
-        kept = tuple(n for n, (row, start) in enumerate(zip(ids, starts, strict=True)) if 0 < start < len(row))
+        kept = tuple(
+            n for n, (row, start) in enumerate(zip(ids, starts, strict=True)) if 0 < start < len(row)
+        )
         pairs = [(ids[n][: starts[n]], ids[n][starts[n] :]) for n in kept]
         # One position less than the window could hold: the published scorer cuts the whole row, its last id too.
-        made = question(pairs, block_size=max(1, block_size - 1), eot=tokenizer.eot) if pairs else None
+        made = question_of(pairs, block_size=max(1, block_size - 1), eot=tokenizer.eot) if pairs else None
         yield Answering(made, kept, task.items[number].gold)
 
 
@@ -124,14 +129,15 @@ def core_sums(
         for first in range(0, len(task.items), CHUNK_ITEMS):
             numbers = range(first, min(first + CHUNK_ITEMS, len(task.items)))
             items = list(encode_items(task, numbers, tokenizer, network.config.block_size))
-            scored = [item for item in items if item.question]
+            asked = [(item, item.question) for item in items if item.question]
             if rank == 0:  # what needs no model
-                for item in items:
-                    if item.question is None:
-                        total += torch.tensor([float(item.gold == 0), 1, 0], dtype=torch.float64)
+                known = [item for item in items if not item.question]
+                total += torch.tensor([sum(item.gold == 0 for item in known), len(known), 0])
+                if on_items and known:
+                    on_items(len(known))
             batches = question_scores(
                 network,
-                [item.question for item in scored if item.question],
+                [question for _, question in asked],
                 rank=rank,
                 world_size=world_size,
                 batch_questions=batch_questions,
@@ -141,10 +147,9 @@ def core_sums(
             )
             for batch in batches:
                 for number, scores in batch.items():
-                    item = scored[number]
-                    assert item.question is not None
+                    item, question = asked[number]
                     right = item.is_right(scores, task.kind)
-                    total += torch.tensor([right, 1, float(item.question.cut > 0)], dtype=torch.float64)
+                    total += torch.tensor([right, 1, question.cut > 0], dtype=torch.float64)
                 if on_items:
                     on_items(len(batch))
     return sums
@@ -177,5 +182,9 @@ def core_scores(sums: Tensor, tasks: Sequence[Task]) -> dict[str, float]:
         }
     if not is_whole(tasks):
         return found
-    whole = {"core": sum(centred) / len(tasks), "core_stderr": math.sqrt(variance) / len(tasks), "core_chance": 0.0}
+    whole = {
+        "core": sum(centred) / len(tasks),
+        "core_stderr": math.sqrt(variance) / len(tasks),
+        "core_chance": 0.0,
+    }
     return whole | found

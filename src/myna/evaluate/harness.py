@@ -56,7 +56,9 @@ def run_tasks(
     with _theirs(f"lm-eval cannot load {', '.join(names)}"):
         loaded = manager.load(list(names))
         for task in loaded["tasks"].values():
-            if task.get_config("num_fewshot") is None or (shots is not None and task.get_config("num_fewshot")):
+            if task.get_config("num_fewshot") is None or (
+                shots is not None and task.get_config("num_fewshot")
+            ):
                 task.set_config(key="num_fewshot", value=shots or 0)
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
     with _theirs(f"lm-eval cannot run {', '.join(names)}"):
@@ -66,25 +68,30 @@ def run_tasks(
 
 
 def harness_scores(results: dict[str, Any], cut: int) -> dict[str, float]:
-    """The harness's results as `harness/TASK/METRIC`, each with `_stderr` where the harness has one.
+    """The harness's results as `harness_METRIC/TASK`, each with `harness_METRIC_stderr/TASK` where it has one.
 
-    A metric of a filter other than `none` has the filter's name after a comma, as in `exact_match,strict-match`.
+    A metric of a filter has the filter's name after a comma: `harness_exact_match,strict-match/gsm8k`.
+
+    Raises:
+        DataError: no metric is a number.
     """
     found: dict[str, float] = {}
     for task, metrics in (results["results"] | results.get("groups", {})).items():
         for key, value in metrics.items():
-            if not isinstance(value, int | float) or "," not in key:
+            metric, _, chosen = key.partition(",")
+            if not chosen or not isinstance(value, int | float) or not math.isfinite(value):
                 continue
-            metric, chosen = key.split(",", 1)
-            name, is_error = metric.removesuffix("_stderr"), metric.endswith("_stderr")
-            name += "" if chosen == "none" else f",{chosen}"
-            if math.isfinite(value):
-                found[f"harness/{task}/{name}{'_stderr' if is_error else ''}"] = value
+            name = metric.removesuffix("_stderr") + ("" if chosen == "none" else f",{chosen}")
+            found[f"harness_{name}{'_stderr' if metric.endswith('_stderr') else ''}/{task}"] = value
         if task in results.get("n-samples", {}):
-            found[f"harness/{task}/items"] = results["n-samples"][task]["effective"]
-            found[f"harness/{task}/shots"] = results["n-shot"][task]
+            found[f"harness_items/{task}"] = results["n-samples"][task]["effective"]
+            found[f"harness_shots/{task}"] = results["n-shot"][task]
         if chance := _chance(results.get("samples", {}).get(task, []), results["configs"].get(task, {})):
-            found[f"harness/{task}/chance"] = chance
+            found[f"harness_chance/{task}"] = chance
+    if not found:
+        raise DataError(
+            f"lm-eval gives no number for {', '.join(results['results'])}; see the task's metric_list"
+        )
     return found | {"harness_cut": cut}
 
 
@@ -115,7 +122,11 @@ def _manager(names: Sequence[str], folder: Path | None) -> "TaskManager":
         if not missing:
             return manager
     near = difflib.get_close_matches(missing[0], manager.all_tasks, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`python -m myna.evaluate.harness ls tasks` lists them"
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "`python -m myna.evaluate.harness ls tasks` lists them"
+    )
     raise UsageError(f"lm-eval has no task {missing[0]!r}; {hint}")
 
 

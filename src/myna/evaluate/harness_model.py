@@ -85,7 +85,9 @@ class MynaLM(LM):
         if unknown := [key for key in given if key not in MODEL_ARGS]:
             raise UsageError(f"--model_args has no {unknown[0]}; it takes: {', '.join(MODEL_ARGS)}")
         if not given.get("pretrained"):
-            raise UsageError("--model_args names no model; give pretrained=RUN: a run, a checkpoint or a folder")
+            raise UsageError(
+                "--model_args names no model; give pretrained=RUN: a run, a checkpoint or a folder"
+            )
         device = resolve_device(given.get("device", "auto"))
         precision = resolve_precision(given.get("precision", "auto"), device)
         apply_precision(precision)
@@ -131,7 +133,9 @@ class MynaLM(LM):
             for window in get_rolling_token_windows(ids, self.eot_token_id, self.max_length, 1):
                 owners.append(number)
                 questions.append(
-                    question([make_disjoint_window(window)], block_size=self.max_length, eot=self.eot_token_id)
+                    question(
+                        [make_disjoint_window(window)], block_size=self.max_length, eot=self.eot_token_id
+                    )
                 )
         sums = [0.0] * len(requests)
         for number, score in self._scores(questions, "windows"):
@@ -191,8 +195,12 @@ class MynaLM(LM):
             del given["top_k"]
         if given.get("num_beams") == 1:
             del given["num_beams"]
-        if unknown := [name for name in given if name not in ("top_k", "top_p", "min_p", "repetition_penalty")]:
-            raise UsageError(f"the task asks for the generation option {unknown[0]}, which this model does not have")
+        if unknown := [
+            name for name in given if name not in ("top_k", "top_p", "min_p", "repetition_penalty")
+        ]:
+            raise UsageError(
+                f"the task asks for the generation option {unknown[0]}, which this model does not have"
+            )
         return Sampling(max_tokens=tokens, temperature=temperature, stop=stops, seed=self.seed, **given)
 
     def _encoded(self, texts: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], list[int]]]:

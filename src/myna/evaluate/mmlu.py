@@ -6,7 +6,9 @@ The authors' archive has a CSV file a subject, without a header: question, four 
 
 The hub's `cais/mmlu` has tables with the columns question, choices, answer (0 to 3) and subject, parquet or JSONL:
 
-    FOLDER/all/dev-00000-of-00001.parquet  FOLDER/all/test-00000-of-00001.parquet     or dev.jsonl, or a folder a subject
+    FOLDER/all/dev-00000-of-00001.parquet  FOLDER/all/test-00000-of-00001.parquet
+
+or dev.jsonl and test.jsonl, in FOLDER, in FOLDER/all or in a folder a subject.
 
 `test` is what is scored; the first questions of a subject's `dev` are the examples before each.
 """
@@ -88,14 +90,16 @@ def encode_mmlu(
 
 
 def mmlu_scores(sums: Tensor, subjects: Sequence[Subject], style: Style) -> dict[str, float]:
-    """Sums of each subject, added over the ranks, to accuracies: over all questions (micro), over subjects (macro), of each.
+    """Sums of each subject, added over the ranks, to accuracies: over questions, over subjects (macro), of each.
 
     Args:
         sums: (subjects, 4) from `hellaswag_sums` of each subject's questions.
     Raises:
         ModelError: the model's output was not finite.
     """
-    readings = {"mmlu_acc": 0} if style == "letters" else {"mmlu_acc": 0, "mmlu_acc_token": 1, "mmlu_acc_char": 2}
+    readings = (
+        {"mmlu_acc": 0} if style == "letters" else {"mmlu_acc": 0, "mmlu_acc_token": 1, "mmlu_acc_char": 2}
+    )
     items = sums[:, 3].tolist()
     found: dict[str, float] = {}
     for key, column in readings.items():
@@ -136,10 +140,13 @@ def _rows(path: Path) -> Iterator[Any]:
         else:
             rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
             yield from (
-                {"question": row[0], "choices": row[1:-1], "answer": row[-1]} if len(row) > 2 else {} for row in rows
+                {"question": row[0], "choices": row[1:-1], "answer": row[-1]} if len(row) > 2 else {}
+                for row in rows
             )
     except (pa.ArrowException, csv.Error, ValueError) as error:
-        raise DataError(f"{path} cannot be read as {path.suffix[1:]} ({' '.join(str(error).split())}); {SOURCE}") from error
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:]} ({' '.join(str(error).split())}); {SOURCE}"
+        ) from error
 
 
 def _subject(row: Any, path: Path, split: str, where: str) -> str:
@@ -168,5 +175,7 @@ def _choice(row: Any, style: Style, where: str) -> Choice:
         raise DataError(f"{where}: a lone surrogate, which is no character; mend the row") from error
     label = LETTERS.index(answer.strip()) if isinstance(answer, str) and answer.strip() in LETTERS else answer
     if type(label) is not int or not 0 <= label < len(LETTERS):
-        raise DataError(f"{where}: the answer is {answer!r}, not a letter A to D or a number 0 to 3; {SOURCE}")
+        raise DataError(
+            f"{where}: the answer is {answer!r}, not a letter A to D or a number 0 to 3; {SOURCE}"
+        )
     return Choice(text, tuple(choices), label)
