@@ -1,4 +1,4 @@
-"""The same weights scored three ways: by us, by lm-evaluation-harness through transformers, and by it through our class."""
+"""The same weights three ways: scored by us, by lm-evaluation-harness on transformers, and by it on our class."""
 
 import json
 from pathlib import Path

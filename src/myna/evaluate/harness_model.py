@@ -88,6 +88,7 @@ class MynaLM(LM):
             raise UsageError(
                 "--model_args names no model; give pretrained=RUN: a run, a checkpoint or a folder"
             )
+        batch_size = _batch_size(given.get("batch_size"))
         device = resolve_device(given.get("device", "auto"))
         precision = resolve_precision(given.get("precision", "auto"), device)
         apply_precision(precision)
@@ -96,7 +97,7 @@ class MynaLM(LM):
             opened.model,
             opened.tokenizer_or(given.get("tokenizer")),
             autocast_dtype=precision.dtype,
-            batch_size=_batch_size(given.get("batch_size")),
+            batch_size=batch_size,
             seed=given.get("seed", 0),
         )
 
