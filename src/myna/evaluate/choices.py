@@ -5,7 +5,7 @@
 | letters | the question, the choices as `A. `, `B. `, ... lines, `Answer:` | ` A`, ` B`, ... |
 | ending | `Question: `, the question, `Answer:` | a space and the choice |
 
-Small models know no letters: they answer near chance in the first style long after they do better in the second.
+Small models stay near chance in the first style for long (OLMES, arXiv:2406.08446).
 
 Sources:
     letters: Hendrycks et al. 2021, arXiv:2009.03300. Both, in these words: lm-evaluation-harness, tasks `mmlu` and
