@@ -6,7 +6,10 @@ versions lack that record, so nobody knows whether the value applies, and it is 
 
 HellaSwag's values apply to a network of the same size, in GPT-2's tokens, over all 10,042 items.
 
-Sources: build-nanogpt's notebook (GPT-2, computed); GPT-3, arXiv:2005.14165, table H.1 (published).
+CORE's values apply to any model: its tasks count right answers, whatever the tokens.
+
+Sources: build-nanogpt's notebook (GPT-2, computed); GPT-3, arXiv:2005.14165, table H.1 (published); for CORE nanochat's
+notebook dev/estimate_gpt3_core.ipynb (GPT-2, computed).
 """
 
 from collections.abc import Mapping
@@ -26,6 +29,8 @@ HELLASWAG = {
     (48, 1600): ("1558M", 0.4889, 0.547),
 }
 HELLASWAG_CHANCE = 0.25  # one ending of four
+# CORE of OpenAI's models, by their names as above.
+CORE = {"124M": 0.1139, "350M": 0.1849, "774M": 0.2146, "1558M": 0.2565}
 # A part of the file is another test: it begins with ActivityNet's items, and WikiHow's come later.
 HELLASWAG_ITEMS = 10_042
 

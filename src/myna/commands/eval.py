@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from myna.commands import parse, refuse_empty
+from myna.commands.eval_tasks.core import CORE
+from myna.commands.eval_tasks.harness import HARNESS
 from myna.commands.eval_tasks.hellaswag import HELLASWAG
+from myna.commands.eval_tasks.mmlu import MMLU
 from myna.commands.eval_tasks.task import Eval, Task
 from myna.commands.eval_tasks.val import VAL
 from myna.commands.model_flags import open_to_run
@@ -19,6 +22,9 @@ from myna.settings import flag
 TASKS: dict[str, Task] = {
     "val": VAL,
     "hellaswag": HELLASWAG,
+    "mmlu": MMLU,
+    "core": CORE,
+    "harness": HARNESS,
 }
 
 
@@ -45,8 +51,10 @@ def main(args: Sequence[str]) -> None:
     if call.json:
         print(json.dumps(about | scores, ensure_ascii=False, allow_nan=False))
         return
-    for key, shown in (about | for_people(scores)).items():
-        print(f"{key:<20} {shown}")
+    lines = about | (task.shown or for_people)(scores)
+    width = max(20, *map(len, lines))
+    for key, shown in lines.items():
+        print(f"{key:<{width}} {shown}")
 
 
 def described() -> str:
@@ -82,15 +90,23 @@ def task_of(call: Eval) -> Task:
 def for_people(scores: dict[str, Any]) -> dict[str, str]:
     """Scores as text: an accuracy with its standard error, and chance beside it.
 
+    A key of a part, as in `quiz_acc/history`, has its own standard error, and the part's chance or the task's.
+
     >>> for_people({"quiz_acc": 0.5, "quiz_acc_stderr": 0.05, "quiz_chance": 0.25, "quiz_items": 1000})
     {'quiz_acc': '0.5000 ± 0.0500 (chance 0.2500)', 'quiz_items': '1,000'}
+    >>> for_people({"quiz_acc/art": 0.5, "quiz_acc_stderr/art": 0.05, "quiz_chance/art": 0.25})
+    {'quiz_acc/art': '0.5000 ± 0.0500 (chance 0.2500)'}
     """
     shown = {}
     for key, value in scores.items():
-        if key.endswith(("_stderr", "_chance")):
+        name, slash, part = key.partition("/")
+        if name.endswith(("_stderr", "_chance")):
             continue
-        shown[key] = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-        if f"{key}_stderr" in scores:
-            chance = scores.get(f"{key.partition('_')[0]}_chance")
-            shown[key] += f" ± {scores[f'{key}_stderr']:.4f}" + (f" (chance {chance:.4f})" if chance else "")
+        shown[key] = (
+            f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        )
+        if (error := scores.get(f"{name}_stderr{slash}{part}")) is not None:
+            task = name.partition("_")[0]
+            chance = scores.get(f"{task}_chance{slash}{part}", scores.get(f"{task}_chance"))
+            shown[key] += f" ± {error:.4f}" + (f" (chance {chance:.4f})" if chance else "")
     return shown

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from myna.errors import DataError
+from myna.evaluate.choices import Choice
 from myna.evaluate.continuations import Question, Score, question, question_scores
 from myna.evaluate.finite import finite
 from myna.model.network import Network
@@ -140,6 +141,11 @@ RENDERINGS: dict[str, Callable[[dict[str, Any]], tuple[str, list[str]]]] = {
     "lecture": _lecture,
     "harness": _harness,
 }
+
+
+def as_choice(item: Item) -> Choice:
+    """The item with its endings as choices, for a prompt that lists them."""
+    return Choice(item.context, tuple(ending.strip() for ending in item.completions), item.label)
 
 
 def encode_items(items: Sequence[Item], tokenizer: Tokenizer, block_size: int) -> list[Question]:

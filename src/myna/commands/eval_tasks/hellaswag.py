@@ -23,14 +23,16 @@ def data_path(call: Eval) -> Path:
 
 
 def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:
-    """The three accuracies, how sure they are, and what guessing gives.
+    """The three accuracies, or that of the letters, how sure they are, and what guessing gives.
 
     Raises:
         DataError: the file is not HellaSwag's format, or has no labels; names the line.
     """
     from myna.evaluate.accuracy import standard_error
+    from myna.evaluate.choices import encode_choices
     from myna.evaluate.continuations import n_cut
     from myna.evaluate.hellaswag import (
+        as_choice,
         encode_items,
         hellaswag_scores,
         hellaswag_sums,
@@ -41,12 +43,22 @@ def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]
     assert data is not None
     model = running.opened.model
     items = read_items(data, call.rendering or "lecture")
-    questions = encode_items(items, running.tokenizer, model.config.block_size)
+    letters = call.style == "letters"
+    if letters:
+        choices = [as_choice(item) for item in items]
+        questions = encode_choices(choices, "", "letters", running.tokenizer, model.config.block_size)
+    else:
+        questions = encode_items(items, running.tokenizer, model.config.block_size)
     with Progress("HellaSwag items", len(questions)) as progress:
         sums = hellaswag_sums(
             model, questions, autocast_dtype=running.precision.dtype, on_questions=progress.advance
         )
     scores = hellaswag_scores(sums)
+    if letters:  # the three readings of a letter are one
+        scores = {
+            "hellaswag_letters_acc": scores["hellaswag_acc"],
+            "hellaswag_items": scores["hellaswag_items"],
+        }
     errors = {
         f"{key}_stderr": standard_error(accuracy, len(items))
         for key, accuracy in scores.items()
@@ -56,9 +68,9 @@ def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]
 
 
 HELLASWAG = Task(
-    summary="which ending goes on from the context; accuracy in three conventions",
+    summary="which ending goes on from the context; accuracy in three conventions, or by letters",
     find_data=data_path,
     score=hellaswag,
-    reads=("rendering",),
-    costs=("hellaswag_acc", "hellaswag_acc_token", "hellaswag_acc_char"),
+    reads=("rendering", "style"),
+    costs=("hellaswag_acc", "hellaswag_acc_token", "hellaswag_acc_char", "hellaswag_letters_acc"),
 )

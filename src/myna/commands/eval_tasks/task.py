@@ -19,7 +19,9 @@ class Eval:
     """What to score; the tasks are listed above."""
     data: Path | None = None
     """val: a prepared dataset (see `myna prepare`); default for a run: the dataset that it trained on.
-    hellaswag: the official JSONL file (hellaswag_val.jsonl)."""
+    hellaswag: the official JSONL file (hellaswag_val.jsonl).
+    mmlu: its folder, as the authors or the hub have it. core: the folder of nanochat's eval_bundle.
+    harness: a folder of task files (YAML). They may name Python functions, which run."""
     json: bool = False
     """Print one JSON object, with the keys of metrics.jsonl."""
     # From here on: flags of some tasks. None is "not given": a flag that the task does not read is refused.
@@ -27,6 +29,12 @@ class Eval:
     """val: tokens in a window. Default: what the run was trained with, else all positions of the model."""
     rendering: Literal["lecture", "harness"] | None = None
     """hellaswag: how an item becomes text: as in the lecture (the default), or as lm-evaluation-harness does."""
+
+    style: Literal["letters", "ending"] | None = None
+    """hellaswag, mmlu: letters: the prompt lists the choices, and the model picks a letter.
+    ending: each choice is scored as it stands. Default: ending for hellaswag, letters for mmlu."""
+    shots: int | None = None
+    """mmlu, harness: examples before each question. Default: 5 for mmlu; what the task's file says for harness."""
 
     @property
     def name(self) -> str:
@@ -52,6 +60,7 @@ class Task:
         reads: the flags, by their field in `Eval`, that this task reads, besides those of every task.
         costs: the keys that `--weights` may worsen: their difference is printed.
         part: what follows the name in --task NAME:PART; "" where nothing does.
+        shown: the scores as lines for people, where one a key would be too many.
     """
 
     summary: str
@@ -60,3 +69,4 @@ class Task:
     reads: tuple[str, ...] = ()
     costs: tuple[str, ...] = ()
     part: str = ""
+    shown: Callable[[dict[str, Any]], dict[str, str]] | None = None
