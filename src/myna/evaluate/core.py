@@ -23,7 +23,7 @@ from torch import Tensor
 from myna.errors import DataError
 from myna.evaluate.accuracy import standard_error
 from myna.evaluate.bundle import Task, is_whole
-from myna.evaluate.continuations import BATCH_POSITIONS, Question, Score, question_scores
+from myna.evaluate.continuations import Question, Score, question_scores
 from myna.evaluate.continuations import question as question_of
 from myna.evaluate.finite import finite
 from myna.model.network import Network
@@ -110,7 +110,7 @@ def core_sums(
     rank: int = 0,
     world_size: int = 1,
     batch_questions: int | None = None,
-    batch_positions: int = BATCH_POSITIONS,
+    batch_positions: int | None = None,
     autocast_dtype: torch.dtype | None = None,
     on_items: Callable[[int], None] | None = None,
     before_batch: Callable[[], None] | None = None,

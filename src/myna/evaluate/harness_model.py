@@ -21,7 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simpl
 
 from myna.device import apply_precision, resolve_device, resolve_precision
 from myna.errors import DataError, UsageError
-from myna.evaluate.continuations import BATCH_POSITIONS, Question, Score, question, question_scores
+from myna.evaluate.continuations import Question, Score, question, question_scores
 from myna.evaluate.finite import finite
 from myna.generate.sampling import Sampling
 from myna.generate.text import Continuation, TextEngine
@@ -58,7 +58,7 @@ class MynaLM(LM):
     ):
         super().__init__()
         self.model, self.own_tokenizer, self.dtype, self.seed = model, tokenizer, autocast_dtype, seed
-        self.batch_positions = batch_size * self.max_length if batch_size else BATCH_POSITIONS
+        self.batch_positions = batch_size * self.max_length if batch_size else None
         self.texts_at_once = batch_size or TEXTS_AT_ONCE
         self.cut = 0
         self._device = model.device
