@@ -192,6 +192,7 @@ BAD = [
     (b'{"prompt": "x", "temperature": NaN}', None, "NaN is no JSON number"),
     ({"temperature": -1}, "temperature", "temperature is -1"),
     ({"temperature": "hot"}, "temperature", "give a number"),
+    ({"temperature": 10**400}, "temperature", "temperature is further from 0 than any float"),
     ({"temperature": 1e999}, None, "Infinity is no JSON number"),
     ({"top_k": 0}, "top_k", "top-k is 0"),
     ({"top_p": 0}, "top_p", "top-p is 0"),
