@@ -1,42 +1,63 @@
 """/v1/completions: a checked request becomes a job; what the worker tells becomes an answer or a stream."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
 from myna.generate.sampling import LogProbs
+from myna.serve.answers import json_bytes
 from myna.serve.errors import ApiError
 from myna.serve.limits import Limits
 from myna.serve.models import Models, Served
-from myna.serve.protocol import Answer, ChoiceLogprobs, Completion, choice, prompt_ids, usage
+from myna.serve.protocol import (
+    Answer,
+    ChoiceLogprobs,
+    Completion,
+    Prompt,
+    check_known,
+    choice,
+    read_completion,
+    read_prompt,
+    usage,
+)
 from myna.serve.worker import Job, Told
 
 
-class Texts:
-    """The texts of one request, as its asker hears of them. A context: at its end nothing is written any more."""
+def read_request(body: Any, models: Models, limits: Limits) -> tuple[Served, Completion, list[Prompt]]:
+    """What a request asks for: the model, the fields, the prompts as ids. May take long: a thread's work.
 
-    def __init__(self, served: Served, asked: Completion, limits: Limits):
-        self.served, self.asked, self.limits = served, asked, limits
-        tokenizer = served.tokenizer
-        self.ids = [prompt_ids(one, tokenizer, served.context, asked.truncate) for one in asked.prompts]
+    Raises:
+        ApiError: 400 or 404.
+    """
+    asked = read_completion(body)
+    served = models.named(asked.model)
+    if asked.sampling.max_tokens > limits.max_tokens:
+        raise ApiError(
+            400,
+            f"max_tokens is {asked.sampling.max_tokens}; this server gives {limits.max_tokens} at most",
+            param="max_tokens",
+        )
+    n_texts, most = len(asked.prompts) * asked.n, min(limits.max_choices, limits.max_texts)
+    if n_texts > most:
+        raise ApiError(
+            400, f"{n_texts} texts asked for at once (prompts times n); this server gives {most}", param="n"
+        )
+    check_known(asked.sampling.stop_ids, served.tokenizer, "stop_token_ids")
+    prompts = [read_prompt(one, served.tokenizer, served.context, asked.truncate) for one in asked.prompts]
+    return served, asked, prompts
+
+
+class Texts:
+    """The texts of one request, as its asker hears of them. `close` ends what is not written yet."""
+
+    def __init__(self, served: Served, asked: Completion, prompts: list[Prompt], limits: Limits):
+        self.served, self.asked, self.prompts, self.limits = served, asked, prompts, limits
         sampling = asked.sampling
-        if sampling.max_tokens > limits.max_tokens:
-            raise ApiError(
-                400,
-                f"max_tokens is {sampling.max_tokens}; this server gives {limits.max_tokens} at most",
-                param="max_tokens",
-            )
-        n_texts = len(self.ids) * asked.n
-        if n_texts > min(limits.max_choices, limits.max_texts):
-            raise ApiError(
-                400,
-                f"{n_texts} texts asked for at once (prompts times n); this server gives "
-                f"{min(limits.max_choices, limits.max_texts)}",
-                param="n",
-            )
         if asked.echo and sampling.logprobs is not None:
             sampling = replace(sampling, prompt_logprobs=True)
         if served.worker.n_waiting >= limits.max_waiting:
@@ -47,11 +68,10 @@ class Texts:
                 headers={"Retry-After": "1"},
             )
         self.answer = Answer(served.name)
-        # What is echoed is the text that the ids stand for: with `truncate`, what is left of the prompt.
-        self.echoes = [self._echo(prompt, ids) for prompt, ids in zip(asked.prompts, self.ids, strict=True)]
-        offsets = [0 if asked.echo else len(echo) for echo in self.echoes]
-        self.logs = [ChoiceLogprobs(tokenizer, offsets[n // asked.n]) for n in range(n_texts)]
-        self.n_texts, self.n_new, self.open = n_texts, 0, n_texts
+        self.n_texts = self.open = len(prompts) * asked.n
+        self.n_new = 0
+        offsets = [0 if asked.echo else len(prompt.echo) for prompt in prompts]
+        self.logs = [ChoiceLogprobs(served.tokenizer, offsets[n // asked.n]) for n in range(self.n_texts)]
         self._told: asyncio.Queue[Told] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -59,24 +79,17 @@ class Texts:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._told.put_nowait, told)
 
-        self.job = Job(self.ids, sampling, asked.n, tell, time.monotonic() + limits.max_seconds)
+        ids = [prompt.ids for prompt in prompts]
+        self.job = Job(ids, sampling, asked.n, tell, time.monotonic() + limits.max_seconds)
         served.worker.submit(self.job)
 
-    def _echo(self, prompt: str | list[int], ids: list[int]) -> str:
-        if not prompt:
-            return ""
-        return (
-            prompt
-            if isinstance(prompt, str) and not self.asked.truncate
-            else self.served.tokenizer.decode(ids)
-        )
+    def prompt_of(self, index: int) -> Prompt:
+        """The prompt that a text goes on from."""
+        return self.prompts[index // self.asked.n]
 
-    @property
-    def truncated(self) -> list[bool]:
-        """Of each prompt, whether its beginning was left out."""
-        encode = self.served.tokenizer.encode
-        given = [len(encode(one) if isinstance(one, str) else one) for one in self.asked.prompts]
-        return [n > len(ids) for n, ids in zip(given, self.ids, strict=True)]
+    def begins(self, index: int) -> str:
+        """What a text begins with: the prompt, where it is to be echoed."""
+        return self.prompt_of(index).echo if self.asked.echo else ""
 
     async def next(self) -> Told | None:
         """What is new; None after a silence of `keep_alive_seconds`.
@@ -103,18 +116,18 @@ class Texts:
         found: list[tuple[int, LogProbs | None]] = []
         for one in told:
             if one.prompt_logprobs:
-                found += zip(self.ids[index // self.asked.n], one.prompt_logprobs, strict=True)
+                found += zip(self.prompt_of(index).ids, one.prompt_logprobs, strict=True)
             if one.id is not None:
                 found.append((one.id, one.logprobs))
         return self.logs[index].of(found)
 
     def usage(self) -> dict[str, int]:
         """What it cost so far."""
-        return usage(sum(map(len, self.ids)), self.n_new)
+        return usage(sum(len(prompt.ids) for prompt in self.prompts), self.n_new)
 
     def about(self) -> dict[str, Any]:
         """What else the answer says: whether prompts were cut."""
-        return {"truncated": self.truncated} if self.asked.truncate else {}
+        return {"truncated": [prompt.truncated for prompt in self.prompts]} if self.asked.truncate else {}
 
     def close(self) -> None:
         """The asker has all, or went away."""
@@ -131,8 +144,7 @@ async def whole(texts: Texts) -> dict[str, Any]:
             told[new.index].append(new)
     choices = []
     for index, parts in enumerate(told):
-        echo = texts.echoes[index // texts.asked.n] if texts.asked.echo else ""
-        text = echo + "".join(part.text for part in parts)
+        text = texts.begins(index) + "".join(part.text for part in parts)
         choices.append(choice(index, text, parts[-1].finish_reason, texts.logprobs(parts)))
     return texts.answer.choices(choices, usage=texts.usage(), **texts.about())
 
@@ -152,7 +164,7 @@ async def stream(texts: Texts) -> AsyncIterator[bytes]:
             assert told.index is not None
             text = told.text
             if not begun[told.index]:
-                begun[told.index], text = True, texts.echoes[told.index // texts.asked.n] + text
+                begun[told.index], text = True, texts.begins(told.index) + text
             scored = told.id is not None and texts.asked.sampling.logprobs is not None
             if text or scored or told.finish_reason:
                 part = choice(told.index, text, told.finish_reason, texts.logprobs([told]))
@@ -166,13 +178,21 @@ async def stream(texts: Texts) -> AsyncIterator[bytes]:
 
 def event(value: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + json_bytes(value) + b"\n\n"
 
 
-def open_texts(models: Models, limits: Limits) -> Callable[[Completion], Texts]:
-    """What begins a request's texts. It must be called where the event loop runs."""
+class TextStream(StreamingResponse):
+    """The answer of `stream`. When it ends, or the client hangs up, nothing is written any more."""
 
-    def begin(asked: Completion) -> Texts:
-        return Texts(models.named(asked.model), asked, limits)
+    media_type = "text/event-stream"
 
-    return begin
+    def __init__(self, texts: Texts):
+        self.texts = texts
+        super().__init__(stream(texts), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # here, not in the generator: who hangs up at once leaves it before its first line
+            self.texts.close()

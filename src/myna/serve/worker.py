@@ -4,6 +4,7 @@ The event loop of the server and this thread share two things: a queue of what t
 thread calls with what is new. So the server answers while the model computes.
 """
 
+import math
 import queue
 import threading
 import time
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from myna.errors import ModelError
 from myna.generate.sampling import LogProbs, Sampling
 from myna.generate.text import Continuation, Piece, TextEngine
 
@@ -103,6 +105,10 @@ class Worker:
         job.cancelled = True
         self._orders.put(("cancel", job))
 
+    def cut(self) -> None:
+        """Ends what is written, as it is; and what waits. The thread goes on."""
+        self._orders.put(("cut", None))
+
     def close(self, timeout_s: float) -> None:
         """Ends what is written, and the thread."""
         self._orders.put(("close", None))
@@ -123,8 +129,10 @@ class Worker:
             wait = False
             if job is None:
                 for running in {*self._running.values(), *self._waiting}:
-                    self._end(running, "length")
-                return False
+                    self._end(running)
+                if order == "close":
+                    return False
+                continue
             if order == "add" and not job.cancelled:
                 self._waiting.append(job)
             elif order == "cancel":
@@ -161,11 +169,16 @@ class Worker:
     def _tell(self, piece: Piece) -> None:
         text = piece.continuation
         job = self._running[text]
-        if piece.new.error:
-            self._fail(job, piece.new.error)
-            return
         slot = text.slot
         is_first = slot.n_new == 1 or (not slot.n_new and text.finish_reason is not None)
+        error = piece.new.error
+        if is_first and not all(map(_is_finite, slot.prompt_logprobs)):
+            error = ModelError(
+                "a log-probability of the prompt is not finite; the model's weights are damaged"
+            )
+        if error:
+            self._fail(job, error)
+            return
         told = Told(
             job.texts[text],
             piece.text,
@@ -182,14 +195,15 @@ class Worker:
         now = time.monotonic()
         for job in {*self._running.values(), *self._waiting}:
             if now >= job.deadline:
-                self._end(job, "length")
+                self._end(job)
 
-    def _end(self, job: Job, finish_reason: str) -> None:
-        """Its texts end as they are."""
+    def _end(self, job: Job) -> None:
+        """Its texts end as they are, as if no more had been asked for."""
         if job in self._waiting:
             job.tell(Told(None, error="the server had no place for this request in time; try again"))
-        for index in list(job.texts.values()):
-            job.tell(Told(index, finish_reason=finish_reason))
+        for text, index in list(job.texts.items()):
+            held = self.engine.remove(text)
+            job.tell(Told(index, held, finish_reason="length"))
         self._drop(job)
 
     def _fail(self, job: Job, error: Exception) -> None:
@@ -202,3 +216,7 @@ class Worker:
             del self._running[text], job.texts[text]
         if job in self._waiting:
             self._waiting.remove(job)
+
+
+def _is_finite(logs: LogProbs | None) -> bool:
+    return logs is None or all(map(math.isfinite, (logs.chosen, *(value for _, value in logs.likeliest))))
