@@ -43,6 +43,7 @@ class Seen:
     """What the clients of one round saw."""
 
     seconds: float = 0.0
+    processor_seconds: float = 0.0  # the server's
     requests: int = 0
     tokens: int = 0
     errors: list[str] = field(default_factory=list)
@@ -56,6 +57,7 @@ class Seen:
             "requests": self.requests,
             "errors": len(self.errors),
             "tokens_per_s": self.tokens / self.seconds,
+            "processor_ms_a_token": 1e3 * self.processor_seconds / max(1, self.tokens),
             "first_token_ms": percentiles(self.first_token),
             "health_ms": percentiles(self.health),
         }
@@ -87,6 +89,11 @@ class Served:
 
     port: int
     process: int  # its number
+
+    def processor_seconds(self) -> float:
+        """What it has computed since its start, all threads together."""
+        fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
         """Its memory now."""
@@ -212,7 +219,7 @@ async def note_memory(served: Served, noted: list[int]) -> None:
 async def round_of(clients: int, seconds: float, served: Served, context: int, noted: list[int]) -> Seen:
     """So many clients for so long. What is under way at the end is finished, and counts."""
     seen = Seen()
-    begun = time.perf_counter()
+    begun, computed = time.perf_counter(), served.processor_seconds()
     beside = [
         asyncio.create_task(ask_health(served.port, seen)),
         asyncio.create_task(note_memory(served, noted)),
@@ -221,6 +228,7 @@ async def round_of(clients: int, seconds: float, served: Served, context: int, n
         *(client(number, served.port, context, begun + seconds, seen) for number in range(clients))
     )
     seen.seconds = time.perf_counter() - begun
+    seen.processor_seconds = served.processor_seconds() - computed
     for task in beside:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -242,7 +250,8 @@ def show(name: str, seen: Seen) -> None:
         for key in ("first_token_ms", "health_ms")
     )
     print(
-        f"{name:<12} {seen.requests:>8} {len(seen.errors):>6} {about['tokens_per_s']:>9.1f} {first:>18} {health:>14}"
+        f"{name:<12} {seen.requests:>8} {len(seen.errors):>6} {about['tokens_per_s']:>9.1f} "
+        f"{about['processor_ms_a_token']:>12.2f} {first:>18} {health:>14}"
     )
 
 
@@ -277,7 +286,8 @@ def main() -> None:
             many = asyncio.run(round_of(call.clients, call.seconds, served, context, noted))
     memory = {"start": at_start, "middle": noted[len(noted) // 2], "end": noted[-1], "most": max(noted)}
     print(
-        f"{'':<12} {'requests':>8} {'errors':>6} {'tokens/s':>9} {'first token p50/99':>18} {'health p50/99':>14}"
+        f"{'':<12} {'requests':>8} {'errors':>6} {'tokens/s':>9} {'cpu ms/token':>12} "
+        f"{'first token p50/99':>18} {'health p50/99':>14}"
     )
     show("1 client", alone)
     show(f"{call.clients} clients", many)

@@ -1,6 +1,7 @@
 """/v1/completions: a checked request becomes a job; what the worker tells becomes an answer or a stream."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -72,54 +73,65 @@ class Texts:
         self.n_new = 0
         offsets = [0 if asked.echo else len(prompt.echo) for prompt in prompts]
         self.logs = [ChoiceLogprobs(served.tokenizer, offsets[n // asked.n]) for n in range(self.n_texts)]
-        self._told: asyncio.Queue[Told] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def tell(told: Told) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._told.put_nowait, told)
-
+        self._news: list[Told] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
         ids = [prompt.ids for prompt in prompts]
-        self.job = Job(ids, sampling, asked.n, tell, time.monotonic() + limits.max_seconds)
+        deadline = time.monotonic() + limits.max_seconds
+        self.job = Job(ids, sampling, asked.n, self._hear, self._loop, deadline)
         served.worker.submit(self.job)
 
-    def prompt_of(self, index: int) -> Prompt:
-        """The prompt that a text goes on from."""
-        return self.prompts[index // self.asked.n]
+    def _hear(self, told: Told) -> None:
+        self._news.append(told)
+        self._wake()
 
-    def begins(self, index: int) -> str:
-        """What a text begins with: the prompt, where it is to be echoed."""
-        return self.prompt_of(index).echo if self.asked.echo else ""
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    async def next(self) -> Told | None:
-        """What is new; None after a silence of `keep_alive_seconds`.
+    async def news(self) -> list[Told]:
+        """All that is new, in order; nothing after a silence of `keep_alive_seconds`.
 
         Raises:
             ApiError: 500: the model failed; 503: no place in time.
         """
-        try:
-            told = await asyncio.wait_for(self._told.get(), self.limits.keep_alive_seconds)
-        except TimeoutError:
-            return None
-        if told.error:
-            raise ApiError(503 if "no place" in told.error else 500, told.error)
-        self.n_new += told.id is not None
-        self.open -= told.finish_reason is not None
-        return told
+        if not self._news:
+            self._waiter = self._loop.create_future()
+            alarm = self._loop.call_later(self.limits.keep_alive_seconds, self._wake)
+            try:
+                await self._waiter
+            finally:
+                alarm.cancel()
+        news = list(itertools.takewhile(lambda told: told.error is None, self._news))
+        if self._news and not news:
+            error = self._news[0].error or ""
+            raise ApiError(503 if "no place" in error else 500, error)
+        del self._news[: len(news)]  # an error is raised when all before it has been taken
+        self.n_new += sum(told.id is not None for told in news)
+        self.open -= sum(told.finish_reason is not None for told in news)
+        return news
 
-    def logprobs(self, told: list[Told]) -> dict[str, Any] | None:
-        """The API's object of log-probabilities for what a choice was told; None where none were asked for."""
-        if self.asked.sampling.logprobs is None or not told:
-            return None
-        index = told[0].index
-        assert index is not None
-        found: list[tuple[int, LogProbs | None]] = []
+    def choice(self, index: int, told: list[Told], *, begins: bool) -> dict[str, Any]:
+        """What a text was told, as a choice or a part of one.
+
+        Args:
+            begins: it is the first part; where the prompt is to be echoed, the prompt comes before it.
+        """
+        prompt = self.prompts[index // self.asked.n]
+        scored: list[tuple[int, LogProbs | None]] = []
         for one in told:
             if one.prompt_logprobs:
-                found += zip(self.prompt_of(index).ids, one.prompt_logprobs, strict=True)
+                scored += zip(prompt.ids, one.prompt_logprobs, strict=True)
             if one.id is not None:
-                found.append((one.id, one.logprobs))
-        return self.logs[index].of(found)
+                scored.append((one.id, one.logprobs))
+        with_scores = self.asked.sampling.logprobs is not None and (scored or begins)
+        echo = prompt.echo if self.asked.echo and begins else ""
+        return choice(
+            index,
+            echo + "".join(one.text for one in told),
+            told[-1].finish_reason,
+            self.logs[index].of(scored) if with_scores else None,
+        )
 
     def usage(self) -> dict[str, int]:
         """What it cost so far."""
@@ -139,41 +151,39 @@ async def whole(texts: Texts) -> dict[str, Any]:
     """The answer in one piece."""
     told: list[list[Told]] = [[] for _ in range(texts.n_texts)]
     while texts.open:
-        new = await texts.next()
-        if new is not None and new.index is not None:
+        for new in await texts.news():
             told[new.index].append(new)
-    choices = []
-    for index, parts in enumerate(told):
-        text = texts.begins(index) + "".join(part.text for part in parts)
-        choices.append(choice(index, text, parts[-1].finish_reason, texts.logprobs(parts)))
+    choices = [texts.choice(index, parts, begins=True) for index, parts in enumerate(told)]
     return texts.answer.choices(choices, usage=texts.usage(), **texts.about())
 
 
 async def stream(texts: Texts) -> AsyncIterator[bytes]:
-    """The answer as server-sent events, a chunk for each piece of text."""
+    """The answer as server-sent events: what is new of each text in one, several where the client is slow."""
     more: dict[str, Any] = {"usage": None} if texts.asked.include_usage else {}
+    begun: set[int] = set()
     try:
-        begun = [not texts.asked.echo] * texts.n_texts
         if texts.asked.truncate:
             yield event(texts.answer.choices([], **more, **texts.about()))
         while texts.open:
-            told = await texts.next()
-            if told is None:
+            told: dict[int, list[Told]] = {}
+            for new in await texts.news():
+                told.setdefault(new.index, []).append(new)
+            if not told:
                 yield b": the model is at work\n\n"
                 continue
-            assert told.index is not None
-            text = told.text
-            if not begun[told.index]:
-                begun[told.index], text = True, texts.begins(told.index) + text
-            scored = told.id is not None and texts.asked.sampling.logprobs is not None
-            if text or scored or told.finish_reason:
-                part = choice(told.index, text, told.finish_reason, texts.logprobs([told]))
-                yield event(texts.answer.choices([part], **more))
+            parts = [texts.choice(index, news, begins=index not in begun) for index, news in told.items()]
+            begun |= set(told)
+            yield b"".join(event(texts.answer.choices([part], **more)) for part in parts if says(part))
         if texts.asked.include_usage:
             yield event(texts.answer.choices([], usage=texts.usage()))
     except ApiError as error:  # the status was sent long ago
         yield event(error.body())
     yield b"data: [DONE]\n\n"
+
+
+def says(part: dict[str, Any]) -> bool:
+    """Whether a part of a choice says anything: a token may bring no text yet."""
+    return bool(part["text"] or part["logprobs"] or part["finish_reason"])
 
 
 def event(value: dict[str, Any]) -> bytes:
