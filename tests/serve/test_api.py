@@ -399,7 +399,7 @@ def test_who_hangs_up_has_left_before_the_next_step(stream):
     gate = Gate()
     with running(model=gate.model) as one:
         worker = one.served.worker
-        for _ in range(10):
+        for _ in range(50):
             connection = raw_request(
                 one, {"prompt": "x", "max_tokens": 400, "seed": 1, "slide": True, "stream": stream}
             )
