@@ -164,6 +164,8 @@ def test_sampling_leaves_torch_generator_alone():
         ({"min_p": math.nan}, "min-p"),
         ({"repetition_penalty": 0.0}, "repetition-penalty"),
         ({"repetition_penalty": math.inf}, "repetition-penalty"),
+        ({"temperature": 10**400}, "temperature is further from 0 than any float"),
+        ({"repetition_penalty": -(10**5000)}, "repetition-penalty is further from 0 than any float"),
         ({"logprobs": 6}, "logprobs is 6"),
         ({"logprobs": -1}, "logprobs is -1"),
         ({"stop": "END"}, "give a list of texts"),
@@ -183,6 +185,11 @@ def test_a_tiny_temperature_is_greedy(temperature, options):
     assert fixed(logits, Sampling(temperature=temperature, **options), 1.0 - 2**-53) == [1, 1]
 
 
-def test_a_huge_temperature_is_uniform():
+@pytest.mark.parametrize("temperature", [1e300, 10**300])
+def test_a_huge_temperature_is_uniform(temperature):
+    """Also a whole number that torch would not take."""
     logits = torch.tensor([[-3e38, 3e37, 0.0, 1.0]])
-    assert torch.equal(distribution(logits, Sampling(temperature=1e300)), torch.full((1, 4), 0.25))
+    sampling = Sampling(temperature=temperature)
+    assert torch.equal(distribution(logits, sampling), torch.full((1, 4), 0.25))
+    penalised = Sampling(temperature=temperature, repetition_penalty=10**30, min_p=1)
+    assert choose(logits, [Draw(penalised, 0, [1])])[0] in range(4)

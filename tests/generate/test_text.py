@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myna.errors import ModelError, UsageError
+from myna.errors import ModelError, TokenizerError, UsageError
 from myna.generate.engine import generate
 from myna.generate.sampling import Sampling
 from myna.generate.text import StopText, TextEngine, continue_text, stream_text
@@ -165,6 +165,24 @@ def test_a_text_that_is_taken_out_disturbs_nobody():
     assert not engine.busy
     assert [text.n_new for text in texts] == [5, 12, 12]
     assert said[texts[1]] == said[texts[2]] == alone
+
+
+def test_a_text_that_is_taken_out_gives_what_was_held_back():
+    engine = TextEngine(ScriptedModel("aé".encode()[:2] + b"E"), Tokenizer.bytes())
+    (text,) = engine.add("x", ended_by("END"))
+    assert [piece.text for _ in range(2) for piece in engine.step()] == ["a", ""]
+    assert engine.remove(text) == "\ufffd"
+    engine = TextEngine(ScriptedModel(b"aEN"), Tokenizer.bytes())
+    (text,) = engine.add("x", ended_by("END"))
+    assert [piece.text for _ in range(3) for piece in engine.step()] == ["a", "", ""]
+    assert engine.remove(text) == "EN"
+    assert engine.remove(text) == ""
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused_at_once():
+    tokenizer = Tokenizer.from_ranks({bytes([n]): n for n in range(256)}, "gpt2", {})
+    with pytest.raises(TokenizerError, match="has no end-of-text token"):
+        TextEngine(byte_model(), tokenizer)
 
 
 def test_no_token_is_no_text():

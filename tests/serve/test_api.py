@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -23,7 +23,8 @@ from myna.text.tokenizer import Tokenizer
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from myna.serve.app import Server, build_app
+from myna.serve.app import SHORT_BYTES, Server, build_app
+from myna.serve.completions import Texts, TextStream, read_request
 from myna.serve.limits import Guard, Limits
 from myna.serve.measures import Measures
 from myna.serve.models import Models, Served, serve_model, unique_names
@@ -48,7 +49,11 @@ class Running:
     port: int
     server: Server
     served: Served
-    limits: Limits
+    loop: asyncio.AbstractEventLoop
+
+    def stop(self) -> None:
+        """As SIGTERM does."""
+        self.loop.call_soon_threadsafe(self.server.stop)
 
     def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, dict, dict]:
         """Status, JSON and headers of one request; a body makes it a POST."""
@@ -101,7 +106,7 @@ def running(limits: Limits = DEFAULTS, key: str | None = None, model: GPT | None
     thread.start()
     assert ready.wait(30)
     try:
-        yield Running(port, server, served, limits)
+        yield Running(port, server, served, loops[0])
     finally:
         loops[0].call_soon_threadsafe(server.stop)
         thread.join(30)
@@ -171,8 +176,9 @@ def test_log_probabilities_of_the_text_and_of_an_echoed_prompt(one):
         value == max(top.values())
         for value, top in zip(logs["token_logprobs"], logs["top_logprobs"], strict=True)
     )
-    assert both["text_offset"][:2] == [0, 1]
+    assert both["text_offset"][:3] == [0, 1, 1]
     assert logs["text_offset"][0] == 2  # behind the prompt, as OpenAI counts
+    assert both["text_offset"][3:] == logs["text_offset"]
     scored = one.complete(prompt="hello", max_tokens=0, echo=True, logprobs=0)["choices"][0]
     assert (scored["text"], scored["finish_reason"]) == ("hello", "length")
     ids = torch.tensor([TOKENIZER.encode("hello")])
@@ -192,6 +198,7 @@ BAD = [
     (b'{"prompt": "x", "temperature": NaN}', None, "NaN is no JSON number"),
     ({"temperature": -1}, "temperature", "temperature is -1"),
     ({"temperature": "hot"}, "temperature", "give a number"),
+    ({"temperature": 10**400}, "temperature", "temperature is further from 0 than any float"),
     ({"temperature": 1e999}, None, "Infinity is no JSON number"),
     ({"top_k": 0}, "top_k", "top-k is 0"),
     ({"top_p": 0}, "top_p", "top-p is 0"),
@@ -224,7 +231,11 @@ BAD = [
     ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
     ({"logit_bias": {"5": 100}}, "logit_bias", "not supported"),
     ({"suffix": "x"}, "suffix", "not supported"),
+    ({"presence_penalty": False}, "presence_penalty", "not supported"),
     ({"messages": []}, "messages", "there is no field 'messages'"),
+    ({"\ud800": 1}, "\ud800", "there is no field"),
+    ({"stop_token_ids": [1, 257]}, "stop_token_ids", "id 257 is outside the vocabulary"),
+    ({"stop_token_ids": [-1]}, "stop_token_ids", "id -1 is outside the vocabulary"),
     ({"model": 3}, "model", "model is no text"),
 ]  # fmt: skip
 
@@ -288,21 +299,6 @@ def test_tokens_and_back(one):
         ("/v1/detokenize", {"tokens": [-1]}), ("/v1/merges", {"text": None}),
     ]:  # fmt: skip
         assert one.ask(path, body)[0] == 400, (path, body)
-
-
-def test_merges_are_told_step_by_step():
-    served = serve_model("gpt2", small_model(), Tokenizer.bytes(), "fp32", 1, 0)
-    try:
-        from myna.serve.tokens import merges
-
-        models = Models([replace(served, tokenizer=Tokenizer.gpt2())])
-        (word,) = merges({"text": "hello"}, models)["words"]
-    finally:
-        served.worker.close(5)
-    assert word["word"] == "hello"
-    assert word["steps"][0]["parts"] == ["h", "e", "l", "l", "o"]
-    assert word["steps"][-1]["parts"] == ["hello"]
-    assert all(len(step["ranks"]) == len(step["parts"]) - 1 for step in word["steps"])
 
 
 @pytest.mark.parametrize(
@@ -403,7 +399,7 @@ def test_who_hangs_up_has_left_before_the_next_step(stream):
     gate = Gate()
     with running(model=gate.model) as one:
         worker = one.served.worker
-        for _ in range(10):
+        for _ in range(50):
             connection = raw_request(
                 one, {"prompt": "x", "max_tokens": 400, "seed": 1, "slide": True, "stream": stream}
             )
@@ -481,6 +477,40 @@ def test_an_error_of_the_model_is_told_and_the_next_request_is_served(capsys):
     assert "ZeroDivisionError" in capsys.readouterr().err  # for who runs the server
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_score_that_is_not_finite_is_an_error(stream):
+    model = small_model()
+    with torch.no_grad():
+        model.wte.weight[65] = float("nan")
+        model.wte.weight[65, 1:] = 0.0
+    with running(model=model) as one:
+        body = {"prompt": "xA", "max_tokens": 0, "echo": True, "logprobs": 1, "stream": stream}
+        status, found, _ = one.ask("/v1/completions", body)
+        assert status == (200 if stream else 500)
+        assert "log-probability of the prompt is not finite" in str(found)
+        assert one.served.worker.n_running == 0
+
+
+def test_who_hangs_up_before_the_first_line_of_a_stream_leaves_no_text_behind(one):
+    """Starlette then ends the answer without having begun the generator."""
+
+    async def hung_up() -> Texts:
+        body = {"prompt": "x", "max_tokens": 400, "slide": True, "stream": True}
+        texts = Texts(*read_request(body, one.server.models, DEFAULTS), DEFAULTS)
+
+        async def receive():
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            await asyncio.sleep(0)
+
+        await TextStream(texts)({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+        return texts
+
+    assert asyncio.run(hung_up()).job.cancelled
+    until(lambda: one.served.worker.n_running == 0)
+
+
 def test_bodies_have_a_cap():
     with running(Limits(max_body_bytes=100, body_seconds=0.2)) as one:
         assert one.ask("/v1/completions", {"prompt": "x" * 200})[0] == 413
@@ -520,6 +550,81 @@ def test_a_stop_takes_nothing_new_and_lets_running_texts_end():
         gate.free.release()
         thread.join(60)
         assert answers[0]["usage"]["completion_tokens"] == 3
+
+
+def events_of(lines) -> Iterator[dict]:
+    """The events of a stream, up to the last."""
+    while (line := lines.readline()).strip() != b"data: [DONE]":
+        assert line
+        if line.startswith(b"data: "):
+            yield json.loads(line[len("data: ") :])
+
+
+def test_what_runs_at_the_end_of_the_drain_ends_as_it_is():
+    """The stream is told its end, and a text that is asked for whole comes as far as it is."""
+    gate = Gate()
+    with running(Limits(drain_seconds=0.0), model=gate.model) as one:
+        body = {"prompt": "x", "max_tokens": 400, "slide": True, "seed": 1}
+        connection, answers = raw_request(one, body | {"stream": True}), []
+        with connection, connection.makefile("rb") as lines:
+            events = events_of(lines)
+            assert gate.begun.acquire(timeout=30)
+            gate.free.release()
+            next(events)
+            thread = threading.Thread(target=lambda: answers.append(one.complete(**body)))
+            thread.start()
+            until(lambda: one.served.worker.n_waiting == 1)
+            gate.free.release()
+            until(lambda: one.served.worker.n_running == 2)
+            assert gate.begun.acquire(timeout=30)
+            one.stop()
+            until(lambda: one.served.worker._orders.qsize() == 1)
+            gate.open = True
+            gate.free.release()
+            assert [*events][-1]["choices"][0]["finish_reason"] == "length"
+        thread.join(30)
+    assert answers[0]["choices"][0]["finish_reason"] == "length"
+    assert 1 <= answers[0]["usage"]["completion_tokens"] <= 3
+
+
+def test_paths_that_a_stranger_makes_up_are_counted_as_one():
+    with running(key="key") as one:
+        for n in range(5):
+            assert one.ask(f"/v1/{n}")[0] == 401
+            assert one.ask(f"/v1/{n}", Host="evil.example")[0] == 403
+        counted = one.ask("/metrics", Authorization="Bearer key")[1]["raw"].decode()
+    assert 'myna_requests_total{path="other",status="401"} 5.0' in counted
+    assert "/v1/0" not in counted
+
+
+def test_a_defect_is_told_without_what_was_typed(one, monkeypatch, capsys):
+    monkeypatch.setattr("myna.serve.app.tokenize", lambda body, *_: {}[body["text"]])
+    status, found, _ = one.ask("/v1/tokenize", {"text": "my secret"})
+    assert (status, found["error"]["type"]) == (500, "server_error")
+    said = [str(found)]
+    until(lambda: said.append(capsys.readouterr().err) or "KeyError" in "".join(said))
+    assert "secret" not in "".join(said)
+
+
+def test_a_long_request_is_read_beside_the_others(one, monkeypatch):
+    """While a thread is at it, /health is answered."""
+    free, begun = threading.Event(), threading.Event()
+
+    def slow(*given):
+        begun.set()
+        assert free.wait(30)
+        return read_request(*given)
+
+    monkeypatch.setattr("myna.serve.app.read_request", slow)
+    answers = []
+    body = {"prompt": "x" * (SHORT_BYTES + 1), "max_tokens": 1, "truncate": True}
+    thread = threading.Thread(target=lambda: answers.append(one.complete(**body)))
+    thread.start()
+    assert begun.wait(30)
+    assert one.ask("/health")[0] == 200
+    free.set()
+    thread.join(30)
+    assert answers[0]["truncated"] == [True]
 
 
 def test_names_are_short_and_each_once():

@@ -22,6 +22,7 @@ Sources:
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ from myna.errors import UsageError
 from myna.settings import is_number, is_whole
 
 MOST_LOGPROBS = 5
+WHOLE_NUMBERS = ("max_tokens", "top_k", "seed", "logprobs")
+NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +71,16 @@ class Sampling:
     slide: bool = True
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_tokens",
-            "temperature",
-            "top_k",
-            "top_p",
-            "min_p",
-            "repetition_penalty",
-            "seed",
-            "logprobs",
-        ):
-            value = getattr(self, name)
-            whole = name in ("max_tokens", "top_k", "seed", "logprobs")
+        for name in (*WHOLE_NUMBERS, *NUMBERS):
+            value, whole = getattr(self, name), name in WHOLE_NUMBERS
             may_be_none = name not in ("max_tokens", "temperature", "repetition_penalty")
-            if not (value is None and may_be_none) and not (is_whole(value) if whole else is_number(value)):
-                raise UsageError(
-                    f"{name.replace('_', '-')} is {value!r}; give a {'whole ' if whole else ''}number"
-                )
+            if value is None and may_be_none:
+                continue
+            shown = name.replace("_", "-")
+            if not (is_whole(value) if whole else is_number(value)):
+                raise UsageError(f"{shown} is {value!r}; give a {'whole ' if whole else ''}number")
+            if name in NUMBERS and not _fits_float(value):
+                raise UsageError(f"{shown} is further from 0 than any float; give another number")
         if not isinstance(self.stop_ids, Collection) or not all(map(is_whole, self.stop_ids)):
             raise UsageError(f"stop ids are {self.stop_ids!r}; give a list of whole numbers")
         if isinstance(self.stop, str) or not all(isinstance(text, str) for text in self.stop):
@@ -109,8 +105,19 @@ class Sampling:
             raise UsageError(f"seed is {self.seed}; give 0 or more")
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise UsageError(f"logprobs is {self.logprobs}; give 0 to {MOST_LOGPROBS}, or leave it out")
+        for name in NUMBERS:  # torch takes no whole number beyond 64 bits
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value))
         object.__setattr__(self, "stop_ids", frozenset(self.stop_ids))
         object.__setattr__(self, "stop", tuple(self.stop))
+
+
+def _fits_float(value: Real) -> bool:
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 class Draw:

@@ -78,12 +78,16 @@ class Continuation:
         if new.id is not None:
             self.n_new += 1
             text = self._gate.feed(self._decoder.feed([new.id]))
-        self.finish_reason = new.finish_reason
-        if new.finish_reason and not self._gate.stopped:
-            text += self._gate.feed(self._decoder.finish())
-            text += self._gate.finish()
-        if self._gate.stopped:
+        if new.finish_reason:
+            text += self.end(new.finish_reason)
+        elif self._gate.stopped:
             self.finish_reason = "stop"
+        return text
+
+    def end(self, reason: FinishReason) -> str:
+        """No more comes; the text that was held back."""
+        text = self._gate.feed(self._decoder.finish()) + self._gate.finish()
+        self.finish_reason = "stop" if self._gate.stopped else reason
         return text
 
 
@@ -106,7 +110,7 @@ class TextEngine:
     Args:
         tokenizer: a text ends at its end-of-text token.
     Raises:
-        ModelError: the tokenizer has more ids than the model.
+        ModelError: the tokenizer has more ids than the model. TokenizerError: it has no end-of-text token.
     """
 
     def __init__(
@@ -123,7 +127,7 @@ class TextEngine:
                 f"the tokenizer has {tokenizer.n_vocab} ids and the model {model.config.vocab_size}; "
                 "use the tokenizer that the model was trained with"
             )
-        self.tokenizer = tokenizer
+        self.tokenizer, self._eot = tokenizer, tokenizer.eot
         self.engine = Engine(
             model,
             vocab_size=tokenizer.n_vocab,
@@ -149,8 +153,8 @@ class TextEngine:
             count, first_row: see `Engine.add`.
         """
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        ends = dataclasses.replace(sampling, stop_ids={*sampling.stop_ids, self.tokenizer.eot})
-        slots = self.engine.add(ids or [self.tokenizer.eot], ends, count=count, first_row=first_row)
+        ends = dataclasses.replace(sampling, stop_ids={*sampling.stop_ids, self._eot})
+        slots = self.engine.add(ids or [self._eot], ends, count=count, first_row=first_row)
         texts = [Continuation(slot, self.tokenizer) for slot in slots]
         for text, slot in zip(texts, slots, strict=True):
             text.finish_reason = slot.finish_reason
@@ -158,11 +162,11 @@ class TextEngine:
                 self._texts[slot] = text
         return texts
 
-    def remove(self, text: Continuation) -> None:
-        """Ends a text; its place is free at once."""
+    def remove(self, text: Continuation) -> str:
+        """Ends a text; its place is free at once. Returns what was held back of it."""
         self.engine.remove(text.slot)
         self._texts.pop(text.slot, None)
-        text.finish_reason = text.finish_reason or "stop"
+        return text.end("stop") if text.finish_reason is None else ""
 
     def step(self) -> list[Piece]:
         """One step of the engine; see `Engine.step`."""

@@ -3,28 +3,30 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from myna.errors import MynaError
-from myna.serve.completions import Texts, stream, whole
-from myna.serve.errors import ApiError
+from myna.serve.answers import Json
+from myna.serve.completions import Texts, TextStream, read_request, whole
+from myna.serve.errors import ApiError, tell_defect
 from myna.serve.limits import Guard, Limits
 from myna.serve.measures import Measures
 from myna.serve.models import Models
 from myna.serve.openapi import openapi
-from myna.serve.protocol import read_completion
 from myna.serve.tokens import detokenize, merges, tokenize
+
+T = TypeVar("T")
 
 PAGE = Path(__file__).parent / "page"
 # The page runs its own scripts and styles alone, asks its own server alone, and stands in no other page's frame.
@@ -38,6 +40,7 @@ SAFE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
 }
+SHORT_BYTES = 16 << 10  # of a request that takes no millisecond to read
 OPEN_PATHS = frozenset({"/", "/health"})  # and the page's files: they need no key
 
 
@@ -57,49 +60,48 @@ class Server:
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
+        asked = await self._beside(request, lambda body: read_request(body, self.models, self.limits))
         if self.draining:
             raise ApiError(503, "the server is stopping; ask another one", headers={"Connection": "close"})
-        asked = read_completion(await self.body(request))
-        texts = Texts(self.models.named(asked.model), asked, self.limits)
-        if asked.stream:
-            return StreamingResponse(
-                closing(texts, stream(texts)),
-                media_type="text/event-stream",
-                headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-            )
+        texts = Texts(*asked, self.limits)
+        if asked[1].stream:
+            return TextStream(texts)
         try:
-            return JSONResponse(await unless_gone(request, whole(texts)))
+            return Json(await unless_gone(request, whole(texts)))
         finally:
             texts.close()
 
     async def tokenize(self, request: Request) -> Response:
         """POST /v1/tokenize."""
-        return await self._beside(tokenize, request)
+        return await self._beside(request, lambda body: Json(tokenize(body, self.models, self.limits)))
 
     async def detokenize(self, request: Request) -> Response:
         """POST /v1/detokenize."""
-        return await self._beside(detokenize, request)
+        return await self._beside(request, lambda body: Json(detokenize(body, self.models)))
 
     async def merges(self, request: Request) -> Response:
         """POST /v1/merges."""
-        return await self._beside(merges, request)
+        return await self._beside(request, lambda body: Json(merges(body, self.models, self.limits)))
 
-    async def _beside(self, work: Callable[[Any, Models], dict[str, Any]], request: Request) -> Response:
-        """A tokenizer's work on a long text takes a while: others are answered meanwhile."""
-        return JSONResponse(await run_in_threadpool(work, await self.body(request), self.models))
+    async def _beside(self, request: Request, work: Callable[[Any], T]) -> T:
+        """What work makes of a request's JSON. A long one is a thread's, so that others are answered meanwhile."""
+        data = await self.body(request)
+        if len(data) <= SHORT_BYTES:
+            return work(read_json(data))
+        return await run_in_threadpool(lambda: work(read_json(data)))
 
     async def list_models(self, request: Request) -> Response:
         """GET /v1/models, and one of them."""
         name = request.path_params.get("name")
         if name is not None:
-            return JSONResponse(self.models.named(name).about())
-        return JSONResponse({"object": "list", "data": [one.about() for one in self.models]})
+            return Json(self.models.named(name).about())
+        return Json({"object": "list", "data": [one.about() for one in self.models]})
 
     async def health(self, request: Request) -> Response:
         """GET /health."""
         alive = all(one.worker.is_alive() for one in self.models)
         status = "stopping" if self.draining else "ok" if alive else "a model's thread has ended"
-        return JSONResponse({"status": status}, status_code=200 if status == "ok" else 503)
+        return Json({"status": status}, status_code=200 if status == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics, in Prometheus's text format."""
@@ -107,13 +109,13 @@ class Server:
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
-        return JSONResponse(openapi(self.limits, version("myna")))
+        return Json(openapi(self.limits, version("myna")))
 
-    async def body(self, request: Request) -> Any:
-        """The JSON of a request.
+    async def body(self, request: Request) -> bytearray:
+        """The bytes of a request.
 
         Raises:
-            ApiError: 413, 408 or 400: it is too large, too slow, or no JSON.
+            ApiError: 413 or 408: they are too many or too slow.
         """
         most, data = self.limits.max_body_bytes, bytearray()
         try:
@@ -124,23 +126,23 @@ class Server:
                         raise ApiError(413, f"the request has more than {most} bytes; shorten it")
         except TimeoutError as error:
             raise ApiError(408, "the request's bytes did not come in time") from error
-        try:
-            return json.loads(data, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise ApiError(400, f"the body is no JSON: {error}") from error
+        return data
+
+
+def read_json(data: bytearray) -> Any:
+    """The JSON of a request.
+
+    Raises:
+        ApiError: 400: it is none.
+    """
+    try:
+        return json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is no JSON: {error}") from error
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
-
-
-async def closing(texts: Texts, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The parts; when they end, or the client hangs up, nothing is written any more."""
-    try:
-        async for part in parts:
-            yield part
-    finally:
-        texts.close()
 
 
 async def unless_gone(request: Request, answer: Awaitable[Any]) -> Any:
@@ -169,10 +171,14 @@ async def unless_gone(request: Request, answer: Awaitable[Any]) -> Any:
 
 
 class Checked:
-    """Around the app: who asks, what every answer carries, and errors as JSON."""
+    """Around the app: who asks, what every answer carries, and errors as JSON.
 
-    def __init__(self, app: ASGIApp, guard: Guard, measures: Measures):
-        self.app, self.guard, self.measures = app, guard, measures
+    Args:
+        paths: those that are counted by themselves.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, measures: Measures, paths: Collection[str]):
+        self.app, self.guard, self.measures, self.paths = app, guard, measures, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -186,7 +192,8 @@ class Checked:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                self.measures.answered(path, message["status"])
+                # Paths that a stranger makes up are one.
+                self.measures.answered(path if path in self.paths else "other", message["status"])
                 message["headers"] = [
                     *message.get("headers", []),
                     *((key.encode(), value.encode()) for key, value in SAFE_HEADERS.items()),
@@ -204,28 +211,33 @@ class Checked:
             pass
         except ApiError as error:
             if not begun:
-                answer = JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+                answer = Json(error.body(), status_code=error.status, headers=error.headers)
                 await answer(scope, receive, send_safely)
+        except Exception as error:  # answered already, by `on_defect`
+            tell_defect(error)
 
 
 async def on_api_error(request: Request, error: Exception) -> Response:
     """OpenAI's error shape."""
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+    return Json(error.body(), status_code=error.status, headers=error.headers)
 
 
 async def on_our_error(request: Request, error: Exception) -> Response:
     """An error of another room, such as a run that can't be read: what the person asked for can't be had."""
-    return JSONResponse(ApiError(400, str(error)).body(), status_code=400)
+    return Json(ApiError(400, str(error)).body(), status_code=400)
+
+
+async def on_defect(request: Request, error: Exception) -> Response:
+    """Whatever else went wrong."""
+    return Json(ApiError(500, "a defect of the server; its log says more").body(), status_code=500)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """A path or a method that isn't there."""
     status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
     headers = getattr(error, "headers", None)
-    return JSONResponse(
-        ApiError(status, f"{request.url.path}: {detail}").body(), status_code=status, headers=headers
-    )
+    return Json(ApiError(status, f"{request.url.path}: {detail}").body(), status_code=status, headers=headers)
 
 
 def build_app(
@@ -257,9 +269,11 @@ def build_app(
         ApiError: on_api_error,
         MynaError: on_our_error,
         HTTPException: on_http_error,
+        Exception: on_defect,
     }
     app = Starlette(routes=routes, exception_handlers=handlers)
-    return Checked(app, guard, measures), server
+    paths = frozenset(route.path for route in routes if isinstance(route, Route))
+    return Checked(app, guard, measures, paths), server
 
 
 async def page(request: Request) -> Response:

@@ -1,42 +1,64 @@
 """/v1/completions: a checked request becomes a job; what the worker tells becomes an answer or a stream."""
 
 import asyncio
-import json
+import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
 from myna.generate.sampling import LogProbs
+from myna.serve.answers import json_bytes
 from myna.serve.errors import ApiError
 from myna.serve.limits import Limits
 from myna.serve.models import Models, Served
-from myna.serve.protocol import Answer, ChoiceLogprobs, Completion, choice, prompt_ids, usage
+from myna.serve.protocol import (
+    Answer,
+    ChoiceLogprobs,
+    Completion,
+    Prompt,
+    check_known,
+    choice,
+    read_completion,
+    read_prompt,
+    usage,
+)
 from myna.serve.worker import Job, Told
 
 
-class Texts:
-    """The texts of one request, as its asker hears of them. A context: at its end nothing is written any more."""
+def read_request(body: Any, models: Models, limits: Limits) -> tuple[Served, Completion, list[Prompt]]:
+    """What a request asks for: the model, the fields, the prompts as ids. May take long: a thread's work.
 
-    def __init__(self, served: Served, asked: Completion, limits: Limits):
-        self.served, self.asked, self.limits = served, asked, limits
-        tokenizer = served.tokenizer
-        self.ids = [prompt_ids(one, tokenizer, served.context, asked.truncate) for one in asked.prompts]
+    Raises:
+        ApiError: 400 or 404.
+    """
+    asked = read_completion(body)
+    served = models.named(asked.model)
+    if asked.sampling.max_tokens > limits.max_tokens:
+        raise ApiError(
+            400,
+            f"max_tokens is {asked.sampling.max_tokens}; this server gives {limits.max_tokens} at most",
+            param="max_tokens",
+        )
+    n_texts, most = len(asked.prompts) * asked.n, min(limits.max_choices, limits.max_texts)
+    if n_texts > most:
+        raise ApiError(
+            400, f"{n_texts} texts asked for at once (prompts times n); this server gives {most}", param="n"
+        )
+    check_known(asked.sampling.stop_ids, served.tokenizer, "stop_token_ids")
+    prompts = [read_prompt(one, served.tokenizer, served.context, asked.truncate) for one in asked.prompts]
+    return served, asked, prompts
+
+
+class Texts:
+    """The texts of one request, as its asker hears of them. `close` ends what is not written yet."""
+
+    def __init__(self, served: Served, asked: Completion, prompts: list[Prompt], limits: Limits):
+        self.served, self.asked, self.prompts, self.limits = served, asked, prompts, limits
         sampling = asked.sampling
-        if sampling.max_tokens > limits.max_tokens:
-            raise ApiError(
-                400,
-                f"max_tokens is {sampling.max_tokens}; this server gives {limits.max_tokens} at most",
-                param="max_tokens",
-            )
-        n_texts = len(self.ids) * asked.n
-        if n_texts > min(limits.max_choices, limits.max_texts):
-            raise ApiError(
-                400,
-                f"{n_texts} texts asked for at once (prompts times n); this server gives "
-                f"{min(limits.max_choices, limits.max_texts)}",
-                param="n",
-            )
         if asked.echo and sampling.logprobs is not None:
             sampling = replace(sampling, prompt_logprobs=True)
         if served.worker.n_waiting >= limits.max_waiting:
@@ -47,74 +69,77 @@ class Texts:
                 headers={"Retry-After": "1"},
             )
         self.answer = Answer(served.name)
-        # What is echoed is the text that the ids stand for: with `truncate`, what is left of the prompt.
-        self.echoes = [self._echo(prompt, ids) for prompt, ids in zip(asked.prompts, self.ids, strict=True)]
-        offsets = [0 if asked.echo else len(echo) for echo in self.echoes]
-        self.logs = [ChoiceLogprobs(tokenizer, offsets[n // asked.n]) for n in range(n_texts)]
-        self.n_texts, self.n_new, self.open = n_texts, 0, n_texts
-        self._told: asyncio.Queue[Told] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def tell(told: Told) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._told.put_nowait, told)
-
-        self.job = Job(self.ids, sampling, asked.n, tell, time.monotonic() + limits.max_seconds)
+        self.n_texts = self.open = len(prompts) * asked.n
+        self.n_new = 0
+        offsets = [0 if asked.echo else len(prompt.echo) for prompt in prompts]
+        self.logs = [ChoiceLogprobs(served.tokenizer, offsets[n // asked.n]) for n in range(self.n_texts)]
+        self._news: list[Told] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        ids = [prompt.ids for prompt in prompts]
+        deadline = time.monotonic() + limits.max_seconds
+        self.job = Job(ids, sampling, asked.n, self._hear, self._loop, deadline)
         served.worker.submit(self.job)
 
-    def _echo(self, prompt: str | list[int], ids: list[int]) -> str:
-        if not prompt:
-            return ""
-        return (
-            prompt
-            if isinstance(prompt, str) and not self.asked.truncate
-            else self.served.tokenizer.decode(ids)
-        )
+    def _hear(self, told: Told) -> None:
+        self._news.append(told)
+        self._wake()
 
-    @property
-    def truncated(self) -> list[bool]:
-        """Of each prompt, whether its beginning was left out."""
-        encode = self.served.tokenizer.encode
-        given = [len(encode(one) if isinstance(one, str) else one) for one in self.asked.prompts]
-        return [n > len(ids) for n, ids in zip(given, self.ids, strict=True)]
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    async def next(self) -> Told | None:
-        """What is new; None after a silence of `keep_alive_seconds`.
+    async def news(self) -> list[Told]:
+        """All that is new, in order; nothing after a silence of `keep_alive_seconds`.
 
         Raises:
             ApiError: 500: the model failed; 503: no place in time.
         """
-        try:
-            told = await asyncio.wait_for(self._told.get(), self.limits.keep_alive_seconds)
-        except TimeoutError:
-            return None
-        if told.error:
-            raise ApiError(503 if "no place" in told.error else 500, told.error)
-        self.n_new += told.id is not None
-        self.open -= told.finish_reason is not None
-        return told
+        if not self._news:
+            self._waiter = self._loop.create_future()
+            alarm = self._loop.call_later(self.limits.keep_alive_seconds, self._wake)
+            try:
+                await self._waiter
+            finally:
+                alarm.cancel()
+        news = list(itertools.takewhile(lambda told: told.error is None, self._news))
+        if self._news and not news:
+            error = self._news[0].error or ""
+            raise ApiError(503 if "no place" in error else 500, error)
+        del self._news[: len(news)]  # an error is raised when all before it has been taken
+        self.n_new += sum(told.id is not None for told in news)
+        self.open -= sum(told.finish_reason is not None for told in news)
+        return news
 
-    def logprobs(self, told: list[Told]) -> dict[str, Any] | None:
-        """The API's object of log-probabilities for what a choice was told; None where none were asked for."""
-        if self.asked.sampling.logprobs is None or not told:
-            return None
-        index = told[0].index
-        assert index is not None
-        found: list[tuple[int, LogProbs | None]] = []
+    def choice(self, index: int, told: list[Told], *, begins: bool) -> dict[str, Any]:
+        """What a text was told, as a choice or a part of one.
+
+        Args:
+            begins: it is the first part; where the prompt is to be echoed, the prompt comes before it.
+        """
+        prompt = self.prompts[index // self.asked.n]
+        scored: list[tuple[int, LogProbs | None]] = []
         for one in told:
             if one.prompt_logprobs:
-                found += zip(self.ids[index // self.asked.n], one.prompt_logprobs, strict=True)
+                scored += zip(prompt.ids, one.prompt_logprobs, strict=True)
             if one.id is not None:
-                found.append((one.id, one.logprobs))
-        return self.logs[index].of(found)
+                scored.append((one.id, one.logprobs))
+        with_scores = self.asked.sampling.logprobs is not None and (scored or begins)
+        echo = prompt.echo if self.asked.echo and begins else ""
+        return choice(
+            index,
+            echo + "".join(one.text for one in told),
+            told[-1].finish_reason,
+            self.logs[index].of(scored) if with_scores else None,
+        )
 
     def usage(self) -> dict[str, int]:
         """What it cost so far."""
-        return usage(sum(map(len, self.ids)), self.n_new)
+        return usage(sum(len(prompt.ids) for prompt in self.prompts), self.n_new)
 
     def about(self) -> dict[str, Any]:
         """What else the answer says: whether prompts were cut."""
-        return {"truncated": self.truncated} if self.asked.truncate else {}
+        return {"truncated": [prompt.truncated for prompt in self.prompts]} if self.asked.truncate else {}
 
     def close(self) -> None:
         """The asker has all, or went away."""
@@ -126,37 +151,29 @@ async def whole(texts: Texts) -> dict[str, Any]:
     """The answer in one piece."""
     told: list[list[Told]] = [[] for _ in range(texts.n_texts)]
     while texts.open:
-        new = await texts.next()
-        if new is not None and new.index is not None:
+        for new in await texts.news():
             told[new.index].append(new)
-    choices = []
-    for index, parts in enumerate(told):
-        echo = texts.echoes[index // texts.asked.n] if texts.asked.echo else ""
-        text = echo + "".join(part.text for part in parts)
-        choices.append(choice(index, text, parts[-1].finish_reason, texts.logprobs(parts)))
+    choices = [texts.choice(index, parts, begins=True) for index, parts in enumerate(told)]
     return texts.answer.choices(choices, usage=texts.usage(), **texts.about())
 
 
 async def stream(texts: Texts) -> AsyncIterator[bytes]:
-    """The answer as server-sent events, a chunk for each piece of text."""
+    """The answer as server-sent events: what is new of each text in one, several where the client is slow."""
     more: dict[str, Any] = {"usage": None} if texts.asked.include_usage else {}
+    begun: set[int] = set()
     try:
-        begun = [not texts.asked.echo] * texts.n_texts
         if texts.asked.truncate:
             yield event(texts.answer.choices([], **more, **texts.about()))
         while texts.open:
-            told = await texts.next()
-            if told is None:
+            told: dict[int, list[Told]] = {}
+            for new in await texts.news():
+                told.setdefault(new.index, []).append(new)
+            if not told:
                 yield b": the model is at work\n\n"
                 continue
-            assert told.index is not None
-            text = told.text
-            if not begun[told.index]:
-                begun[told.index], text = True, texts.echoes[told.index // texts.asked.n] + text
-            scored = told.id is not None and texts.asked.sampling.logprobs is not None
-            if text or scored or told.finish_reason:
-                part = choice(told.index, text, told.finish_reason, texts.logprobs([told]))
-                yield event(texts.answer.choices([part], **more))
+            parts = [texts.choice(index, news, begins=index not in begun) for index, news in told.items()]
+            begun |= set(told)
+            yield b"".join(event(texts.answer.choices([part], **more)) for part in parts if says(part))
         if texts.asked.include_usage:
             yield event(texts.answer.choices([], usage=texts.usage()))
     except ApiError as error:  # the status was sent long ago
@@ -164,15 +181,28 @@ async def stream(texts: Texts) -> AsyncIterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
+def says(part: dict[str, Any]) -> bool:
+    """Whether a part of a choice says anything: a token may bring no text yet."""
+    return bool(part["text"] or part["logprobs"] or part["finish_reason"])
+
+
 def event(value: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + json_bytes(value) + b"\n\n"
 
 
-def open_texts(models: Models, limits: Limits) -> Callable[[Completion], Texts]:
-    """What begins a request's texts. It must be called where the event loop runs."""
+class TextStream(StreamingResponse):
+    """The answer of `stream`. When it ends, or the client hangs up, nothing is written any more."""
 
-    def begin(asked: Completion) -> Texts:
-        return Texts(models.named(asked.model), asked, limits)
+    media_type = "text/event-stream"
 
-    return begin
+    def __init__(self, texts: Texts):
+        self.texts = texts
+        super().__init__(stream(texts), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # here, not in the generator: who hangs up at once leaves it before its first line
+            self.texts.close()

@@ -1,5 +1,7 @@
 """What the API answers when it can't do what was asked, in the shape that OpenAI's clients read."""
 
+import sys
+import traceback
 from typing import Any
 
 
@@ -35,3 +37,9 @@ class ApiError(Exception):
         kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def tell_defect(error: BaseException) -> None:
+    """Prints where a defect of ours showed: its kind and the lines of code. A message may hold what a user typed."""
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    print(f"{lines}{type(error).__name__}: a defect of the server", file=sys.stderr, flush=True)

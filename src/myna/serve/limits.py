@@ -19,8 +19,10 @@ class Limits:
     """New tokens that one text may ask for."""
     max_choices: int = 32
     """Texts that one request may ask for: prompts times n."""
-    max_body_bytes: int = 4 << 20
+    max_body_bytes: int = 1 << 20
     """Bytes of a request."""
+    max_text_bytes: int = 128 << 10
+    """Bytes of a text whose tokens or merges are asked for; an answer is some eighty times as long."""
     max_seconds: float = 600.0
     """From a request's arrival to its end. What was written by then is the answer."""
     body_seconds: float = 30.0

@@ -32,9 +32,8 @@ class Measures:
             one.worker.on_tokens = self._tokens.labels(one.name).inc
 
     def answered(self, path: str, status: int) -> None:
-        """An answer has begun. Paths that a stranger makes up are one."""
-        known = path if path.startswith("/v1/") and path.count("/") == 2 and status != 404 else "other"
-        self._requests.labels(known, str(status)).inc()
+        """An answer has begun."""
+        self._requests.labels(path, str(status)).inc()
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

@@ -9,7 +9,7 @@ Source: https://platform.openai.com/docs/api-reference/completions
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from myna.errors import MynaError, UsageError
 from myna.generate.sampling import LogProbs, Sampling
 from myna.serve.errors import ApiError
 from myna.settings import is_whole
+from myna.text.stream import CharacterOffsets
 from myna.text.tokenizer import Tokenizer
 
 # Of OpenAI's fields, those that are supported at one value alone, which changes nothing.
@@ -74,7 +75,7 @@ def read_completion(body: Any) -> Completion:
         raise ApiError(400, "the body is no JSON object; send one with a prompt")
     for name, value in body.items():
         if name in ONLY:
-            if value is not None and value != ONLY[name]:
+            if value is not None and (isinstance(value, bool) or value != ONLY[name]):
                 raise ApiError(400, f"{name} is not supported; leave it out", param=name)
         elif name not in SAMPLING and name not in OWN and name not in FORGOTTEN:
             raise ApiError(400, f"there is no field {name!r}; leave it out", param=name)
@@ -159,9 +160,23 @@ def _object(body: Mapping[str, Any], name: str, fields: set[str]) -> dict[str, A
     return value
 
 
-def prompt_ids(prompt: str | list[int], tokenizer: Tokenizer, context: int, truncate: bool) -> list[int]:
-    """A prompt's ids, one or more, at most `context`.
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the model takes it.
 
+    Attributes:
+        ids: one or more, at most the model's context.
+        truncated: its beginning was left out.
+        echo: the text that the ids stand for.
+    """
+
+    ids: list[int]
+    truncated: bool
+    echo: str
+
+
+def read_prompt(prompt: str | list[int], tokenizer: Tokenizer, context: int, truncate: bool) -> Prompt:
+    """
     Raises:
         ApiError: 400: it can't be encoded, is too long, or holds ids that the model does not have.
     """
@@ -172,22 +187,29 @@ def prompt_ids(prompt: str | list[int], tokenizer: Tokenizer, context: int, trun
             raise ApiError(400, f"the prompt can't be encoded: {error}", param="prompt") from error
     else:
         ids = prompt
-        wrong = next((id for id in ids if not 0 <= id < tokenizer.n_vocab), None)
-        if wrong is not None:
-            raise ApiError(
-                400, f"id {wrong} is outside the vocabulary of {tokenizer.n_vocab}", param="prompt"
-            )
-    if len(ids) > context:
-        if not truncate:
-            raise ApiError(
-                400,
-                f"the prompt has {len(ids)} tokens, and the model's context {context}; shorten it, or send "
-                "truncate: true to keep its right end",
-                param="prompt",
-                code="context_length_exceeded",
-            )
-        ids = ids[-context:]
-    return ids or [tokenizer.eot]
+        check_known(ids, tokenizer, "prompt")
+    truncated = len(ids) > context
+    if truncated and not truncate:
+        raise ApiError(
+            400,
+            f"the prompt has {len(ids)} tokens, and the model's context {context}; shorten it, or send "
+            "truncate: true to keep its right end",
+            param="prompt",
+            code="context_length_exceeded",
+        )
+    ids = ids[-context:]
+    echo = prompt if isinstance(prompt, str) and not truncated else tokenizer.decode(ids)
+    return Prompt(ids or [tokenizer.eot], truncated, echo)
+
+
+def check_known(ids: Iterable[int], tokenizer: Tokenizer, param: str) -> None:
+    """
+    Raises:
+        ApiError: 400: the model does not have one of the ids.
+    """
+    wrong = next((id for id in ids if not 0 <= id < tokenizer.n_vocab), None)
+    if wrong is not None:
+        raise ApiError(400, f"id {wrong} is outside the vocabulary of {tokenizer.n_vocab}", param=param)
 
 
 def token_text(tokenizer: Tokenizer, id: int) -> str:
@@ -207,23 +229,18 @@ class ChoiceLogprobs:
     """
 
     def __init__(self, tokenizer: Tokenizer, offset: int = 0):
-        self.tokenizer, self.offset = tokenizer, offset
+        self.tokenizer, self._offsets = tokenizer, CharacterOffsets(offset)
 
     def of(self, found: list[tuple[int, LogProbs | None]]) -> dict[str, Any]:
         """Those of some tokens; None for one that nothing comes before."""
-        tokens = [token_text(self.tokenizer, id) for id, _ in found]
-        offsets = []
-        for id, _ in found:
-            offsets.append(self.offset)
-            self.offset += len(self.tokenizer.token_bytes(id).decode("utf-8", errors="ignore"))
         return {
-            "tokens": tokens,
+            "tokens": [token_text(self.tokenizer, id) for id, _ in found],
             "token_logprobs": [logs and logs.chosen for _, logs in found],
             "top_logprobs": [
                 logs and {token_text(self.tokenizer, id): value for id, value in logs.likeliest}
                 for _, logs in found
             ],
-            "text_offset": offsets,
+            "text_offset": [self._offsets.feed(self.tokenizer.token_bytes(id))[1] for id, _ in found],
         }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import math
 import signal
 import socket
 import threading
@@ -15,6 +16,8 @@ from myna.errors import OutputError
 from myna.serve.app import Server
 from myna.serve.limits import Limits
 from myna.serve.models import Models
+
+LAST_SECONDS = 5  # after running texts were cut, for their ends to be sent
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -60,7 +63,7 @@ def serve(
         log_level="info" if log_requests else "warning",
         lifespan="off",
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(limits.drain_seconds)),
+        timeout_graceful_shutdown=math.ceil(limits.drain_seconds) + LAST_SECONDS,
         h11_max_incomplete_event_size=64 << 10,
         ws="none",
     )
@@ -71,7 +74,13 @@ def serve(
     def stop(number: int | None = None) -> None:
         if server.draining and number == signal.SIGINT:
             inner.force_exit = True
+        if not server.draining:
+            asyncio.get_running_loop().call_later(limits.drain_seconds, cut)
         server.draining = inner.should_exit = True
+
+    def cut() -> None:
+        for one in models:
+            one.worker.cut()
 
     server.stop = stop
 

@@ -7,7 +7,6 @@ A run is a folder directly inside the one of `--runs`, or that folder itself. A 
 a link: runs and files elsewhere are not there.
 """
 
-import json
 import math
 import threading
 import time
@@ -31,6 +30,7 @@ from myna.references import (
     tokenizer_of,
 )
 from myna.run import Run
+from myna.serve.answers import Json
 from myna.serve.curves import Chunk, curves, number, read_on, whole
 from myna.serve.errors import ApiError
 
@@ -296,12 +296,8 @@ def offset(request: Request) -> int:
 
 
 def answer(value: Any) -> Response:
-    """JSON in ASCII: a run's texts may hold what is no Unicode text."""
-    return Response(
-        json.dumps(value, allow_nan=False),
-        media_type="application/json",
-        headers={"cache-control": "no-store"},
-    )
+    """JSON that no browser keeps: it may be another one a second later."""
+    return Json(value, headers={"cache-control": "no-store"})
 
 
 def run_routes(path: Path | None) -> list[Route]:

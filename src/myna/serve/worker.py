@@ -1,9 +1,12 @@
 """One model at work, in a thread of its own: requests join between two steps, and leave as soon as they end.
 
-The event loop of the server and this thread share two things: a queue of what to do, and each job's `tell`, which the
-thread calls with what is new. So the server answers while the model computes.
+The event loop of the server and this thread share two things: a queue of what to do, and each job's `tell`, which is
+called in the loop with what is new. So the server answers while the model computes.
 """
 
+import asyncio
+import contextlib
+import math
 import queue
 import threading
 import time
@@ -12,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from myna.errors import ModelError
 from myna.generate.sampling import LogProbs, Sampling
 from myna.generate.text import Continuation, Piece, TextEngine
 
@@ -21,15 +25,15 @@ class Told:
     """What a job hears.
 
     Attributes:
-        index: which of its texts; None for the job as a whole.
+        index: which of its texts.
         text: what is certain now.
         id, logprobs: the new token, where there is one.
         finish_reason: of this text; None while it goes on.
         prompt_logprobs: of the prompt, with the first word about a text that asked for them.
-        error: the job has failed; nothing comes after.
+        error: the job as a whole has failed; nothing comes after.
     """
 
-    index: int | None
+    index: int
     text: str = ""
     id: int | None = None
     logprobs: LogProbs | None = None
@@ -44,7 +48,7 @@ class Job:
 
     Attributes:
         prompts: ids; each is continued `n` times.
-        tell: called in the worker's thread.
+        tell: called in the thread of `loop`.
         deadline: `time.monotonic()` at which its texts are cut.
     """
 
@@ -52,6 +56,7 @@ class Job:
     sampling: Sampling
     n: int
     tell: Callable[[Told], None]
+    loop: asyncio.AbstractEventLoop
     deadline: float
     texts: dict[Continuation, int] = field(default_factory=dict)  # those that are still written
     cancelled: bool = False
@@ -77,6 +82,7 @@ class Worker:
         self._orders: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._running: dict[Continuation, Job] = {}
+        self._news: list[tuple[Job, Told]] = []
         self._thread = threading.Thread(target=self._work, name="myna-model", daemon=True)
         self._thread.start()
 
@@ -103,6 +109,10 @@ class Worker:
         job.cancelled = True
         self._orders.put(("cancel", job))
 
+    def cut(self) -> None:
+        """Ends what is written, as it is; and what waits. The thread goes on."""
+        self._orders.put(("cut", None))
+
     def close(self, timeout_s: float) -> None:
         """Ends what is written, and the thread."""
         self._orders.put(("close", None))
@@ -114,6 +124,18 @@ class Worker:
             self._seat()
             if self._running:
                 self._step()
+            self._tell_news()
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        """Hands what a round brought to the event loops, to each in one go: waking a loop costs more than a token."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Told]]] = {}
+        for job, told in self._news:
+            by_loop.setdefault(job.loop, []).append((job, told))
+        self._news = []
+        for loop, news in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(_tell_all, news)
 
     def _take_orders(self) -> bool:
         """Does what was asked; waits for something to do where there is nothing. False at the end."""
@@ -123,8 +145,10 @@ class Worker:
             wait = False
             if job is None:
                 for running in {*self._running.values(), *self._waiting}:
-                    self._end(running, "length")
-                return False
+                    self._end(running)
+                if order == "close":
+                    return False
+                continue
             if order == "add" and not job.cancelled:
                 self._waiting.append(job)
             elif order == "cancel":
@@ -139,7 +163,7 @@ class Worker:
                     for n, text in enumerate(self.engine.add(prompt, job.sampling, count=job.n)):
                         index = first * job.n + n
                         if text.finish_reason:
-                            job.tell(Told(index, finish_reason=text.finish_reason))
+                            self._note(job, Told(index, finish_reason=text.finish_reason))
                         else:
                             job.texts[text] = index
                             self._running[text] = job
@@ -161,11 +185,16 @@ class Worker:
     def _tell(self, piece: Piece) -> None:
         text = piece.continuation
         job = self._running[text]
-        if piece.new.error:
-            self._fail(job, piece.new.error)
-            return
         slot = text.slot
         is_first = slot.n_new == 1 or (not slot.n_new and text.finish_reason is not None)
+        error = piece.new.error
+        if is_first and not all(map(_is_finite, slot.prompt_logprobs)):
+            error = ModelError(
+                "a log-probability of the prompt is not finite; the model's weights are damaged"
+            )
+        if error:
+            self._fail(job, error)
+            return
         told = Told(
             job.texts[text],
             piece.text,
@@ -176,25 +205,29 @@ class Worker:
         )
         if text.finish_reason:
             del self._running[text], job.texts[text]
-        job.tell(told)
+        self._note(job, told)
+
+    def _note(self, job: Job, told: Told) -> None:
+        self._news.append((job, told))
 
     def _cut_late(self) -> None:
         now = time.monotonic()
         for job in {*self._running.values(), *self._waiting}:
             if now >= job.deadline:
-                self._end(job, "length")
+                self._end(job)
 
-    def _end(self, job: Job, finish_reason: str) -> None:
-        """Its texts end as they are."""
+    def _end(self, job: Job) -> None:
+        """Its texts end as they are, as if no more had been asked for."""
         if job in self._waiting:
-            job.tell(Told(None, error="the server had no place for this request in time; try again"))
-        for index in list(job.texts.values()):
-            job.tell(Told(index, finish_reason=finish_reason))
+            self._note(job, Told(0, error="the server had no place for this request in time; try again"))
+        for text, index in list(job.texts.items()):
+            held = self.engine.remove(text)
+            self._note(job, Told(index, held, finish_reason="length"))
         self._drop(job)
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._drop(job)
-        job.tell(Told(None, error=f"{type(error).__name__}: {error}"))
+        self._note(job, Told(0, error=f"{type(error).__name__}: {error}"))
 
     def _drop(self, job: Job) -> None:
         for text in list(job.texts):
@@ -202,3 +235,12 @@ class Worker:
             del self._running[text], job.texts[text]
         if job in self._waiting:
             self._waiting.remove(job)
+
+
+def _tell_all(news: list[tuple[Job, Told]]) -> None:
+    for job, told in news:
+        job.tell(told)
+
+
+def _is_finite(logs: LogProbs | None) -> bool:
+    return logs is None or all(map(math.isfinite, (logs.chosen, *(value for _, value in logs.likeliest))))

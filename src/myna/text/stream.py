@@ -54,20 +54,37 @@ class ContextStreamDecoder:
         return text
 
 
+class CharacterOffsets:
+    """Of tokens as they come: their text, and the number of the character in which each begins.
+
+    Args:
+        first: the number of the first character.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._length = first
+
+    def feed(self, token: bytes) -> tuple[str, int]:
+        """The text that is complete now, and the token's place."""
+        first = self._utf8.decode(token[:1])
+        # The first byte belongs to a character that is not whole yet, or to the last one that is.
+        offset = self._length + len(first) - (bool(token) and not self._utf8.getstate()[0])
+        text = first + self._utf8.decode(token[1:])
+        self._length += len(text)
+        return text, offset
+
+    def finish(self) -> str:
+        """What was held back; see `StreamDecoder.finish`."""
+        return self._utf8.decode(b"", final=True)
+
+
 def with_offsets(tokens: Iterable[bytes]) -> tuple[str, list[int]]:
     """The text of tokens, and for each the number of the character in which it begins.
 
     >>> with_offsets([b"a", bytes([0xC3]), bytes([0xA9, 0x62])])
     ('aéb', [0, 1, 1])
     """
-    utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    parts: list[str] = []
-    offsets: list[int] = []
-    length = 0
-    for token in tokens:
-        first = utf8.decode(token[:1])
-        # The first byte belongs to a character that is not whole yet, or to the last one that is.
-        offsets.append(length + len(first) - (not utf8.getstate()[0]))
-        parts += [first, utf8.decode(token[1:])]
-        length += len(first) + len(parts[-1])
-    return "".join(parts) + utf8.decode(b"", final=True), offsets
+    offsets = CharacterOffsets()
+    found = [offsets.feed(token) for token in tokens]
+    return "".join(text for text, _ in found) + offsets.finish(), [offset for _, offset in found]
