@@ -192,6 +192,9 @@ def test_texts_go_on_as_asked():
     assert found[0] == continue_text(model, TOK, "the cat", greedy)[0]
     assert found[2] == ""
     assert found[4] == continue_text(model, TOK, "and then", Sampling(max_tokens=4, temperature=0))[0]
+    drawn = {"max_gen_toks": 8, "do_sample": True}
+    twice = MynaLM(model, TOK).generate_until(asked("generate_until", ("the", drawn), ("the", drawn)))
+    assert twice[0] != twice[1]  # each request has random numbers of its own
     other = MynaLM(model, TOK, seed=1).generate_until(asked("generate_until", *pairs))
     assert (other[0], other[1] == found[1]) == (found[0], False)
 
