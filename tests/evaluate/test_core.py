@@ -175,7 +175,12 @@ def test_of_a_long_text_the_last_ids_are_kept(tmp_path):
 def test_batches_and_ranks_change_nothing(tmp_path):
     model, tasks = byte_model(), read_bundle(write_bundle(tmp_path))
     whole = core_sums(model, tasks, TOK)
-    for options in ({"batch_questions": 1}, {"batch_questions": 3}, {"batch_positions": 700}):
+    for options in (
+        {"batch_questions": 1},
+        {"batch_questions": 3},
+        {"batch_questions": 64},
+        {"batch_positions": 700},
+    ):
         assert torch.equal(core_sums(model, tasks, TOK, **options), whole), options
     for world_size in (2, 5):
         parts = [core_sums(model, tasks, TOK, rank=rank, world_size=world_size) for rank in range(world_size)]

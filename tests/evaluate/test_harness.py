@@ -270,7 +270,7 @@ def test_the_harness_own_command_line(tasks, tmp_path, no_tasks_of_its_own, monk
     )  # it asks pip and the compilers
     monkeypatch.setattr(sys, "argv", ["pytest"])
     network().save_pretrained(tmp_path / "model", TOK)
-    call = ["--model", "myna", "--tasks", "local_quiz", "--include_path", str(tasks), "--device", "cpu"]
+    call = ["--model", "myna", "--tasks", "local_quiz", "--include_path", str(tasks)]
     assert (
         main([*call, "--model_args", f"pretrained={tmp_path / 'model'},precision=fp32", "--batch_size", "2"])
         == 0
@@ -280,6 +280,7 @@ def test_the_harness_own_command_line(tasks, tmp_path, no_tasks_of_its_own, monk
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "local_quiz" in line]
     assert f"{expected:.4f}" in line
     for argument, words in (
+        (f"pretrained={tmp_path / 'model'},device=tpu", "--device is tpu; give auto, cpu, cuda, mps"),
         ("pretrained=/gone/from/here", "/gone/from/here is no model"),
         (f"pretrained={tmp_path / 'model'},colour=red", "--model_args has no colour; it takes: pretrained"),
         ("precision=fp32", "--model_args names no model"),
