@@ -19,7 +19,7 @@ class Eval:
     """What to score; the tasks are listed above."""
     data: Path | None = None
     """val: a prepared dataset (see `myna prepare`); default for a run: the dataset that it trained on.
-    hellaswag: the official JSONL file (hellaswag_val.jsonl)."""
+    hellaswag: a file in its official format (JSONL); default: the official one, fetched once (12 MB)."""
     json: bool = False
     """Print one JSON object, with the keys of metrics.jsonl."""
     # From here on: flags of some tasks. None is "not given": a flag that the task does not read is refused.
