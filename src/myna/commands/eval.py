@@ -10,6 +10,7 @@ from typing import Any
 
 from myna.commands import parse, refuse_empty
 from myna.commands.eval_tasks.hellaswag import HELLASWAG
+from myna.commands.eval_tasks.perplexity import PERPLEXITY
 from myna.commands.eval_tasks.task import Eval, Task
 from myna.commands.eval_tasks.val import VAL
 from myna.commands.model_flags import open_to_run
@@ -19,6 +20,7 @@ from myna.settings import flag
 TASKS: dict[str, Task] = {
     "val": VAL,
     "hellaswag": HELLASWAG,
+    "perplexity": PERPLEXITY,
 }
 
 
