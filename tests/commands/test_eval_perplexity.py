@@ -128,3 +128,4 @@ def test_bad_input_is_a_line(model, small_dataset, tmp_path, capsys):
         assert out == ""
         assert words in err, err
         assert err.count("\n") == 1, err
+        assert "--skip-bad" not in err
