@@ -13,6 +13,7 @@ from myna.commands.eval_tasks.core import CORE
 from myna.commands.eval_tasks.harness import HARNESS
 from myna.commands.eval_tasks.hellaswag import HELLASWAG
 from myna.commands.eval_tasks.mmlu import MMLU
+from myna.commands.eval_tasks.perplexity import PERPLEXITY
 from myna.commands.eval_tasks.task import Eval, Task
 from myna.commands.eval_tasks.val import VAL
 from myna.commands.model_flags import open_to_run
@@ -22,6 +23,7 @@ from myna.settings import flag
 TASKS: dict[str, Task] = {
     "val": VAL,
     "hellaswag": HELLASWAG,
+    "perplexity": PERPLEXITY,
     "mmlu": MMLU,
     "core": CORE,
     "harness": HARNESS,
