@@ -33,7 +33,6 @@ class Eval:
     """perplexity: tokens from one window to the next; each is scored once. Default: half of a window."""
     rendering: Literal["lecture", "harness"] | None = None
     """hellaswag: how an item becomes text: as in the lecture (the default), or as lm-evaluation-harness does."""
-
     style: Literal["letters", "ending"] | None = None
     """hellaswag, mmlu: letters: the prompt lists the choices, and the model picks a letter.
     ending: each choice is scored as it stands. Default: ending for hellaswag, letters for mmlu."""
