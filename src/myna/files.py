@@ -298,10 +298,10 @@ def download(
     Raises:
         DownloadError: no connection, an HTTP error, a body cut short, or another file than the published one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     digest = hashlib.sha256()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         request = urllib.request.Request(url, headers={"User-Agent": "myna"})
         with urllib.request.urlopen(request, timeout=timeout_s) as response, open(temporary, "wb") as file:
             announced = response.headers.get("Content-Length")

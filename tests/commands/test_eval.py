@@ -222,7 +222,6 @@ def test_what_is_missing_is_named_in_a_line(tmp_path, model_folder, data_folder,
     no_label.write_text(json.dumps(ITEM | {"endings": ["a", "b", "c", "d"]}))
     cases = [
         (("--task", "val"), "--task val needs --data"),
-        (("--task", "hellaswag"), "--task hellaswag needs --data"),
         (("--task", "val", "--data", tmp_path / "absent"), "absent"),
         (("--task", "hellaswag", "--data", tmp_path / "absent"), "absent: No such file"),
         (("--task", "hellaswag", "--data", no_label), f"{no_label}, line 1: no label"),

@@ -13,6 +13,7 @@ from myna.commands.eval_tasks.core import CORE
 from myna.commands.eval_tasks.harness import HARNESS
 from myna.commands.eval_tasks.hellaswag import HELLASWAG
 from myna.commands.eval_tasks.mmlu import MMLU
+from myna.commands.eval_tasks.perplexity import PERPLEXITY
 from myna.commands.eval_tasks.task import Eval, Task
 from myna.commands.eval_tasks.val import VAL
 from myna.commands.model_flags import open_to_run
@@ -25,6 +26,7 @@ TASKS: dict[str, Task] = {
     "mmlu": MMLU,
     "core": CORE,
     "harness": HARNESS,
+    "perplexity": PERPLEXITY,
 }
 
 

@@ -1,6 +1,7 @@
 """`myna train`: composes the whole route, from a recipe's corpus to a report."""
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from inspect import cleandoc
 from pathlib import Path
@@ -51,7 +52,7 @@ def read_call(args: Sequence[str]) -> TrainCall:
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
-    from myna.commands.train_data import open_data
+    from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
     from myna.commands.train_start import Setting, begin, settle_machine, take_folder, try_checkpoints
     from myna.model.checkpoint import checkpoint_step
@@ -66,6 +67,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
         if finished_steps is None or finished_steps < recipe.steps:
             ranks.main_does(lambda: try_checkpoints(run))
         precision = settle_machine(recipe, call.shard, ranks)
+        call = dataclasses.replace(call, hellaswag=hellaswag_file(call, ranks))
         dataset, tokenizer = open_data(call, recipe, ranks, say)
         setting = Setting(call, run, recipe, stored, ranks, precision, dataset, tokenizer, say)
         training = begin(setting, newest, ending, watch)

@@ -40,7 +40,7 @@ class TrainCall:
     """Train a finished run further, to --steps, which must be more than before. The learning rate stays where the
     cosine ended; --decay-steps N draws the cosine anew, to end at step N."""
     hellaswag: Path | None = None
-    """HellaSwag's JSONL file, to be scored on the way."""
+    """HellaSwag's JSONL file, to be scored on the way; `auto` fetches the official one once (12 MB)."""
     timeout_s: Annotated[float, tyro.conf.arg(name="timeout-s")] = 600.0
     """Seconds to wait for the other ranks; one that is silent for so long counts as hung, and is named."""
     shard: Literal["ddp", "fsdp"] = "ddp"

@@ -51,6 +51,20 @@ def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tup
     return open_dataset(path, tokenizer=tokenizer), tokenizer
 
 
+def hellaswag_file(call: TrainCall, ranks: "Ranks") -> Path | None:
+    """HellaSwag's file, where it is asked for; `auto` is the official one, fetched where a machine has it not.
+
+    Raises:
+        DownloadError: it can't be fetched, or another file came in its place.
+    """
+    if call.hellaswag != Path("auto"):
+        return call.hellaswag
+    from myna.evaluate.hellaswag import OFFICIAL
+
+    ranks.main_does(lambda: str(OFFICIAL.fetched()))
+    return OFFICIAL.fetched()  # on another machine it may have to come again
+
+
 def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
     """Prepares the corpus of a recipe that can do so unasked; nothing where it is prepared already.
 

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from myna.data.sources.published import PublishedFile
 from myna.errors import DataError
 from myna.evaluate.choices import Choice
 from myna.evaluate.continuations import Question, Score, question, question_scores
@@ -40,6 +41,15 @@ from myna.text.tokenizer import Tokenizer
 
 Rendering = Literal["lecture", "harness"]
 
+# All 10,042 items. Size and hash as the catalogue of Hugging Face's `datasets` recorded them in 2020 for this address
+# (datasets/hellaswag/dataset_infos.json of github.com/huggingface/datasets).
+OFFICIAL = PublishedFile(
+    "hellaswag_val.jsonl",
+    url="https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl",
+    n_bytes=12_246_618,
+    sha256="0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
+    folder="evaluation",
+)
 SOURCE = "the official file is hellaswag_val.jsonl of github.com/rowanz/hellaswag, folder data"
 
 

@@ -5,21 +5,21 @@ from typing import Any
 
 from myna.commands.eval_tasks.task import Eval, Task
 from myna.commands.model_flags import Running
-from myna.errors import UsageError
 from myna.progress import Progress
 
 
 def data_path(call: Eval) -> Path:
-    """The official file.
+    """The file that was named; else the official one, fetched where it is not in the user's cache.
 
     Raises:
-        UsageError: it was not named.
+        DownloadError: it can't be fetched, or another file came in its place.
     """
-    if call.data is None:
-        raise UsageError(
-            "--task hellaswag needs --data FILE: hellaswag_val.jsonl of github.com/rowanz/hellaswag, folder data"
-        )
-    return call.data
+    if call.data is not None:
+        return call.data
+    from myna.evaluate.hellaswag import OFFICIAL
+
+    with Progress(OFFICIAL.name, OFFICIAL.n_bytes, counted=False) as progress:
+        return OFFICIAL.fetched(on_bytes=lambda done, total: progress.update(done))
 
 
 def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:

@@ -19,14 +19,18 @@ class Eval:
     """What to score; the tasks are listed above."""
     data: Path | None = None
     """val: a prepared dataset (see `myna prepare`); default for a run: the dataset that it trained on.
-    hellaswag: the official JSONL file (hellaswag_val.jsonl).
+    hellaswag: a file in its official format (JSONL); default: the official one, fetched once (12 MB).
     mmlu: its folder, as the authors or the hub have it. core: the folder of nanochat's eval_bundle.
-    harness: a folder of task files (YAML). They may name Python functions, which run."""
+    harness: a folder of task files (YAML). They may name Python functions, which run.
+    perplexity: a text file (UTF-8; also .jsonl, .parquet), a folder of them, or a prepared dataset."""
     json: bool = False
     """Print one JSON object, with the keys of metrics.jsonl."""
     # From here on: flags of some tasks. None is "not given": a flag that the task does not read is refused.
     sequence_length: int | None = None
-    """val: tokens in a window. Default: what the run was trained with, else all positions of the model."""
+    """val, perplexity: tokens in a window. Default: all positions of the model; for val of a run, what the run was
+    trained with."""
+    stride: int | None = None
+    """perplexity: tokens from one window to the next; each is scored once. Default: half of a window."""
     rendering: Literal["lecture", "harness"] | None = None
     """hellaswag: how an item becomes text: as in the lecture (the default), or as lm-evaluation-harness does."""
 

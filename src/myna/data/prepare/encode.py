@@ -114,7 +114,7 @@ def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folde
 
     def on_bad(error: BadDocumentError) -> None:
         if not options.skip_bad:
-            raise error
+            raise DataError(f"{error}, or leave it out with --skip-bad") from error
         skipped["bad"] += 1
         skipped["first_bad"] = skipped["first_bad"] or str(error)
 

@@ -16,9 +16,9 @@ from typing import Protocol
 
 from myna.data.sources.hub import list_files
 from myna.data.sources.local import LeftOut, local_files
+from myna.data.sources.published import PublishedFile
 from myna.data.sources.source import SUFFIXES, Source, is_address, kind_of
 from myna.errors import DataError
-from myna.files import cache_folder, download, sha256_file
 
 LOCAL_VAL_FRACTION = 0.1
 WEB_VAL_FRACTION = 0.01
@@ -39,28 +39,6 @@ class Pydoc:
     def files(self, part: str) -> list[Source]:
         """One file that stands for all of it."""
         return [Source(f"pydoc of Python {platform.python_version()}", "pydoc", "pydoc")]
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """One file with a known hash, fetched once into the user's cache. Its suffix says what it holds."""
-
-    name: str
-    url: str
-    n_bytes: int
-    sha256: str
-
-    def files(self, part: str) -> list[Source]:
-        """The file, verified.
-
-        Raises:
-            DownloadError: it can't be fetched, or is not the published file.
-        """
-        path = cache_folder() / "corpora" / self.name
-        if not path.is_file() or path.stat().st_size != self.n_bytes or sha256_file(path) != self.sha256:
-            download(self.url, path, sha256=self.sha256)
-        kind = kind_of(self.name) or ("text", "")
-        return [Source(self.name, str(path), *kind, n_bytes=self.n_bytes, sha256=self.sha256)]
 
 
 @dataclass(frozen=True)

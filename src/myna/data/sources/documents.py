@@ -31,6 +31,19 @@ def documents(
     Raises:
         DataError, DownloadError: as `prepare`.
     """
+    for text, found, _ in document_parts(specs, val_fraction, column):
+        if split in (None, found):
+            yield text
+
+
+def document_parts(
+    specs: Sequence[str], val_fraction: float | None = None, column: str | None = None
+) -> Iterator[tuple[str, str, bool]]:
+    """The same, for who has to know where documents begin. See `documents` for the arguments.
+
+    Yields:
+        (text, "train" or "val", whether it begins a document); no empty text.
+    """
     files = find_files(specs)
     fraction = default_val_fraction(specs) if val_fraction is None else val_fraction
     only = only_document(files, column) if fraction else None
@@ -39,9 +52,9 @@ def documents(
     with tempfile.TemporaryDirectory() as folder, Fetcher(files, Path(folder)) as fetcher:
         for number in range(len(files)):
             for part, _ in cut_file(fetcher.get(number), options):
-                for text, found, _, _ in split_documents(part, options, _raise):
-                    if text and split in (None, found):
-                        yield text
+                for text, split, _, begins in split_documents(part, options, _raise):
+                    if text:
+                        yield text, split, begins
             fetcher.release_before(number + 1)
 
 

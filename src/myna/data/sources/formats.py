@@ -23,7 +23,7 @@ BAD = object()
 
 
 class BadDocumentError(DataError):
-    """One document that can't be used: not JSON, without the text field, not UTF-8."""
+    """One document that can't be used: not JSON, without the text field, not UTF-8. `prepare` can skip it."""
 
 
 OnBad = Callable[[BadDocumentError], None]
@@ -114,11 +114,7 @@ def _read_text(source: Source, column: str | None, on_bad: OnBad) -> Iterator[st
             raise DataError(
                 f"{source.name} is not UTF-8 at {at}; a document this large is used whole, so convert it"
             ) from error
-        on_bad(
-            BadDocumentError(
-                f"{source.name} is not UTF-8 at {at}; convert it, or leave it out with --skip-bad"
-            )
-        )
+        on_bad(BadDocumentError(f"{source.name} is not UTF-8 at {at}; convert it"))
 
 
 def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
@@ -139,11 +135,7 @@ def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[s
                 text, why = _text_of_line(line, column)
                 if text is None:
                     where = number if number is not None else _line_number(source, at)
-                    on_bad(
-                        BadDocumentError(
-                            f"{source.name}, line {where:,}: {why}; mend it, or leave it out with --skip-bad"
-                        )
-                    )
+                    on_bad(BadDocumentError(f"{source.name}, line {where:,}: {why}; mend it"))
                 else:
                     yield text
             at += len(line)
@@ -272,7 +264,7 @@ def _read_parquet(source: Source, column: str | None, on_bad: OnBad) -> Iterator
             for number, text in enumerate(texts, row):
                 if text is BAD:
                     where = f"{source.name}, row {number:,}"
-                    on_bad(BadDocumentError(f"{where}: not UTF-8; mend it, or leave it out with --skip-bad"))
+                    on_bad(BadDocumentError(f"{where}: not UTF-8; mend it"))
                 else:
                     yield text or ""
             row += len(values)
