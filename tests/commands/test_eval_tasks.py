@@ -193,6 +193,7 @@ def test_what_is_wrong_is_a_line(evaluate, mmlu, bundle, hellaswag_file, tmp_pat
         ),
         (("--task", "harness"), "give --task harness:NAME[,NAME]"),
         (("--task", "harness:x", "--shots", "-1"), "--shots is -1"),
+        (("--task", "harness:,"), "--task harness:, names no task"),
     ]
     for args, words in cases:
         code, said = evaluate(*args)

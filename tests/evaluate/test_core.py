@@ -11,7 +11,7 @@ import torch
 from myna import GPT, GPTConfig, Tokenizer
 from myna.errors import DataError, ModelError
 from myna.evaluate.bundle import CORE_LABELS, is_whole, read_bundle
-from myna.evaluate.core import core_scores, core_sums
+from myna.evaluate.core import core_scores, core_sums, encode_items
 
 TOK = Tokenizer.bytes()
 WORDS = ["the", "a", "cat", "sat", "ran", "on", "mat", "fast", "home", "then", "water", "he", "jumps", "it"]
@@ -162,10 +162,25 @@ def test_the_scores_are_those_of_a_plain_reading(tmp_path, block_size):
     assert cut["models"] == 0
 
 
+def test_of_a_long_text_the_last_ids_are_kept(tmp_path):
+    """As many as the model has positions: the published scorer cuts the row before it takes the last id away."""
+    (task, *_) = read_bundle(write_bundle(tmp_path))
+    for number, item in enumerate(encode_items(task, range(12), TOK, 96)):
+        if item.question:
+            whole = [(TOK.eot, *task.texts(number)[row].encode()) for row in item.rows]
+            assert item.question.rows == tuple(ids[-96:] for ids in whole)
+            assert item.question.cut == max(0, max(map(len, whole)) - 96)
+
+
 def test_batches_and_ranks_change_nothing(tmp_path):
     model, tasks = byte_model(), read_bundle(write_bundle(tmp_path))
     whole = core_sums(model, tasks, TOK)
-    for options in ({"batch_questions": 1}, {"batch_questions": 3}, {"batch_positions": 700}):
+    for options in (
+        {"batch_questions": 1},
+        {"batch_questions": 3},
+        {"batch_questions": 64},
+        {"batch_positions": 700},
+    ):
         assert torch.equal(core_sums(model, tasks, TOK, **options), whole), options
     for world_size in (2, 5):
         parts = [core_sums(model, tasks, TOK, rank=rank, world_size=world_size) for rank in range(world_size)]

@@ -192,6 +192,9 @@ def test_texts_go_on_as_asked():
     assert found[0] == continue_text(model, TOK, "the cat", greedy)[0]
     assert found[2] == ""
     assert found[4] == continue_text(model, TOK, "and then", Sampling(max_tokens=4, temperature=0))[0]
+    drawn = {"max_gen_toks": 8, "do_sample": True}
+    twice = MynaLM(model, TOK).generate_until(asked("generate_until", ("the", drawn), ("the", drawn)))
+    assert twice[0] != twice[1]  # each request has random numbers of its own
     other = MynaLM(model, TOK, seed=1).generate_until(asked("generate_until", *pairs))
     assert (other[0], other[1] == found[1]) == (found[0], False)
 
@@ -267,7 +270,7 @@ def test_the_harness_own_command_line(tasks, tmp_path, no_tasks_of_its_own, monk
     )  # it asks pip and the compilers
     monkeypatch.setattr(sys, "argv", ["pytest"])
     network().save_pretrained(tmp_path / "model", TOK)
-    call = ["--model", "myna", "--tasks", "local_quiz", "--include_path", str(tasks), "--device", "cpu"]
+    call = ["--model", "myna", "--tasks", "local_quiz", "--include_path", str(tasks)]
     assert (
         main([*call, "--model_args", f"pretrained={tmp_path / 'model'},precision=fp32", "--batch_size", "2"])
         == 0
@@ -277,6 +280,7 @@ def test_the_harness_own_command_line(tasks, tmp_path, no_tasks_of_its_own, monk
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "local_quiz" in line]
     assert f"{expected:.4f}" in line
     for argument, words in (
+        (f"pretrained={tmp_path / 'model'},device=tpu", "--device is tpu; give auto, cpu, cuda, mps"),
         ("pretrained=/gone/from/here", "/gone/from/here is no model"),
         (f"pretrained={tmp_path / 'model'},colour=red", "--model_args has no colour; it takes: pretrained"),
         ("precision=fp32", "--model_args names no model"),

@@ -26,6 +26,7 @@ from myna.evaluate.bundle import Task, is_whole
 from myna.evaluate.continuations import Question, Score, question_scores
 from myna.evaluate.continuations import question as question_of
 from myna.evaluate.finite import finite
+from myna.evaluate.trees import common
 from myna.model.network import Network
 from myna.text.tokenizer import Tokenizer
 
@@ -92,14 +93,13 @@ def encode_items(
         yield Answering(made, kept, task.items[number].gold)
 
 
-def _common(rows: Sequence[Sequence[int]]) -> int:
-    """How many ids all rows begin with.
+def _common(rows: Sequence[list[int]]) -> int:
+    """How many ids all rows begin with: as many as the first and the last in alphabetical order.
 
     >>> _common([[1, 2, 3], [1, 2], [1, 2, 4]])
     2
     """
-    least = min(map(len, rows))
-    return next((n for n in range(least) if any(row[n] != rows[0][n] for row in rows)), least)
+    return common(min(rows), max(rows))
 
 
 def core_sums(

@@ -150,7 +150,9 @@ def _theirs(what: str) -> Iterator[None]:
     """
     from myna.evaluate import harness_model
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     except MynaError:
@@ -165,6 +167,8 @@ def _theirs(what: str) -> Iterator[None]:
             f"{what}: {type(error).__name__}: {first_line(error)}; see the task's file and its data (the harness's own "
             "tasks download theirs), or give task files of your own with --data"
         ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def main(args: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ text that spells a control token is ordinary text here.
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from lm_eval.api.instance import Instance
@@ -28,6 +28,7 @@ from myna.generate.text import Continuation, TextEngine
 from myna.model.network import Network
 from myna.model.open import open_model
 from myna.progress import Progress
+from myna.settings import DeviceName
 from myna.text.tokenizer import Tokenizer
 
 MODEL_ARGS = ("pretrained", "tokenizer", "device", "precision", "batch_size", "seed")
@@ -89,7 +90,7 @@ class MynaLM(LM):
                 "--model_args names no model; give pretrained=RUN: a run, a checkpoint or a folder"
             )
         batch_size = _batch_size(given.get("batch_size"))
-        device = resolve_device(given.get("device", "auto"))
+        device = _device(str(given.get("device", "auto")))
         precision = resolve_precision(given.get("precision", "auto"), device)
         apply_precision(precision)
         opened = open_model(str(given["pretrained"]), device)
@@ -230,6 +231,16 @@ class MynaLM(LM):
                     finite({"log-probability": score.nats})
                     yield number, score
                 progress.advance(len(batch))
+
+
+def _device(given: str) -> torch.device:
+    """The device. `cuda:0` is what the harness says where nothing was named: the best that is there, as for its own."""
+    name, _, number = given.partition(":")
+    if name not in get_args(DeviceName) or not (number or "0").isdecimal():
+        raise UsageError(
+            f"--device is {given}; give {', '.join(get_args(DeviceName))}, or a GPU as in cuda:1"
+        )
+    return resolve_device("auto" if given == "cuda:0" else cast(DeviceName, name), int(number or 0))
 
 
 def _batch_size(given: object) -> int | None:

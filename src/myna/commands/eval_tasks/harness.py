@@ -13,12 +13,19 @@ def data_path(call: Eval) -> Path | None:
     """A folder of task files, where one was named.
 
     Raises:
-        UsageError: lm-eval is not installed, or --shots is negative.
+        UsageError: lm-eval is not installed, no task is named, or --shots is negative.
     """
     require_harness()
+    if not names_in(call):
+        raise UsageError(f"--task {call.task} names no task; give --task harness:NAME[,NAME]")
     if call.shots is not None and call.shots < 0:
         raise UsageError(f"--shots is {call.shots}; give 0 or more")
     return call.data
+
+
+def names_in(call: Eval) -> list[str]:
+    """The tasks behind the colon."""
+    return [name for name in call.part.split(",") if name]
 
 
 def harness(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:
@@ -31,8 +38,7 @@ def harness(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:
     from myna.evaluate.harness_model import MynaLM
 
     model = MynaLM(running.opened.model, running.tokenizer, autocast_dtype=running.precision.dtype)
-    names = [name for name in call.part.split(",") if name]
-    results = run_tasks(model, names, folder=data, shots=call.shots)
+    results = run_tasks(model, names_in(call), folder=data, shots=call.shots)
     return harness_scores(results, model.cut)
 
 
