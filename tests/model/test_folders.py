@@ -92,7 +92,7 @@ def test_a_number_too_large_for_a_float_and_nested_brackets_are_a_line(folder, c
         ("is_causal", None),
         ("sliding_window", 4),
         ("scale_attn_weights", 1),
-        ("activation_function", "gelu"),
+        ("activation_function", "gelu_fast"),
         ("hidden_size", 32),
         ("num_hidden_layers", 2.0),
         ("n_inner", 64.0),
