@@ -24,7 +24,7 @@ from myna.model.network import Network, NetworkKind
 PREFIX = "transformer."
 HEAD = "lm_head.weight"  # a copy of the token embedding in some files; never read as anything else
 _CONV1D = re.compile(r"\.(c_attn|c_fc|c_proj)\.weight$")
-_MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
+MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
 
 # What a config.json of transformers' GPT-2 may say of the function: first what an absent key means, then what else
 # computes the same.
@@ -147,7 +147,7 @@ class HuggingFaceGPT2:
         state: dict[str, Tensor] = {}
         for full_name, array in arrays.items():
             name = full_name.removeprefix(PREFIX)
-            if _MASK_BUFFER.match(name) or full_name == HEAD:
+            if MASK_BUFFER.match(name) or full_name == HEAD:
                 continue
             array = array.T if _CONV1D.search(name) else array
             own = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))  # our own copy, aligned
