@@ -47,7 +47,9 @@ def main(args: Sequence[str]) -> None:
             write(place, opened.model, tokenizer, call.dtype)
             if exporter.file:
                 sync_file(place)
-    print(f"{call.out}: {opened.model.n_parameters():,} parameters for {call.to}, {call.dtype}, from {opened.path}")
+    print(
+        f"{call.out}: {opened.model.n_parameters():,} parameters for {call.to}, {call.dtype}, from {opened.path}"
+    )
 
 
 def checked_exporter(name: str, dtype: DtypeName) -> Exporter:

@@ -32,7 +32,7 @@ class Import:
     tokenizer: str | None = None
     """The model's: gpt2, bytes, a folder or a file; none for the weights alone. Default: gpt2, where it fits."""
     gelu: Literal["auto", "tanh", "exact"] = "auto"
-    """The activation it was trained with. auto: tanh for build-nanogpt, exact for nanoGPT, which used tanh until 6/2023."""
+    """The activation. auto: tanh for build-nanogpt, exact for nanoGPT (which computed tanh until June 2023)."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from myna.errors import OutputError
-from myna.files import atomic_directory, sync_directory
+from myna.files import atomic_directory, remove_empty, sync_directory
 
 
 def check_free(out: Path, what: str = "a new or an empty folder") -> None:
@@ -24,12 +24,17 @@ def check_free(out: Path, what: str = "a new or an empty folder") -> None:
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """`atomic_directory`, which takes an empty folder for a new one."""
+    """`atomic_directory`, which takes an empty folder for a new one, and leaves no folder above it if it fails."""
+    above = _missing(out.parents)
     if out.is_dir():
         with contextlib.suppress(OSError):  # `atomic_directory` says what is in the way
             out.rmdir()
-    with atomic_directory(out) as folder:
-        yield folder
+    try:
+        with atomic_directory(out) as folder:
+            yield folder
+    except BaseException:
+        remove_empty(above)
+        raise
 
 
 @contextlib.contextmanager
@@ -40,7 +45,7 @@ def new_file(out: Path) -> Iterator[Path]:
         OutputError: the place can't be written.
     """
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    new = [folder for folder in out.parents if not os.path.lexists(folder)]
+    above = _missing(out.parents)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -50,12 +55,14 @@ def new_file(out: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        for folder in new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        remove_empty(above)
         if not isinstance(error, OSError):
             raise
         raise OutputError(f"cannot write {out}: {error.strerror}; choose another place or free it") from error
+
+
+def _missing(folders: Iterable[Path]) -> list[Path]:
+    return [folder for folder in folders if not os.path.lexists(folder)]
 
 
 def sync_file(path: Path) -> None:

@@ -103,9 +103,10 @@ class HuggingFaceGPT2:
     def read_config(self, raw: Mapping[str, Any], kind: NetworkKind, where: str) -> NetworkConfig:
         for key, same in COMPUTED.items():
             value = raw.get(key, same[0])
-            if not any(_equal(value, known) for known in same):
+            if not any(_equal(value, one) for one in same):
+                known = " or ".join(map(repr, same))
                 raise ModelError(
-                    f"{where}: {key} is {_shown(value)}; this network computes GPT-2 with {' or '.join(map(repr, same))}"
+                    f"{where}: {key} is {_shown(value)}; this network computes GPT-2 with {known}"
                 )
         for key, own in ALSO_NAMED.items():
             if key in raw and not _equal(raw[key], raw.get(own)):
@@ -127,7 +128,9 @@ class HuggingFaceGPT2:
             block_size=raw.get("n_positions"),
             vocab_size=raw.get("vocab_size"),
             dropout=dropouts["resid_pdrop"],
-            options=GPTOptions(gelu="exact" if raw.get("activation_function") == ACTIVATIONS["exact"] else "tanh"),
+            options=GPTOptions(
+                gelu="exact" if raw.get("activation_function") == ACTIVATIONS["exact"] else "tanh"
+            ),
         )
         if raw.get("n_inner") is not None and not _equal(raw["n_inner"], 4 * config.n_embd):
             raise ModelError(

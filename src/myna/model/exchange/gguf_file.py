@@ -116,9 +116,7 @@ def _add_shape(writer: Any, network: Network, dtype: DtypeName) -> None:
     writer.add_feed_forward_length(4 * config.n_embd)
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(1e-5)
-    writer.add_file_type(
-        {"fp32": kinds.ALL_F32, "fp16": kinds.MOSTLY_F16, "bf16": kinds.MOSTLY_BF16}[dtype]
-    )
+    writer.add_file_type({"fp32": kinds.ALL_F32, "fp16": kinds.MOSTLY_F16, "bf16": kinds.MOSTLY_BF16}[dtype])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
@@ -150,5 +148,7 @@ def _stored(name: str, array: np.ndarray, dtype: DtypeName) -> tuple[np.ndarray,
         return quants.quantize(array, GGMLQuantizationType.BF16), GGMLQuantizationType.BF16
     largest = np.finfo(np.float16).max
     if not bool((np.abs(array) <= largest).all()):
-        raise ModelError(f"{name} has weights over {largest:,.0f}, the largest fp16; give --dtype bf16 or fp32")
+        raise ModelError(
+            f"{name} has weights over {largest:,.0f}, the largest fp16; give --dtype bf16 or fp32"
+        )
     return array.astype(np.float16), GGMLQuantizationType.F16

@@ -17,7 +17,9 @@ def check_gpt2(network: Network, tokenizer: Tokenizer, format_name: str) -> None
     """
     config = network.layout.config_json(network, None)
     if config.get("model_type") != "gpt2":
-        raise ModelError(f"{format_name} has no network {type(network).__name__}; only GPT-2 can be exported to it")
+        raise ModelError(
+            f"{format_name} has no network {type(network).__name__}; only GPT-2 can be exported to it"
+        )
     network.layout.check(network)
     if config["activation_function"] != "gelu_new":
         raise ModelError(

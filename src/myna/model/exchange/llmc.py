@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from myna.errors import ModelError
+from myna.errors import ModelError, TokenizerError
 from myna.files import SyncedWriter
 from myna.model.exchange import DtypeName
 from myna.model.exchange.gpt2_alone import check_gpt2
@@ -62,8 +62,13 @@ def _tokens(tokenizer: Tokenizer) -> list[bytes]:
             f"{FORMAT} prints an id as bytes of its own, and those of the tokenizer {tokenizer.name} depend on their "
             "neighbours; export the model to hugging-face instead"
         )
-    tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.n_vocab)]
-    for i, token in enumerate(tokens):
+    tokens = []
+    for i in range(tokenizer.n_vocab):
+        try:
+            token = tokenizer.token_bytes(i)
+        except TokenizerError:  # an id that stands for nothing
+            token = b""
+        tokens.append(token)
         if not 1 <= len(token) <= MOST_BYTES:
             raise ModelError(
                 f"{FORMAT} takes tokens of 1 to {MOST_BYTES} bytes, and id {i} of the tokenizer {tokenizer.name} has "
@@ -94,7 +99,5 @@ def _in_order(network: Network, rows: int) -> Iterator[Tensor]:
 
 
 def _raw(tensor: Tensor, dtype: DtypeName) -> memoryview:
-    tensor = tensor.detach().cpu().contiguous().flatten()
-    if dtype == "bf16":  # NumPy has no such type
-        return memoryview(tensor.to(torch.bfloat16).view(torch.uint8).numpy())
-    return memoryview(tensor.to(torch.float32).view(torch.uint8).numpy())
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    return tensor.detach().cpu().to(kind).contiguous().flatten().view(torch.uint8).numpy().data

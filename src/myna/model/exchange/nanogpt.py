@@ -38,7 +38,7 @@ class Checkpoint:
     """What such a file holds.
 
     Attributes:
-        weights: the tensors by our names, as in the file: the vocabulary with its padding.
+        weights: the tensors by our names, as in the file: the vocabulary with its padding, the head by itself.
         config: the values of `SETTINGS` that the file states.
         gelu: the form that the project computes.
         about: for people: whose checkpoint, of which step, with which loss.
@@ -98,7 +98,11 @@ def _in_words(content: Any) -> str:
         return "a tensor"
     if isinstance(content, dict):
         names = [str(name) for name in content]
-        return f"a dict of {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else "an empty dict"
+        return (
+            f"a dict of {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+            if names
+            else "an empty dict"
+        )
     return f"an object of type {type(content).__name__}"
 
 
@@ -110,10 +114,10 @@ def _number(value: Any) -> float | None:
 
 
 def _named(stored: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
-    """The tensors by our names: no wrappers' prefixes, no masks, no second name for the embedding.
+    """The tensors by our names: no wrappers' prefixes, no masks.
 
     Raises:
-        ModelError: something is no tensor of numbers, is there twice, or the head is not the embedding.
+        ModelError: something is no tensor of numbers, or is there twice.
     """
     weights: dict[str, Tensor] = {}
     for full_name, tensor in stored.items():
@@ -125,12 +129,6 @@ def _named(stored: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
         if name in weights:
             raise ModelError(f"{where}: {name!r} is there twice, under two prefixes; remove one of them")
         weights[name] = tensor.detach()
-    head = weights.pop(HEAD, None)
-    if head is not None and "wte.weight" in weights and not torch.equal(head, weights["wte.weight"]):
-        raise ModelError(
-            f"{where}: {HEAD!r} differs from transformer.wte.weight, so the head is untied; this network has one "
-            "tensor for both and cannot load such a model"
-        )
     return weights
 
 
@@ -149,7 +147,8 @@ def build(checkpoint: Checkpoint, n_vocab: int, gelu: GeluName) -> tuple[Network
     Args:
         n_vocab: ids of the tokenizer; rows beyond are padding, and are cut.
     Raises:
-        ModelError: a tensor is missing, has another shape than the config says, or is not GPT-2's.
+        ModelError: a tensor is missing, has another shape than the config says, or is not GPT-2's; or the head is not
+            the embedding.
     """
     where, config = checkpoint.where, checkpoint.config
     if config.get("vocab_size") != checkpoint.rows:
@@ -165,8 +164,10 @@ def build(checkpoint: Checkpoint, n_vocab: int, gelu: GeluName) -> tuple[Network
     )
     notes = []
     weights = dict(checkpoint.weights)
+    embedding = weights["wte.weight"]
+    head = weights.pop(HEAD, embedding)
     if n_vocab < checkpoint.rows:
-        weights["wte.weight"] = weights["wte.weight"][:n_vocab]
+        weights["wte.weight"] = embedding[:n_vocab]
         notes.append(
             f"cut rows {n_vocab:,} to {checkpoint.rows - 1:,} of the embedding: the tokenizer has no ids for them"
         )
@@ -174,13 +175,19 @@ def build(checkpoint: Checkpoint, n_vocab: int, gelu: GeluName) -> tuple[Network
     if config.get("bias") is False:
         biases = {name: torch.zeros(p.shape) for name, p in expected.items() if name.endswith(".bias")}
         if found := sorted(biases.keys() & weights.keys()):
-            raise ModelError(f"{where}: its config says bias=False, and it has {found[0]!r}; correct one of them")
+            raise ModelError(
+                f"{where}: its config says bias=False, and it has {found[0]!r}; correct one of them"
+            )
         weights |= biases
         notes.append("it was trained without biases: they are zero here, which computes the same")
-    state = {
-        name: taken(name, tensor.to(torch.float32).contiguous(), network, expected, where)
-        for name, tensor in weights.items()
-    }
+    # The shapes are checked before anything is computed with the numbers.
+    state = {name: taken(name, tensor, network, expected, where) for name, tensor in weights.items()}
     require_all(state, expected, where)
+    if not torch.equal(head, embedding):
+        raise ModelError(
+            f"{where}: {HEAD!r} differs from transformer.wte.weight, so the head is untied; this network has one "
+            "tensor for both and cannot load such a model"
+        )
+    state = {name: tensor.to(torch.float32).contiguous() for name, tensor in state.items()}
     network.load_state_dict(state, assign=True)
     return network.eval(), notes

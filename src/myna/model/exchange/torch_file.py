@@ -8,6 +8,7 @@ its module is not imported, and it has no method that could be called.
 Source: torch/serialization.py (both of its formats: a zip archive since 1.6, and five pickles in a row before).
 """
 
+import errno
 import pickletools
 import re
 import warnings
@@ -22,7 +23,9 @@ from myna.files import reading
 from myna.progress import Progress
 
 ZIP = b"PK\x03\x04"
-LEGACY_PICKLES = 5  # a number that marks the format, its version, the machine, the object, the keys of its tensors
+LEGACY_PICKLES = (
+    5  # a number that marks the format, its version, the machine, the object, the keys of its tensors
+)
 CHUNK_BYTES = 16 << 20
 
 # What tensors and their containers are pickled as: "module name", as a pickle spells it.
@@ -72,12 +75,18 @@ def _names_in_zip(file: IO[bytes], path: Path) -> set[str]:
             members = archive.infolist()
             pickles = [member for member in members if member.filename.endswith("/data.pkl")]
             if len(pickles) != 1 or any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise CheckpointError(f"{path} is a zip archive, but not one of torch.save; give a checkpoint")
+                raise CheckpointError(
+                    f"{path} is a zip archive, but not one of torch.save; give a checkpoint"
+                )
             with archive.open(pickles[0]) as pickled:
                 configs = _checked_names(pickled, path)
             _check_sums(archive, path)
             return configs
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, OSError) as error:
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # a damaged length leads before the beginning
+            raise
         raise CheckpointError(
             f"{path} is cut off or damaged ({first_line(error)}); copy it again, or give an earlier checkpoint"
         ) from error
