@@ -21,6 +21,7 @@ COMMANDS = {
     "prepare": "text to tokens: a corpus becomes shards that training reads",
     "sample": "a model continues a prompt",
     "serve": "talk to a model: OpenAI's API, and a page in the browser",
+    "compare": "what several models write with the same prompt and seed, side by side",
     "eval": "validation loss, bits per byte, HellaSwag",
     "import": "other programs' checkpoints as a model: build-nanogpt's, nanoGPT's",
     "export": "a model as files for other programs: Hugging Face, GGUF, llm.c",

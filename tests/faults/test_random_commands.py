@@ -43,6 +43,7 @@ BASES: list[list[tuple[str, ...]]] = [
     [("prepare",), ("text.txt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("prepare",), ("--from-shards", "data"), ("--out", "new"), ("--tokenizer", "bytes")],
     [("sample",), ("run",), ("--prompt", "a"), ("--max-tokens", "2")],
+    [("compare",), ("run",), ("hf",), ("--prompt", "a"), ("--max-tokens", "2")],
     [("serve",), ("hf",), ("--port", "0")],
     [("eval",), ("run",), ("--task", "val")],
     [("eval",), ("hf",), ("--task", "hellaswag"), ("--data", "items.jsonl")],
