@@ -141,13 +141,14 @@ class NetworkKind:
     Attributes:
         network: the class, or "module:Class"; called with a config.
         config: the class of its shape.
-        options: the dataclass of its own options, or "module:Class"; flags `--network.OPTION`.
+        options: the dataclass of its own options, or "module:Class"; flags `--network.OPTION`. None: of the kind that
+            the config has by default.
         model_type: in a config.json of Hugging Face's that this network can load. None: it has only Myna's own layout.
     """
 
     network: str | type
     config: type[NetworkConfig] = NetworkConfig
-    options: str | type[Options] = Options
+    options: str | type[Options] | None = None
     model_type: str | None = None
 
     def load(self) -> Any:
@@ -156,7 +157,7 @@ class NetworkKind:
 
     def options_class(self) -> type[Options]:
         """The dataclass of its options itself."""
-        return _loaded(self.options)
+        return _loaded(self.options) if self.options is not None else type(self.config().options)
 
 
 def _loaded(named: Any) -> Any:
