@@ -32,6 +32,7 @@ STYLES = ("uplot/uPlot.min.css", "base.css", "page.css")
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/svg+xml"}
 
 Format = Literal["loss", "short", "whole", "percent", "significant"]
+Tone = Literal["good", "odd", "bad", "plain"]
 Kind = Literal["line", "dots", "dashed", "faint"]
 Values = Sequence[float] | np.ndarray
 
@@ -276,6 +277,27 @@ class Printed:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something that is said of what is shown, with a mark in front that says it in a word or two.
+
+    Attributes:
+        tone: the colour at its side: "good", "odd", "bad" or "plain". The mark says the same in words.
+        hint: a smaller line below it.
+    """
+
+    mark: str
+    text: str
+    tone: Tone = "plain"
+    hint: str = ""
+
+    def html(self) -> str:
+        """Its markup."""
+        hint = f'<p class="hint">{with_code(self.hint)}</p>' if self.hint else ""
+        mark = f'<span class="mark">{escaped(self.mark)}.</span>'
+        return f'<div class="remark {self.tone}"><p>{mark} {with_code(self.text)}</p>{hint}</div>'
+
+
+@dataclass(frozen=True)
 class Part:
     """Blocks under a smaller title."""
 
@@ -335,13 +357,16 @@ class Page:
 
     Attributes:
         lead: a line below the title.
-        foot: a line at the end: what wrote it, and when.
+        foot: a line at the end: what wrote it.
+        reload_s: seconds after which it reads itself anew, for a file that is written again and again; a reader can
+            stop that. None: never.
     """
 
     title: str
     sections: Sequence[Section]
     lead: str = ""
     foot: str = ""
+    reload_s: int | None = None
 
     def html(self) -> str:
         """The whole file."""
@@ -354,6 +379,7 @@ class Page:
         lead = f'<p class="lead">{with_code(self.lead)}</p>' if self.lead else ""
         foot = f"<footer>{with_code(self.foot)}</footer>" if self.foot else ""
         sections = "".join(section.html(n) for n, section in enumerate(self.sections))
+        reload = "" if self.reload_s is None else f' data-reload="{self.reload_s}"'
         return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -366,7 +392,7 @@ class Page:
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
-<body>
+<body{reload}>
 <header><h1>{escaped(self.title)}</h1>{lead}{self._nav()}<div id="choices"></div></header>
 <main>
 {sections}</main>

@@ -35,15 +35,18 @@ export class Chart {
    * @param {number} leastSpan of the scale: less would make much of nothing.
    * @param {boolean} fromZero the scale begins at 0.
    * @param {string} heading the tag of the title.
+   * @param {string[]} hidden lines of the legend that are switched off at first.
+   * @param {() => void} onToggle called when a person has switched one.
    */
-  constructor(place, { title, format, leastSpan = 0.1, fromZero = false, heading = "h2" }) {
+  constructor(place, { title, format, leastSpan = 0.1, fromZero = false, heading = "h2", hidden = [], onToggle = () => {} }) {
     this.format = format;
     this.span = { leastSpan, fromZero };
     this.title = make(heading, { text: title });
     this.plotPlace = make("div.plot", { role: "img", tabindex: "0" });
     this.legend = make("ul.legend");
     this.notes = make("div.notes");
-    this.hidden = new Set(); // keys of the curves that a person has switched off
+    this.hidden = new Set(hidden); // keys of the curves that a person has switched off
+    this.onToggle = onToggle;
     place.replaceChildren(this.title, this.plotPlace, this.legend, this.notes);
     this.plotPlace.addEventListener("keydown", (event) => this.#walk(event));
     new ResizeObserver(() => this.#fit()).observe(this.plotPlace);
@@ -89,7 +92,7 @@ export class Chart {
           ...(log ? { splits: (_, __, low, high) => logTicks(low, high), filter: (_, splits) => splits } : {}),
         },
       ],
-      series: [{}, ...(this.curves.length ? this.curves.map(series) : [{}])],
+      series: [{}, ...(this.curves.length ? this.curves.map((curve) => ({ ...series(curve), show: !this.hidden.has(key(curve)) })) : [{}])],
       cursor: { y: false, drag: { x: false, y: false }, dataIdx: nearest, points: { size: 7 } },
       // Below the curves: no line or word may hide a value.
       hooks: { drawAxes: [(plot) => this.#drawBands(plot), (plot) => this.#drawReferences(plot)], setCursor: [(plot) => this.#tell(plot)] },
@@ -113,6 +116,7 @@ export class Chart {
     if (!this.hidden.delete(name)) this.hidden.add(name);
     button.setAttribute("aria-pressed", String(!this.hidden.has(name)));
     this.#bound();
+    this.onToggle();
     this.plot.batch(() => this.curves.forEach((curve, n) => this.plot.setSeries(n + 1, { show: !this.hidden.has(key(curve)) })));
   }
 
