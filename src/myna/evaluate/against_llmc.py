@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from myna.evaluate.behaviour import Finding, Tone, find_spikes
-from myna.evaluate.curves import Curves, token_count
+from myna.evaluate.curves import Curves, Series, token_count
 from myna.parsing import number
 from myna.reference_curves import LLMC_LOSSES, LLMC_RECIPE, LLMC_STEP_TOKENS, llmc_steps
 from myna.references import ON_TRACK_TOKENS, OTHER_TEXT_NATS, SAME_TEXT_NATS, curve_reference
@@ -55,34 +55,40 @@ class Standing:
     llmc_loss: float
 
 
+def differences(curves: Curves) -> Series:
+    """The validation losses less llm.c's at the same tokens, nats; empty before the first that compares."""
+    # Between the start and llm.c's first evaluation nobody knows its curve.
+    val = curves.val[(curves.val.tokens >= TOKENS[1]) & (curves.val.tokens <= TOKENS[-1])]
+    return Series(val.steps, val.tokens, val.values - np.interp(val.tokens, TOKENS, LOSSES))
+
+
 def standing(curves: Curves, tolerance: float) -> Standing | None:
-    """Compares the validation losses with llm.c's at the same tokens; None before the first that compares.
+    """Where a run is on track, off or ahead; None before its first evaluation that compares.
 
     Args:
         tolerance: nats within which a run is on track.
     """
-    # Between the start and llm.c's first evaluation nobody knows its curve.
-    val = curves.val[(curves.val.tokens >= TOKENS[1]) & (curves.val.tokens <= TOKENS[-1])]
-    if not len(val):
+    apart = differences(curves)
+    if not len(apart):
         return None
-    theirs = np.interp(val.tokens, TOKENS, LOSSES)
-    earlier = np.interp(val.tokens / (1 + ON_TRACK_TOKENS), TOKENS, LOSSES)
-    later = np.interp(val.tokens * (1 + ON_TRACK_TOKENS), TOKENS, LOSSES)
-    difference = val.values - theirs
+    theirs = np.interp(apart.tokens, TOKENS, LOSSES)
+    earlier = np.interp(apart.tokens / (1 + ON_TRACK_TOKENS), TOKENS, LOSSES)
+    later = np.interp(apart.tokens * (1 + ON_TRACK_TOKENS), TOKENS, LOSSES)
+    difference = apart.values
     off = difference > np.maximum(tolerance, earlier - theirs)
     ahead = difference < -np.maximum(tolerance, theirs - later)
     stretches = _stretches(off.astype(int) - ahead.astype(int))
     sign, first, _ = stretches[-1]
-    last = float(val.values[-1])
+    last = float(difference[-1] + theirs[-1])
     reached = LOSSES[1] >= last >= LOSSES[-1]
     return Standing(
         sign=sign,
-        since=int(val.steps[first]),
+        since=int(apart.steps[first]),
         from_start=first == 0,
-        before=[(s, int(val.steps[a]), int(val.steps[b])) for s, a, b in stretches[:-1] if s],
+        before=[(s, int(apart.steps[a]), int(apart.steps[b])) for s, a, b in stretches[:-1] if s],
         difference=float(difference[-1]),
         first_difference=float(difference[first]),
-        tokens=float(val.tokens[-1]),
+        tokens=float(apart.tokens[-1]),
         llmc_tokens=float(np.interp(-last, -LOSSES, TOKENS)) if reached else None,
         llmc_loss=float(theirs[-1]),
     )

@@ -15,7 +15,7 @@ from myna.spikes import LEAST_NATS, LIMIT, WINDOW_STEPS, RunningLoss
 RECENT_SHARE = 0.2
 FLAT_NATS = 0.01
 LEAST_EVALUATIONS = 4
-OPENING_SHARE = 0.05
+OPENING_SHARE = 0.2
 APART_NATS = 0.05
 OVERFIT_NATS = 0.02
 NEAR_SHARE, LEAST_NEAR_STEPS = 0.01, 10
@@ -84,7 +84,7 @@ def trend(curves: Curves) -> Finding:
             "overfitting, where the training loss still falls",
         )
         return Finding("Rising", f"The {name} loss rose by {change:.4f} nats {over}.", "bad", causes)
-    more = " More steps would have lowered it further." if curves.is_finished else ""
+    more = " It was still falling at the end, so a longer run may end lower." if curves.is_finished else ""
     return Finding("Still falling", f"The {name} loss fell by {-change:.4f} nats {over}.{more}", "good")
 
 

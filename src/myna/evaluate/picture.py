@@ -8,6 +8,7 @@ Runs whose tokenizers differ are labelled with their bits per byte instead of th
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -101,19 +102,28 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
         style: dict[str, Any] = {"color": MUTED, "linewidth": 1.2, "linestyle": (0, (5, 3)), "zorder": 2}
         axes.plot(tokens, LLMC_LOSSES, label="llm.c's GPT-2 124M on FineWeb, validation", **style)
     if line := shared_line(drawn):
-        _reference(axes, line[1], f"{line[0]}, validation: {line[1]:.4f}", "left")
+        _reference(axes, line.value, line.words, line.side)
     axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="upper right")
 
 
-def shared_line(drawn: Sequence[Curves]) -> tuple[str, float] | None:
-    """Whose loss stands beside those of all runs, and what it is; None where none does."""
-    lines = {
-        (found.label, found.value)
-        for curves in drawn
-        if (found := loss_reference(curves.recipe)).value is not None
-    }
-    every = all(curves.compares_with_gpt2 for curves in drawn)
-    return next(iter(lines)) if every and len(lines) == 1 else None
+@dataclass(frozen=True)
+class Line:
+    """GPT-2's loss beside curves: nats per token, its words, and the end of the line that no curve crosses."""
+
+    value: float
+    words: str
+    side: Literal["left", "right"]
+
+
+def shared_line(drawn: Sequence[Curves]) -> Line | None:
+    """The line that stands beside all runs; None where there is none, or not the same for all."""
+    found = {loss_reference(curves.recipe) for curves in drawn}
+    first = next(iter(found))
+    if first.value is None or len({(one.label, one.value) for one in found}) != 1:
+        return None
+    last = [one.values[-1] for curves in drawn for one in (curves.train, curves.val) if len(one)]
+    side: Literal["left", "right"] = "right" if max(last) < first.value else "left"
+    return Line(first.value, f"{first.label}, validation: {first.value:.4f}", side)
 
 
 def _words(name: str) -> str:
@@ -153,7 +163,7 @@ def _loss_range(drawn: Sequence[Curves], last: float) -> tuple[float, float]:
                 later = values[tokens >= OPENING_SHARE * last]
                 high = max(high, float((later if len(later) else values).max()))
     if line := shared_line(drawn):
-        low, high = min(low, line[1]), max(high, line[1])
+        low, high = min(low, line.value), max(high, line.value)
     if start - high < 0.5 * (high - low):  # too little to be worth hiding
         high = start
     margin = 0.06 * (high - low) or 0.05

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from myna.errors import DataError, MynaError
+from myna.evaluate.against_llmc import differences
 from myna.evaluate.behaviour import Finding
 from myna.evaluate.curves import Curves, Series, final_values, range_of_tokens, smoothed, token_count
 from myna.evaluate.picture import shared_line
@@ -159,19 +160,39 @@ def _loss_charts(drawn: Sequence[Curves]) -> list[Block]:
     loss = Chart(
         "Loss, nats per token",
         [*curves, *_llmc(drawn)],
-        [Reference(line[1], f"{line[0]}, validation: {line[1]:.4f}")] if line else [],
+        [Reference(line.value, line.words, line.side)] if line else [],
         format="loss",
         least_span=0.1,
         logarithmic=True,
         notes=notes,
     )
     if len({tokenizer_of(run.recipe) for run in drawn}) == 1 or not bits:
-        return [loss]
+        return [loss, *_apart(drawn)]
     other = "The runs' tokenizers differ, so their losses per token do not compare. Bits per byte do."
     return [
         loss,
         Chart("Bits per byte of the validation text", bits, format="loss", logarithmic=True, notes=[other]),
     ]
+
+
+def _apart(drawn: Sequence[Curves]) -> list[Block]:
+    """How far the runs are from llm.c's curve, with the nats of being on track."""
+    dots, tolerances = list[Curve](), set[float]()
+    for n, run in enumerate(drawn):
+        tolerance = curve_reference(run.recipe).tolerance
+        if tolerance is not None and len(apart := differences(run)):
+            dots += _dots(apart, "", n, run.name)
+            tolerances.add(tolerance)
+    if not dots:
+        return []
+    lines = [
+        Reference(sign * one, f"{sign * one:+}", "right", sign > 0)
+        for one in sorted(tolerances)
+        for sign in (1, -1)
+    ]
+    note = "Between the lines a run is on track; in the opening there is more room. Above is off, below is ahead."
+    title = "Validation loss less llm.c's at the same tokens, nats"
+    return [Chart(title, dots, lines, format="loss", least_span=0.06, notes=[note])]
 
 
 def _reasons(drawn: Sequence[Curves]) -> list[str]:
@@ -197,7 +218,7 @@ def _hellaswag(drawn: Sequence[Curves]) -> list[Section]:
     scored = [(n, curves) for n, curves in enumerate(drawn) if len(curves.hellaswag)]
     if not scored:
         return []
-    lines = [Reference(HELLASWAG_CHANCE, f"chance: {HELLASWAG_CHANCE}", "right")]
+    lines = [Reference(HELLASWAG_CHANCE, f"chance: {HELLASWAG_CHANCE}", "right", above=False)]
     for size, gpt2, gpt3 in sorted({row for _, curves in scored if (row := curves.hellaswag_references)}):
         lines += [Reference(gpt2, f"GPT-2 {size}: {gpt2}"), Reference(gpt3, f"GPT-3 {size}: {gpt3}")]
     alone = len(drawn) == 1
@@ -224,7 +245,7 @@ def _measures(drawn: Sequence[Curves]) -> list[Block]:
             if run.measures[key].values.any()  # on a processor nobody knows the peak, and MFU is 0
             for curve in _line(
                 run.measures[key], about["title"].split(",")[0] if len(drawn) == 1 else "", n,
-                None if len(drawn) == 1 else run.name, smooth=key == "tokens_per_second",
+                None if len(drawn) == 1 else run.name, smooth=key != "learning_rate",
             )
         ]  # fmt: skip
         if curves:
@@ -274,6 +295,8 @@ def _recipes(drawn: Sequence[Curves]) -> list[Block]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

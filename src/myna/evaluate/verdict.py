@@ -6,7 +6,7 @@ Which of them a run may be held against, and within how many nats losses count a
 import numpy as np
 
 from myna.evaluate import against_llmc, behaviour
-from myna.evaluate.behaviour import Finding
+from myna.evaluate.behaviour import Finding, Tone
 from myna.evaluate.curves import Curves
 from myna.references import curve_reference, hellaswag_reference, loss_reference
 
@@ -37,7 +37,7 @@ def not_compared(curves: Curves) -> Finding | None:
     curve, loss = curve_reference(curves.recipe), loss_reference(curves.recipe)
     accuracy = hellaswag_reference(curves.recipe, curves.hellaswag_items)
     if not loss.applies and accuracy.size is None:
-        return Finding("No reference applies", f"No reference applies, because: {loss.why} {accuracy.why}")
+        return Finding("No reference applies", f"Because: {loss.why} {accuracy.why}")
     missing = [] if curve.tolerance is not None else [f"Not compared with llm.c's run: {curve.why}"]
     missing += [] if loss.applies else [f"Not compared with GPT-2's loss: {loss.why}"]
     missing += [] if accuracy.size else [f"Not compared on HellaSwag: {accuracy.why}"]
@@ -90,24 +90,15 @@ def reproduced(curves: Curves) -> Finding | None:
     if size is None or not len(score):
         return None
     loss, val = loss_reference(curves.recipe), curves.val
-    short = (
-        []
-        if score.values[-1] >= size[1] - LEVEL_ERRORS * curves.hellaswag_errors[-1]
-        else ["HellaSwag accuracy"]
-    )
+    short = []
+    if score.values[-1] < size[1] - LEVEL_ERRORS * curves.hellaswag_errors[-1]:
+        short.append("its HellaSwag accuracy is below GPT-2's")
     if loss.value is not None and not (len(val) and val.values[-1] <= loss.value + loss.tolerance):
-        short.append("validation loss")
+        short.append("its validation loss is above GPT-2's")
     if short:
-        what, verb = " and the ".join(short), "are" if len(short) > 1 else "is"
-        if curves.is_finished:
-            text = f"GPT-2 {size[0]} is not reproduced: the {what} {verb} short of GPT-2's."
-            return Finding("Not reproduced", text, "bad")
-        return Finding(
-            "Not yet", f"GPT-2 {size[0]} is not reproduced yet: the {what} {verb} short of GPT-2's."
-        )
+        mark: tuple[str, Tone] = ("Not reproduced", "bad") if curves.is_finished else ("Not yet", "plain")
+        return Finding(mark[0], f"This is not GPT-2 {size[0]} again: {', and '.join(short)}.", mark[1])
     measured = (
         "HellaSwag accuracy is" if loss.value is None else "HellaSwag accuracy and its validation loss are"
     )
-    return Finding(
-        "Reproduced", f"Yes: GPT-2 {size[0]} is reproduced. Its {measured} level or better.", "good"
-    )
+    return Finding("Reproduced", f"Yes. Its {measured} level with GPT-2 {size[0]}'s or better.", "good")

@@ -111,7 +111,7 @@ class Table:
         head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in self.header)
         rows = "".join(self._row(n, row) for n, row in enumerate(self.rows))
         return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{escaped(self.caption)}">'
+            f'<div class="scroll" role="group" tabindex="0" aria-label="{escaped(self.caption)}">'
             f"<table><caption>{escaped(self.caption)}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{rows}</tbody></table></div>"
         )
@@ -210,11 +210,12 @@ def _numbers(values: Values, kept: Sequence[int]) -> list[float]:
 
 @dataclass(frozen=True)
 class Reference:
-    """A dotted line across a chart, with its words at one end, where the curves are usually not."""
+    """A dotted line across a chart, with its words above or below one end, where the curves are usually not."""
 
     value: float
     label: str
     side: Literal["left", "right"] = "left"
+    above: bool = True
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,7 @@ class Printed:
         # A browser drops a first line break inside `pre`, so it gets one that is not the text's.
         return (
             f'<div class="part"><p class="pre-label">{with_code(self.label)}</p>'
-            f'<pre tabindex="0" aria-label="{label}" role="region">\n{escaped(self.text)}</pre></div>'
+            f'<pre tabindex="0" aria-label="{label}" role="group">\n{escaped(self.text)}</pre></div>'
         )
 
 

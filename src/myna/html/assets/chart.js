@@ -27,7 +27,8 @@ export function colour(name) {
  * group: the run that it is of, where there are several; label: what its values are.
  * kind: "line"; "dots", a few values; "dashed", another project's curve; "faint", the lowest or the highest of the
  * single values behind a line, with `behind`, that line's label. errors: of each value, where known.
- * A reference: {value, label, side}; its words stand at the left or the right, where the curves are usually not.
+ * A reference: {value, label, side, above}; its words stand above or below the line's left or right end, where the
+ * curves are usually not.
  */
 export class Chart {
   /**
@@ -136,7 +137,7 @@ export class Chart {
     const ratio = devicePixelRatio;
     ctx.save();
     ctx.font = `${12 * ratio}px system-ui, sans-serif`;
-    for (const { value, label, side } of this.references) {
+    for (const { value, label, side, above = side === "left" } of this.references) {
       const y = Math.round(plot.valToPos(value, "y", true));
       ctx.strokeStyle = ctx.fillStyle = colour("--muted");
       ctx.lineWidth = ratio;
@@ -146,8 +147,8 @@ export class Chart {
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
       // Chance is what curves rise from: its words stand under its line.
-      ctx.textBaseline = side === "left" ? "bottom" : "top";
-      const words = side === "left" ? y - 3 * ratio : y + 4 * ratio;
+      ctx.textBaseline = above ? "bottom" : "top";
+      const words = above ? y - 3 * ratio : y + 4 * ratio;
       ctx.textAlign = side;
       const x = side === "left" ? bbox.left + 4 * ratio : bbox.left + bbox.width - 4 * ratio;
       // The grid crosses the words: a rim of the background keeps them legible.
