@@ -27,10 +27,10 @@ RULES = (
     f"Falling or flat: a straight line through the last {RECENT_SHARE:.0%} of the tokens, and at least "
     f"{LEAST_EVALUATIONS} evaluations. The loss falls where the line drops by {FLAT_NATS} nats or more, and by two of "
     "its standard errors. Where there are too few evaluations, the rule takes the training loss.",
-    f"Training and validation part: validation less training rose by over {APART_NATS} nats above its lowest value, "
-    f"and stayed there. Overfitting: validation rose by over {OVERFIT_NATS} nats above its lowest value, while "
-    "training fell by as much. The training loss at an evaluation is the mean over the steps around it. The first "
-    f"{OPENING_SHARE:.0%} of the tokens are not judged.",
+    "Training and validation part: from some evaluation to the last one validation gained less than half of what "
+    f"training gained, and over {APART_NATS} nats less. Overfitting: validation rose by over {OVERFIT_NATS} nats above "
+    "its lowest value, while training fell by as much. The training loss at an evaluation is the mean over the steps "
+    f"around it. The first {OPENING_SHARE:.0%} of the tokens are not judged.",
     f"A spike: a training loss over {LIMIT:g} deviations, and at least {LEAST_NATS} nats, above the running mean of "
     f"about {WINDOW_STEPS} steps. Training warns by the same rule. Spikes within {JOINED_STEPS} steps are one.",
     f"Skipped updates are named where they are over {SKIPPED_SHARE:.0%} of the steps: fp16's scaler skips a few by "
@@ -106,16 +106,18 @@ def _line(series: Series) -> tuple[float, float]:
 
 def parting(curves: Curves) -> Finding | None:
     """Whether validation and training loss part; None where either is missing."""
-    val = (
-        curves.val[curves.val.tokens >= OPENING_SHARE * curves.last_tokens] if len(curves.val) else curves.val
-    )
+    val = curves.val
     train = np.array([_train_loss_around(curves, int(step)) for step in val.steps])
-    known = np.isfinite(train)
-    val, train = val[known], train[known]
+    judged = np.isfinite(train) & (val.tokens >= OPENING_SHARE * curves.last_tokens)
+    val, train = val[judged], train[judged]
     if len(val) < 2:
         return None
-    gap = val.values - train
-    now = f"Validation lies {gap[-1]:+.4f} nats from training"
+    now = f"Validation lies {val.values[-1] - train[-1]:+.4f} nats from training"
+    causes = (
+        "too many passes over too little text",
+        "too little dropout or weight decay",
+        "too large a network",
+    )
     lowest = int(val.values.argmin())
     rise, fall = val.values[-1] - val.values[lowest], train[lowest] - train[-1]
     if rise > OVERFIT_NATS and fall > OVERFIT_NATS:
@@ -124,27 +126,18 @@ def parting(curves: Curves) -> Finding | None:
             f"{val.values[lowest]:.4f}, and the training loss fell by {fall:.4f}. {now}. The checkpoint nearest to "
             "that step is the better model."
         )
-        causes = (
-            "too many passes over too little text",
-            "too little dropout or weight decay",
-            "too large a network",
-        )
         return Finding("Overfitting", text, "bad", causes)
-    smallest = int(gap.argmin())
-    apart = gap > gap[smallest] + APART_NATS
-    if not apart[-1]:
+    # From each evaluation to the last one: what training has gained, and what validation has.
+    gained, val_gained = train - train[-1], val.values - val.values[-1]
+    apart = np.flatnonzero((gained - val_gained > APART_NATS) & (val_gained < gained / 2))
+    if not len(apart):
         return Finding("Together", f"{now}, and they have not parted.", "good")
-    since = int(np.flatnonzero(~apart)[-1]) + 1
+    since = int(apart[0])
     text = (
-        f"Training and validation loss part since step {val.steps[since]:,}. {now}; at step {val.steps[smallest]:,} "
-        f"it was {gap[smallest]:+.4f}. Validation is at its lowest or near it."
+        f"Training and validation loss part since step {val.steps[since]:,}: since then training fell by "
+        f"{gained[since]:.4f} nats, and validation by {val_gained[since]:.4f}. {now}."
     )
-    return Finding(
-        "Parting",
-        text,
-        "odd",
-        ("text that is gone through several times", "too little dropout or weight decay"),
-    )
+    return Finding("Parting", text, "odd", causes)
 
 
 def _train_loss_around(curves: Curves, step: int) -> float:

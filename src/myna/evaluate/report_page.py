@@ -261,7 +261,7 @@ def _samples(drawn: Sequence[Curves]) -> list[Section]:
             continue
         blocks: list[Block] = list(found[:SHOWN_SAMPLES])
         if len(found) > SHOWN_SAMPLES:
-            blocks.append(Fold(f"{len(found) - SHOWN_SAMPLES} earlier samples", found[SHOWN_SAMPLES:]))
+            blocks.append(Fold(f"Earlier samples ({len(found) - SHOWN_SAMPLES})", found[SHOWN_SAMPLES:]))
         parts += blocks if len(drawn) == 1 else [Part(curves.name, blocks)]
     return [Section("Samples as training went on", parts)] if parts else []
 
@@ -296,7 +296,7 @@ def _recipes(drawn: Sequence[Curves]) -> list[Block]:
 
 def _plain(value: object) -> str:
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return ", ".join(value)
+        return " ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
