@@ -151,12 +151,13 @@ export class Chart {
       const words = above ? y - 3 * ratio : y + 4 * ratio;
       ctx.textAlign = side;
       const x = side === "left" ? bbox.left + 4 * ratio : bbox.left + bbox.width - 4 * ratio;
+      const room = bbox.width - 8 * ratio; // on a phone long words are drawn narrower
       // The grid crosses the words: a rim of the background keeps them legible.
       ctx.setLineDash([]);
       ctx.lineWidth = 4 * ratio;
       ctx.strokeStyle = colour("--card");
-      ctx.strokeText(label, x, words);
-      ctx.fillText(label, x, words);
+      ctx.strokeText(label, x, words, room);
+      ctx.fillText(label, x, words, room);
     }
     ctx.restore();
   }

@@ -77,7 +77,9 @@ function reloading(seconds) {
   return [make("label.reload", {}, box, `Read anew every ${seconds} s while the run goes on`)];
 }
 
-const axes = [...new Set(charts.flatMap(({ given }) => axesOf(given)))];
+// Only a chart of several axes gives a choice.
+const offered = charts.map(({ given }) => axesOf(given)).filter((names) => names.length > 1);
+const axes = [...new Set(offered.flat())];
 const scales = charts.some(({ given }) => given.logarithmic) ? ["linear", "logarithmic"] : [];
 byId("choices").replaceChildren(
   ...choice("x", "Charts against", axes),
