@@ -17,6 +17,15 @@ def test_lines_and_values_that_hold_no_number_are_passed_over(make_run, tmp_path
     assert (curves.last_step, curves.last_tokens) == (60, 60_000)
 
 
+def test_absurd_numbers_are_passed_over(make_run, tmp_path):
+    path = make_run(tmp_path / "one", hellaswag=500)
+    with open(path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 61, "tokens": 61000, "val_loss": 1e308, "hellaswag_acc_token": 1.5}\n')
+        file.write('{"step": 62, "tokens": 1e308, "val_loss": 3.0}\n')
+    curves = read_curves(path)
+    assert (len(curves.val), len(curves.hellaswag), curves.not_finite) == (3, 3, [61])
+
+
 def test_a_step_that_ran_twice_counts_once_and_a_curve_never_goes_back(make_run, write_records, tmp_path):
     path = make_run(tmp_path / "one", steps=1)
     tokens = {1: 100, 2: 200, 3: 150, 4: 400}

@@ -64,7 +64,8 @@ def saved(out):
 def test_a_run_leaves_what_the_design_says(train, tmp_path):
     run = train(tmp_path / "run", 6, "--eval-every", 3, "--sample-every", 3, "--checkpoint-every", 4)
     assert {p.name for p in run.path.iterdir()} == {
-        "recipe.json", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.png", ".lock",
+        "recipe.json", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.png",
+        "report.html", ".lock",
     }  # fmt: skip
     assert saved(run.path) == [4, 6]
     assert run.recipe()["micro_batch"] == 4

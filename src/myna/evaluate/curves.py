@@ -14,6 +14,7 @@ from myna.references import HELLASWAG_CHANCE, hellaswag_reference, loss_referenc
 from myna.run import Run
 
 SMOOTHING_SHARE = 0.02  # the smoothed curve is a running mean over this share of the steps
+MOST = 1e12  # no loss and no speed is as large; what is larger is damage, as what is no number
 MEASURES = (
     "learning_rate",
     "grad_norm",
@@ -52,7 +53,7 @@ class Curves:
         name: the folder's; of runs that are read together, with as much before it as tells them apart.
         hellaswag: the accuracy by the mean per token.
         measures: the other numbers of a training step, by their names in metrics.jsonl.
-        not_finite: the steps whose loss was recorded, and is no finite number.
+        not_finite: the steps whose loss was recorded, and is no finite number, or an absurd one.
     """
 
     name: str
@@ -109,6 +110,7 @@ def read_curves(path: Path, name: str | None = None) -> Curves:
     """
     run = Run(path)
     recipe, records = run.recipe(), run.metrics()
+    scores = _series(records, "hellaswag_acc_token")
     items = [found for record in records if (found := whole(record, "hellaswag_items"))]
     curves = Curves(
         name=path.resolve().name if name is None else name,
@@ -116,7 +118,7 @@ def read_curves(path: Path, name: str | None = None) -> Curves:
         train=_series(records, "train_loss"),
         val=_series(records, "val_loss"),
         bits_per_byte=_series(records, "val_bits_per_byte"),
-        hellaswag=_series(records, "hellaswag_acc_token"),
+        hellaswag=scores[(scores.values >= 0) & (scores.values <= 1)],
         hellaswag_items=items[-1] if items else None,
         measures={key: _series(records, key) for key in MEASURES},
         not_finite=_not_finite(records),
@@ -159,7 +161,7 @@ def _series(records: Sequence[dict[str, Any]], key: str) -> Series:
     """The records that have a number under a key; of a step that ran twice the later one."""
     latest: dict[int, tuple[int, float]] = {}
     for record in records:
-        step, tokens, value = whole(record, "step"), whole(record, "tokens"), number(record, key)
+        step, tokens, value = whole(record, "step"), whole(record, "tokens"), _value(record, key)
         if step is not None and tokens is not None and value is not None:
             latest[step] = (tokens, value)
     steps = np.array(list(latest), dtype=np.int64)
@@ -170,13 +172,18 @@ def _series(records: Sequence[dict[str, Any]], key: str) -> Series:
     return Series(steps[kept], table[kept, 0], table[kept, 1])
 
 
+def _value(record: dict[str, Any], key: str) -> float | None:
+    value = number(record, key)
+    return None if value is None or abs(value) > MOST else value
+
+
 def _not_finite(records: Sequence[dict[str, Any]]) -> list[int]:
     found = {
         step
         for record in records
         if (step := whole(record, "step")) is not None
         for key in ("train_loss", "val_loss")
-        if isinstance(record.get(key), float) and number(record, key) is None
+        if isinstance(record.get(key), float) and _value(record, key) is None
     }
     return sorted(found)
 

@@ -91,7 +91,7 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
             )
     last = max(curves.last_tokens for curves in drawn)
     low, high = _loss_range(drawn, last)
-    axes.set_xlim(0, last * 1.02)
+    axes.set_xlim(0, last * 1.02 or 1)
     axes.set_ylim(low, high)
     start = max(float(one.values[0]) for c in drawn for one in (c.train, c.val) if len(one))
     notes = [] if alone else ["line: train, dots: validation"]
@@ -200,7 +200,7 @@ def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
     _reference(axes, HELLASWAG_CHANCE, f"chance: {HELLASWAG_CHANCE}", "right", above=False)
     span = high - low or HELLASWAG_CHANCE
     axes.set_ylim(low - 0.14 * span, high + 0.12 * span)
-    axes.set_xlim(0, max(curves.hellaswag.tokens[-1] for curves in scored) * 1.02)
+    axes.set_xlim(0, max(curves.hellaswag.tokens[-1] for curves in scored) * 1.02 or 1)
     if len(drawn) > 1:
         axes.legend(frameon=False, fontsize=9.5, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 0.14))
 

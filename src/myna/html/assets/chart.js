@@ -57,6 +57,7 @@ export class Chart {
   draw({ curves, references = [], xName, log = false, notes = [] }) {
     this.curves = curves.filter(({ x }) => x.length);
     this.references = references;
+    log &&= this.curves.every(({ y }) => y.every((value) => value > 0)); // what is 0 has no place on such a scale
     this.log = log;
     const tables = this.curves.map(({ x, y }) => [x, y]);
     const data = tables.length ? uPlot.join(tables) : [[], []];
