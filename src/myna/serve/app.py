@@ -250,7 +250,8 @@ def build_app(
         Route("/metrics", server.metrics),
         Route("/openapi.json", server.openapi),
         *more,
-        Mount("/page", StaticFiles(directory=PAGE)),
+        # The charts, and what else pages in one file have too, lie with those: see `myna.html`.
+        Mount("/page", StaticFiles(directory=PAGE, packages=[("myna.html", "assets")])),
         Route("/", page),
     ]
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
