@@ -18,7 +18,9 @@ const charts = [...document.querySelectorAll(".chart")].map((place) => {
   return { given, chart: new Chart(place, { title, format: FORMATS[format], leastSpan, fromZero, heading: "h3" }) };
 });
 
-const axes = [...new Set(charts.flatMap(({ given }) => Object.keys(given.curves[0]?.x ?? {})))];
+// Only a chart of several axes gives a choice.
+const offered = charts.map(({ given }) => Object.keys(given.curves[0]?.x ?? {})).filter((names) => names.length > 1);
+const axes = [...new Set(offered.flat())];
 const chosen = { x: axes[0], y: "linear" };
 
 function draw() {
