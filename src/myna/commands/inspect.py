@@ -17,7 +17,7 @@ from myna.paths import given_path
 from myna.run import Run
 
 if TYPE_CHECKING:
-    from myna.evaluate.inspect_parts import View
+    from myna.evaluate.inspect.view import View
     from myna.html.page import Table
     from myna.text.tokenizer import Tokenizer
 
@@ -36,9 +36,9 @@ class Inspect:
 
     model: Annotated[ModelFlags, tyro.conf.arg(name="")]
     prompt: str | None = None
-    """The text for attention and the logit lens. Default: the beginning of the run's last sample, or else "Hello, I'm a language model,"."""
+    """The text for attention and the logit lens. Default: the beginning of the run's last sample, else the lecture's."""
     token: str | None = None
-    """The token whose nearest are wanted: its text, or its id (a number is an id). Default: each token of the prompt."""
+    """The token whose nearest are wanted: its text, or its id (a number is an id). Default: those of the prompt."""
     layer: int | None = None
     """The layer whose weights and attention are drawn, counted from 0. Default: the middle one."""
     channels: tuple[int, ...] = ()
@@ -56,16 +56,18 @@ def main(args: Sequence[str]) -> None:
     refuse_empty(args, but=("--prompt",))
     call = parse(Inspect, args, command="inspect")
     spec = checked_name(call.model.model)
-    from myna.evaluate.inspect import look, write
-    from myna.evaluate.inspect_parts import PARTS, Subject, named_parts
-    from myna.evaluate.inspect_weights import check_layer
+    from myna.evaluate.inspect.look import look, write
+    from myna.evaluate.inspect.parts import PARTS, named_parts
+    from myna.evaluate.inspect.view import Subject
+    from myna.evaluate.inspect.weights import check_layer
     from myna.model.checkpoint import list_checkpoints
     from myna.model.open import open_model
 
     wanted = named_parts(list(PARTS) if call.show is None else call.show.replace(" ", "").split(","))
     run = Run(given_path(spec, ModelError))
     opened = open_model(spec)
-    out = call.out or (run.path / "inspect" if run.exists() else Path("inspect"))
+    is_run = run.exists() or run.checkpoints.is_dir()
+    out = call.out or (run.path / "inspect" if is_run else Path("inspect"))
     check_place(out, opened.path)
     tokenizer = opened.tokenizer_or(call.model.tokenizer) if call.model.tokenizer else opened.tokenizer
     if tokenizer is None:
@@ -85,7 +87,7 @@ def main(args: Sequence[str]) -> None:
         token=None if call.token is None or tokenizer is None else token_id(call.token, tokenizer),
         layer=layer,
         channels=call.channels,
-        checkpoints=list_checkpoints(run.checkpoints)[::-1] if run.exists() else [],
+        checkpoints=list_checkpoints(run.checkpoints)[::-1],
         trained_positions=length if isinstance(length, int) and length > 0 else None,
     )
     views = look(subject, wanted)
@@ -93,11 +95,11 @@ def main(args: Sequence[str]) -> None:
     if call.json:
         files = {"page": str(written[0]), "pictures": list(map(str, written[1:]))}
         values = {name: view.values for name, view in views.items()}
-        about = {"model": opened.name, "path": str(opened.path), "layer": layer}
+        about = {"model": opened.name, "path": str(opened.path)}
         print(json.dumps(about | values | files, ensure_ascii=False))
     else:
         summary(views)
-        print(f"{written[0]} and {len(written) - 1} pictures")
+        print(f"{written[0]} and {len(written) - 1} picture{'' if len(written) == 2 else 's'}")
 
 
 def check_place(out: Path, model: Path) -> None:
@@ -109,7 +111,10 @@ def check_place(out: Path, model: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"--out {out} is a file; give a folder")
     place, model = out.resolve(), model.resolve()
-    for folder, what in ((model, "the model's own files"), *((cache, "the hub's cache") for cache in hub_caches())):
+    for folder, what in (
+        (model, "the model's own files"),
+        *((cache, "the hub's cache") for cache in hub_caches()),
+    ):
         if place == folder or folder in place.parents:
             raise OutputError(f"{out} is in {folder}, which is for {what}; give another folder with --out")
 
@@ -127,15 +132,21 @@ def without_tokenizer(wanted: list[str], call: Inspect, path: Path) -> list[str]
     Raises:
         ModelError: a part, the prompt or the token needs one.
     """
-    from myna.evaluate.inspect_parts import PARTS
+    from myna.evaluate.inspect.parts import PARTS
 
     needing = [name for name in wanted if PARTS[name].needs_tokenizer]
-    asked = [flag for flag, given in (("--prompt", call.prompt), ("--token", call.token)) if given is not None]
+    asked = [
+        flag for flag, given in (("--prompt", call.prompt), ("--token", call.token)) if given is not None
+    ]
     if needing and (call.show is not None or asked):
         raise ModelError(
-            f"{path} has no tokenizer beside the weights, and {(asked or needing)[0]} needs one; name one with --tokenizer"
+            f"{path} has no tokenizer beside the weights, and {(asked or needing)[0]} needs one; name one with "
+            "--tokenizer"
         )
-    print(f"no tokenizer beside the weights, so left out: {', '.join(needing)} (see --tokenizer)", file=sys.stderr)
+    print(
+        f"no tokenizer beside the weights, so left out: {', '.join(needing)} (see --tokenizer)",
+        file=sys.stderr,
+    )
     return [name for name in wanted if name not in needing]
 
 
@@ -152,7 +163,9 @@ def prompt_ids(given: str | None, run: Run, tokenizer: "Tokenizer", block_size: 
         return tokenizer.encode(text or PROMPT)[: min(block_size, MOST_SAMPLED)]
     ids = tokenizer.encode(given) or [tokenizer.eot]
     if len(ids) > block_size:
-        raise UsageError(f"--prompt is {len(ids):,} tokens, and the model's window {block_size:,}; shorten it")
+        raise UsageError(
+            f"--prompt is {len(ids):,} tokens, and the model's window {block_size:,}; shorten it"
+        )
     return ids
 
 
@@ -175,7 +188,9 @@ def token_id(given: str, tokenizer: "Tokenizer") -> int:
 
     pieces = ", ".join(f"{id} {exact(tokenizer.token_bytes(id))}" for id in ids[:8])
     more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
-    raise UsageError(f"--token {given!r} is {len(ids)} tokens: {pieces}{more}; give one of them, by its id or text")
+    raise UsageError(
+        f"--token {given!r} is {len(ids)} tokens: {pieces}{more}; give one of them, by its id or text"
+    )
 
 
 def summary(views: "Mapping[str, View]") -> None:
@@ -202,10 +217,13 @@ def as_text(table: "Table", terminal: bool) -> object:
 
     shown = Rich(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, title=None)
     numbers = [
-        all(isinstance(row[column], (int, float)) for row in table.rows) for column in range(len(table.header))
+        all(isinstance(row[column], (int, float)) for row in table.rows)
+        for column in range(len(table.header))
     ]
     for name, is_number in zip(table.header, numbers, strict=True):
         shown.add_column(name, justify="right" if is_number else "left")
     for row in table.rows[:MOST_SHOWN_ROWS]:
-        shown.add_row(*(f"{v:.4g}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v) for v in row))
+        shown.add_row(
+            *(f"{v:.4g}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v) for v in row)
+        )
     return shown

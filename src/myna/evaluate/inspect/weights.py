@@ -55,9 +55,7 @@ def tensor_table(network: Network) -> list[TensorRow]:
         parameters = len(names) * int(np.prod(shape, dtype=np.int64))
         is_head = general in heads
         is_tied = is_head and general == network.vocabulary_rows[0]
-        rows.append(
-            TensorRow(general, len(names), shape, parameters, parameters / total, is_head, is_tied)
-        )
+        rows.append(TensorRow(general, len(names), shape, parameters, parameters / total, is_head, is_tied))
     return rows
 
 

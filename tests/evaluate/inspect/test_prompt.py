@@ -5,7 +5,7 @@ import torch
 
 from myna import GPT, GPTConfig
 from myna.errors import ModelError
-from myna.evaluate.inspect_prompt import habits, lens, lens_rows, trace
+from myna.evaluate.inspect.prompt import habits, lens, lens_rows, trace
 from myna.model.attention import attention, attention_watched, join_heads
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -23,7 +23,9 @@ def network():
 def undisturbed(network):
     """What goes into each layer's last projection of attention, while nobody watches; and the logits."""
     inputs = []
-    hooks = [block.attn.c_proj.register_forward_pre_hook(lambda _, x: inputs.append(x[0])) for block in network.h]
+    hooks = [
+        block.attn.c_proj.register_forward_pre_hook(lambda _, x: inputs.append(x[0])) for block in network.h
+    ]
     network.eval()
     with torch.no_grad():
         logits = network(torch.tensor([IDS]))
@@ -68,9 +70,7 @@ def test_rows_of_the_lens_say_what_it_says(network):
     assert rows[3].top[0] == (rows[3].ids[-1], pytest.approx(rows[3].probabilities[-1]))
     assert len(rows[3].top) == 3
     targets = torch.tensor(IDS[1:])
-    assert rows[3].nats == pytest.approx(
-        float(torch.nn.functional.nll_loss(log_p[:-1], targets)), rel=1e-5
-    )
+    assert rows[3].nats == pytest.approx(float(torch.nn.functional.nll_loss(log_p[:-1], targets)), rel=1e-5)
     assert lens_rows(network, trace(network, [7]))[0].nats is None
 
 
@@ -83,9 +83,13 @@ def test_habits_are_shares_of_the_positions_with_a_choice():
 def test_a_watcher_is_gone_after_an_error():
     q = torch.zeros(1, 1, 2, 4)
     seen = []
-    with pytest.raises(ZeroDivisionError), attention_watched(lambda *qkv: seen.append(qkv)):
-        attention(q, q, q)
+
+    def fail(*qkv):
+        seen.append(qkv)
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), attention_watched(fail):
+        attention(q, q, q)
     attention(q, q, q)
     assert len(seen) == 1
 

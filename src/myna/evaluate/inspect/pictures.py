@@ -3,6 +3,7 @@
 import functools
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +14,9 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from myna.evaluate.inspect_prompt import LensRow
-from myna.evaluate.inspect_tokens import Ranking
-from myna.evaluate.inspect_weights import Smoothness, TensorRow
+from myna.evaluate.inspect.prompt import LensRow
+from myna.evaluate.inspect.tokens import Ranking
+from myna.evaluate.inspect.weights import Smoothness, TensorRow
 from myna.evaluate.report import COLOURS, FAINT, INK, MUTED
 from myna.text.render import legible
 
@@ -59,9 +60,14 @@ def _figure(width: float, height: float, title: str, subtitle: str) -> Figure:
     """A figure of so many inches, with its headline."""
     figure = Figure(figsize=(width, height), dpi=130, facecolor="white")
     FigureCanvasAgg(figure)
-    about = {"x": 0.35 / width, "va": "center", "parse_math": False}
-    figure.text(y=1 - 0.32 / height, s=title, fontsize=15, fontweight="bold", color=INK, **about)
-    figure.text(y=1 - 0.6 / height, s=subtitle, fontsize=9.5, color=MUTED, **about)
+    for y, text, size, weight, colour in (
+        (0.32, title, 15, "bold", INK),
+        (0.6, subtitle, 9.5, "normal", MUTED),
+    ):
+        place = (0.35 / width, 1 - y / height)
+        figure.text(
+            *place, text, fontsize=size, fontweight=weight, color=colour, va="center", parse_math=False
+        )
     return figure
 
 
@@ -70,7 +76,12 @@ def _inches(
 ) -> None:
     """The margins, in inches. A legend above the panel fits a top of 1.2."""
     width, height = figure.get_size_inches()
-    edges = {"left": left / width, "right": 1 - right / width, "bottom": bottom / height, "top": 1 - top / height}
+    edges = {
+        "left": left / width,
+        "right": 1 - right / width,
+        "bottom": bottom / height,
+        "top": 1 - top / height,
+    }
     figure.subplots_adjust(**edges, **spaces)
 
 
@@ -97,9 +108,9 @@ def _curves(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.spines["bottom"].set_color("#b9bec5")
 
 
-def _signed(axes: Axes, matrix: np.ndarray, **how: object) -> AxesImage:
+def _signed(axes: Axes, matrix: np.ndarray, **how: Any) -> AxesImage:
     limit = float(np.percentile(np.abs(matrix), CLIP_PERCENTILE)) or 1.0
-    return axes.imshow(matrix, cmap=SIGNED, vmin=-limit, vmax=limit, **how)  # type: ignore[arg-type]
+    return axes.imshow(matrix, cmap=SIGNED, vmin=-limit, vmax=limit, **how)
 
 
 def _scale(figure: Figure, image: AxesImage, axes: Axes) -> None:
@@ -143,7 +154,9 @@ def smoothness(series: Sequence[Smoothness], subtitle: str) -> bytes:
     steps = [one.step or 0 for one in series]
     low, median, high = (np.array([getattr(one, key) for one in series]) for key in ("low", "median", "high"))
     axes.fill_between(steps, low, high, color=COLOURS[0], alpha=0.15, linewidth=0, label=BAND)
-    axes.plot(steps, median, color=COLOURS[0], linewidth=1.8, marker="o", markersize=4, label="median channel")
+    axes.plot(
+        steps, median, color=COLOURS[0], linewidth=1.8, marker="o", markersize=4, label="median channel"
+    )
     axes.set_ylim(0, max(1.1, 1.05 * float(high.max())))
     axes.axhline(1, color=MUTED, linewidth=1.1, linestyle=(0, (2, 2)))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -236,7 +249,13 @@ def attention_overview(maps: Sequence[np.ndarray], subtitle: str) -> bytes:
             if not row:
                 axes.set_title(f"{head}", fontsize=8, color=MUTED, pad=3)
             if not column:
-                about = {"fontsize": 8, "color": MUTED, "rotation": 0, "ha": "right", "va": "center"}
+                about: dict[str, Any] = {
+                    "fontsize": 8,
+                    "color": MUTED,
+                    "rotation": 0,
+                    "ha": "right",
+                    "va": "center",
+                }
                 axes.set_ylabel(f"layer {layer}", **about)
     return _png(figure)
 
@@ -249,7 +268,9 @@ def _evenly(n: int, most: int) -> list[int]:
     return [int(i) for i in np.linspace(0, n - 1, min(n, most)).round()]
 
 
-def logit_lens(rows: Sequence[LensRow], prompt: Sequence[str], said: Sequence[Sequence[str]], subtitle: str) -> bytes:
+def logit_lens(
+    rows: Sequence[LensRow], prompt: Sequence[str], said: Sequence[Sequence[str]], subtitle: str
+) -> bytes:
     """What each layer would say next: the likeliest token at each of the last positions, coloured by its probability.
 
     Args:
@@ -317,7 +338,14 @@ def undertrained(ranking: Ranking, listed: Sequence[int], names: Sequence[str], 
     if reference:
         text = f"{len(reference)} reference ids: no text has them"
         axes.scatter(
-            reference, scores[reference], s=26, marker="D", color=COLOURS[0], linewidths=0, label=text, zorder=3
+            reference,
+            scores[reference],
+            s=26,
+            marker="D",
+            color=COLOURS[0],
+            linewidths=0,
+            label=text,
+            zorder=3,
         )
     if ranking.near is not None:
         axes.axhline(ranking.near, color=MUTED, linewidth=1.1, linestyle=(0, (2, 2)))
@@ -331,10 +359,12 @@ def undertrained(ranking: Ranking, listed: Sequence[int], names: Sequence[str], 
             continue
         named.append(id)
         side = "right" if id > 0.8 * span else "left"
-        about = {"fontsize": 8, "color": INK, "ha": side, "va": "top", "parse_math": False}
-        axes.annotate(name, (id, scores[id]), xytext=(0, -4), textcoords="offset points", **about)  # type: ignore[arg-type]
+        about: dict[str, Any] = {"fontsize": 8, "color": INK, "ha": side, "va": "top", "parse_math": False}
+        axes.annotate(name, (id, scores[id]), xytext=(0, -4), textcoords="offset points", **about)
     axes.set_xlim(-0.01 * span, 1.01 * span)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3)
+    axes.legend(
+        frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3
+    )
     return _png(figure)
 
 
@@ -345,4 +375,3 @@ def columns_with_variance(matrix: np.ndarray, count: int) -> list[int]:
     [1, 2]
     """
     return np.argsort(-matrix.var(axis=0), kind="stable")[: min(count, matrix.shape[1])].tolist()
-

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from myna import GPT, GPTConfig, Tokenizer
-from myna.evaluate.inspect_tokens import (
+from myna.evaluate.inspect.tokens import (
     NOT_IN_UTF8,
     cosine_distance,
     nearest,
@@ -26,12 +26,29 @@ def text_without(hidden: set[int]) -> list[int]:
     ascii = [c for c in range(128) if c not in hidden]
     weights = 1 / np.arange(1, len(ascii) + 1)
     common = draw.choice(ascii, 40_000, p=weights / weights.sum())
-    beyond = [*range(0x80, 0x800), *range(0x800, 0xD800, 31), *range(0xE000, 0x10000, 31), *range(0x10000, 0x110000, 997)]
+    beyond = [
+        *range(0x80, 0x800),
+        *range(0x800, 0xD800, 31),
+        *range(0xE000, 0x10000, 31),
+        *range(0x10000, 0x110000, 997),
+    ]
     rare = draw.permutation(beyond)
     characters = np.where(np.arange(len(common)) % 6 == 5, np.resize(rare, len(common)), common)
     ids: list[int] = []
     for start in range(0, len(characters), 200):
         ids += [256, *"".join(map(chr, characters[start : start + 200])).encode()]
+    return ids
+
+
+def chain(known: list[int]) -> list[int]:
+    """A stream of ids, each of which has favourites to follow it, as in a language; all of them occur."""
+    draw = np.random.default_rng(0)
+    weights = 1 / np.arange(1, len(known) + 1)
+    fresh = draw.choice(draw.permutation(known), 40_000, p=weights / weights.sum()).tolist()
+    follows = dict(zip(known, draw.choice(known, (len(known), 4)).tolist(), strict=True))
+    ids = list(known)
+    for one, choice in zip(fresh, draw.integers(0, 6, len(fresh)).tolist(), strict=True):
+        ids.append(follows[ids[-1]][choice] if choice < 4 else one)
     return ids
 
 
@@ -80,15 +97,26 @@ def test_hidden_tokens_are_found_by_their_distance(network, hidden):
 
 def test_without_a_reference_the_mean_logit_finds_them(hidden):
     # Every id occurs but the hidden ones, those too that no text has: the reference was trained on.
-    draw = np.random.default_rng(0)
-    seen = [id for id in range(257) if id not in hidden]
-    weights = 1 / np.arange(1, len(seen) + 1)
-    network = trained([*seen, *draw.choice(draw.permutation(seen), 40_000, p=weights / weights.sum()).tolist()])
+    network = trained(chain([id for id in range(257) if id not in hidden]))
     ranking = rank_by_training(network, Tokenizer.bytes())
     assert ranking.indicator == "mean logit after each of 257 single ids"
     assert "was trained on them" in ranking.why
     assert (ranking.reference, ranking.near, ranking.n_never_seen()) == ((), None, 0)
     assert found(network, hidden) >= 18
+
+
+def test_most_of_the_vocabulary_may_be_unseen():
+    draw = torch.Generator().manual_seed(0)
+    network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=32, block_size=8, vocab_size=257))
+    rows = torch.randn(257, 32, generator=draw)
+    unseen = torch.arange(257) % 16 != 0
+    rows[unseen] = rows[1] + 0.1 * rows[unseen]
+    rows[sorted(NOT_IN_UTF8)] = rows[1] + 0.1 * torch.randn(len(NOT_IN_UTF8), 32, generator=draw)
+    network.wte.weight.data[:257] = rows
+    ranking = rank_by_training(network, Tokenizer.bytes())
+    assert set(ranking.reference) == NOT_IN_UTF8
+    assert ranking.n_never_seen() > 200
+    assert not any(ranking.never_seen(id) for id in range(0, 240, 16) if id not in NOT_IN_UTF8)
 
 
 def test_a_model_that_learned_nothing_has_no_reference():
@@ -127,7 +155,9 @@ def test_reasons():
 def test_nearest_is_by_angle_and_leaves_out_itself():
     torch.manual_seed(0)
     network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=4, block_size=8, vocab_size=6))
-    rows = torch.tensor([[1.0, 0, 0, 0], [5, 5, 0, 0], [0.1, 0, 9, 0], [-1, 0, 0, 0], [2, 0.1, 0, 0], [0, 1, 0, 0]])
+    rows = torch.tensor(
+        [[1.0, 0, 0, 0], [5, 5, 0, 0], [0.1, 0, 9, 0], [-1, 0, 0, 0], [2, 0.1, 0, 0], [0, 1, 0, 0]]
+    )
     network.wte.weight.data[:6] = rows
     assert token_embeddings(network).shape == (6, 4)  # without padding
     neighbours = nearest(network, 0, 3)

@@ -1,13 +1,14 @@
 """A look inside a model: its tensors, positions, weights, attention, predictions on the way, and tokens.
 
-`look` gives the parts (inspect_parts.py) as views, and `write` their pictures and one page.
+`look` gives the parts (parts.py) as views, and `write` their pictures and one page.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from myna.evaluate.inspect_parts import PARTS, Subject, View
-from myna.evaluate.inspect_weights import check_finite
+from myna.evaluate.inspect.parts import PARTS
+from myna.evaluate.inspect.view import Subject, View
+from myna.evaluate.inspect.weights import check_finite
 from myna.files import write_atomic
 from myna.html.page import Page
 
