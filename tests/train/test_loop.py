@@ -13,7 +13,8 @@ from myna.commands import train_evaluations
 from myna.errors import DeviceError, DivergedError, Stopped
 from myna.model import decoder
 from myna.model.checkpoint import list_checkpoints, verify
-from myna.train import loop, spike
+from myna import spikes
+from myna.train import loop
 from myna.train.evaluations import Evaluation
 from myna.train.step import Stepper, SummedLoss
 
@@ -225,7 +226,7 @@ def test_recomputing_activations_changes_no_bit(train, hashes, tmp_path, monkeyp
 
 
 def test_a_spike_stops_before_the_update_and_saves_nothing(train, now, tmp_path, monkeypatch):
-    monkeypatch.setattr(spike, "WINDOW_STEPS", 4)
+    monkeypatch.setattr(spikes, "WINDOW_STEPS", 4)
     backward = Stepper.backward
 
     def jumpy(self, batch, scale):

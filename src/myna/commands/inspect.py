@@ -36,7 +36,7 @@ class Inspect:
 
     model: Annotated[ModelFlags, tyro.conf.arg(name="")]
     prompt: str | None = None
-    """The text for attention and the logit lens. Default: the beginning of the run's last sample, else the lecture's."""
+    """The text for attention and the logit lens. Default: the start of the run's last sample, else the lecture's."""
     token: str | None = None
     """The token whose nearest are wanted: its text, or its id (a number is an id). Default: those of the prompt."""
     layer: int | None = None

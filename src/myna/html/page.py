@@ -12,28 +12,42 @@ A block is whatever has `html()`; `escaped` makes text safe for blocks of your o
 
 import base64
 import hashlib
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import numpy as np
+from typing import Literal, Protocol
 
 from myna.files import write_atomic
+from myna.html.chart import Chart, Curve, Reference
+from myna.html.escaping import escaped, with_code
 from myna.html.scripts import asset, joined_modules
 
-COLOURS = 6
+__all__ = [
+    "Block",
+    "Chart",
+    "Curve",
+    "Facts",
+    "Fold",
+    "Page",
+    "Part",
+    "Picture",
+    "Printed",
+    "Reference",
+    "Remark",
+    "Section",
+    "SideBySide",
+    "Table",
+    "Text",
+    "escaped",
+    "with_code",
+]
+
 MOST_IN_NAV = 4  # sections; a page of more begins with links to them
 SCRIPT = "page.js"
 STYLES = ("uplot/uPlot.min.css", "base.css", "page.css")
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"<svg": "image/svg+xml", b"<?xml": "image/svg+xml"}
 
-Format = Literal["loss", "short", "whole", "percent", "significant"]
-Kind = Literal["line", "dots", "dashed", "faint"]
-Values = Sequence[float] | np.ndarray
+Tone = Literal["good", "odd", "bad", "plain"]
 
 
 class Block(Protocol):
@@ -42,28 +56,6 @@ class Block(Protocol):
     def html(self) -> str:
         """Its markup, in which all text is escaped."""
         ...
-
-
-def escaped(text: object) -> str:
-    """Text for markup or an attribute. Halves of surrogate pairs, which no file can hold, become "?".
-
-    >>> escaped('<script a="1">'), escaped("\\ud800")
-    ('&lt;script a=&quot;1&quot;&gt;', '?')
-    """
-    return escape(str(text).encode("utf-8", "replace").decode("utf-8"), quote=True)
-
-
-def with_code(text: str) -> str:
-    """Markup of a text; what stands between backticks is code.
-
-    >>> with_code("run `myna <x>`")
-    'run <code>myna &lt;x&gt;</code>'
-    """
-    parts = text.split("`")
-    return "".join(
-        f"<code>{escaped(part)}</code>" if n % 2 and n < len(parts) - 1 else "`" * (n % 2) + escaped(part)
-        for n, part in enumerate(parts)
-    )
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,7 @@ class Table:
         head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in self.header)
         rows = "".join(self._row(n, row) for n, row in enumerate(self.rows))
         return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{escaped(self.caption)}">'
+            f'<div class="scroll" role="group" tabindex="0" aria-label="{escaped(self.caption)}">'
             f"<table><caption>{escaped(self.caption)}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{rows}</tbody></table></div>"
         )
@@ -161,104 +153,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Values of a chart.
-
-    Attributes:
-        label: what the values are.
-        x: where they are, by the name of each axis that a reader may choose: {"tokens": …, "steps": …}. Ascending.
-        y: the values. A place whose value is not finite is left out.
-        colour: a number of the palette; None for the grey of what is compared with.
-        group: the run that they are of, where a chart has several; the legend has a line for each.
-        kind: line; dots (a few values); dashed (another project's curve); faint, twice: the lowest and the highest of
-            the single values behind the line that `behind` names.
-        errors: standard errors, drawn as a band.
-    """
-
-    label: str
-    x: Mapping[str, Values]
-    y: Values
-    colour: int | None = 0
-    group: str | None = None
-    kind: Kind = "line"
-    errors: Values | None = None
-    behind: str | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """For the page's script."""
-        kept = [n for n, value in enumerate(self.y) if math.isfinite(value)]
-        errors = None if self.errors is None else _numbers(self.errors, kept)
-        found = {
-            "label": self.label,
-            "group": self.group,
-            "behind": self.behind,
-            "x": {name: _numbers(values, kept) for name, values in self.x.items()},
-            "y": _numbers(self.y, kept),
-            "colour": "--muted" if self.colour is None else f"--run-{self.colour % COLOURS}",
-            "kind": self.kind,
-            "errors": errors,
-        }
-        return {name: value for name, value in found.items() if value is not None}
-
-
-def _numbers(values: Values, kept: Sequence[int]) -> list[float]:
-    """Seven digits are more than a screen shows; whole numbers stay exact."""
-    numbers = (float(values[n]) for n in kept)
-    return [int(one) if one.is_integer() else float(f"{one:.7g}") for one in numbers]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A dotted line across a chart, with its words at one end, where the curves are usually not."""
-
-    value: float
-    label: str
-    side: Literal["left", "right"] = "left"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves over each other. The values under the cursor stand in the legend, which also switches curves off.
-
-    Attributes:
-        format: how a value is written: "loss" (four digits), "short" (12.3K), "whole" (12,345), "percent" (of 1),
-            "significant" (three digits).
-        least_span: the least height of the scale; less would make much of nothing.
-        from_zero: the scale begins at 0.
-        logarithmic: a reader may choose a logarithmic scale.
-        notes: sentences below it.
-    """
-
-    title: str
-    curves: Sequence[Curve]
-    references: Sequence[Reference] = ()
-    format: Format = "significant"
-    least_span: float = 0.0
-    from_zero: bool = False
-    logarithmic: bool = False
-    notes: Sequence[str] = ()
-
-    def html(self) -> str:
-        """Its markup: the data, which the page's script draws."""
-        data = {
-            "title": self.title,
-            "curves": [curve.plain() for curve in self.curves],
-            "references": [vars(reference) for reference in self.references],
-            "format": self.format,
-            "leastSpan": self.least_span,
-            "fromZero": self.from_zero,
-            "logarithmic": self.logarithmic,
-            "notes": list(self.notes),
-        }
-        # In ASCII, and no markup can begin or end inside: a script's text is not unescaped by browsers.
-        text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-        return (
-            f'<div class="chart"><script type="application/json">{text}</script>'
-            f"<noscript><h3>{escaped(self.title)}</h3><p>This chart needs JavaScript.</p></noscript></div>"
-        )
-
-
-@dataclass(frozen=True)
 class Printed:
     """Text as it is, such as a sample or a file, under a label; a long one scrolls by itself."""
 
@@ -271,8 +165,29 @@ class Printed:
         # A browser drops a first line break inside `pre`, so it gets one that is not the text's.
         return (
             f'<div class="part"><p class="pre-label">{with_code(self.label)}</p>'
-            f'<pre tabindex="0" aria-label="{label}" role="region">\n{escaped(self.text)}</pre></div>'
+            f'<pre tabindex="0" aria-label="{label}" role="group">\n{escaped(self.text)}</pre></div>'
         )
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that is said of what is shown, with a mark in front that says it in a word or two.
+
+    Attributes:
+        tone: the colour at its side: "good", "odd", "bad" or "plain". The mark says the same in words.
+        hint: a smaller line below it.
+    """
+
+    mark: str
+    text: str
+    tone: Tone = "plain"
+    hint: str = ""
+
+    def html(self) -> str:
+        """Its markup."""
+        hint = f'<p class="hint">{with_code(self.hint)}</p>' if self.hint else ""
+        mark = f'<span class="mark">{escaped(self.mark)}.</span>'
+        return f'<div class="remark {self.tone}"><p>{mark} {with_code(self.text)}</p>{hint}</div>'
 
 
 @dataclass(frozen=True)
@@ -335,13 +250,16 @@ class Page:
 
     Attributes:
         lead: a line below the title.
-        foot: a line at the end: what wrote it, and when.
+        foot: a line at the end: what wrote it.
+        reload_s: seconds after which it reads itself anew, for a file that is written again and again; a reader can
+            stop that. None: never.
     """
 
     title: str
     sections: Sequence[Section]
     lead: str = ""
     foot: str = ""
+    reload_s: int | None = None
 
     def html(self) -> str:
         """The whole file."""
@@ -354,6 +272,7 @@ class Page:
         lead = f'<p class="lead">{with_code(self.lead)}</p>' if self.lead else ""
         foot = f"<footer>{with_code(self.foot)}</footer>" if self.foot else ""
         sections = "".join(section.html(n) for n, section in enumerate(self.sections))
+        reload = "" if self.reload_s is None else f' data-reload="{self.reload_s}"'
         return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -366,7 +285,7 @@ class Page:
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
-<body>
+<body{reload}>
 <header><h1>{escaped(self.title)}</h1>{lead}{self._nav()}<div id="choices"></div></header>
 <main>
 {sections}</main>

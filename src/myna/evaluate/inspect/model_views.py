@@ -14,7 +14,8 @@ from myna.evaluate.inspect.weights import (
     smoothness_of_run,
     tensor_table,
 )
-from myna.html.page import Chart, Curve, Table
+from myna.html.chart import Chart, Curve
+from myna.html.page import Table
 from myna.progress import Progress
 
 CHANNELS = 3  # drawn where none are named
@@ -73,7 +74,9 @@ def tensors_view(subject: Subject) -> View:
     return View("Tensors", lines, values, [table], [drawn])
 
 
-NO_POSITIONS = "This network has no position embeddings, so there are none to show: it tells positions apart in another way."
+NO_POSITIONS = (
+    "This network has no position embeddings, so there are none to show: it knows positions in another way."
+)
 
 
 def positions_view(subject: Subject) -> View:

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from myna.evaluate.inspect.prompt import LensRow
 from myna.evaluate.inspect.tokens import Ranking
 from myna.evaluate.inspect.weights import Smoothness, TensorRow
-from myna.evaluate.report import COLOURS, FAINT, INK, MUTED
+from myna.evaluate.picture import COLOURS, FAINT, INK, MUTED
 from myna.text.render import legible
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [COLOURS[0], "#ffffff", COLOURS[1]])
@@ -116,7 +116,7 @@ def _signed(axes: Axes, matrix: np.ndarray, **how: Any) -> AxesImage:
 def _scale(figure: Figure, image: AxesImage, axes: Axes) -> None:
     bar = figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02)
     bar.ax.tick_params(length=0, labelsize=7.5, labelcolor=MUTED)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def matrix(values: np.ndarray, title: str, subtitle: str, x: str, y: str) -> bytes:

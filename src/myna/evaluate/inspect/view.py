@@ -7,7 +7,8 @@ from typing import Any
 
 from myna.evaluate.inspect import pictures
 from myna.evaluate.inspect.tokens import token_bytes
-from myna.html.page import Block, Chart, Picture, Section, SideBySide, Table, Text
+from myna.html.chart import Chart
+from myna.html.page import Block, Picture, Section, SideBySide, Table, Text
 from myna.model.network import Network
 from myna.text.render import exact
 from myna.text.tokenizer import Tokenizer

@@ -27,7 +27,8 @@ export function colour(name) {
  * group: the run that it is of, where there are several; label: what its values are.
  * kind: "line"; "dots", a few values; "dashed", another project's curve; "faint", the lowest or the highest of the
  * single values behind a line, with `behind`, that line's label. errors: of each value, where known.
- * A reference: {value, label, side}; its words stand at the left or the right, where the curves are usually not.
+ * A reference: {value, label, side, above}; its words stand above or below the line's left or right end, where the
+ * curves are usually not.
  */
 export class Chart {
   /**
@@ -35,15 +36,18 @@ export class Chart {
    * @param {number} leastSpan of the scale: less would make much of nothing.
    * @param {boolean} fromZero the scale begins at 0.
    * @param {string} heading the tag of the title.
+   * @param {string[]} hidden lines of the legend that are switched off at first.
+   * @param {() => void} onToggle called when a person has switched one.
    */
-  constructor(place, { title, format, leastSpan = 0.1, fromZero = false, heading = "h2" }) {
+  constructor(place, { title, format, leastSpan = 0.1, fromZero = false, heading = "h2", hidden = [], onToggle = () => {} }) {
     this.format = format;
     this.span = { leastSpan, fromZero };
     this.title = make(heading, { text: title });
     this.plotPlace = make("div.plot", { role: "img", tabindex: "0" });
     this.legend = make("ul.legend");
     this.notes = make("div.notes");
-    this.hidden = new Set(); // keys of the curves that a person has switched off
+    this.hidden = new Set(hidden); // keys of the curves that a person has switched off
+    this.onToggle = onToggle;
     place.replaceChildren(this.title, this.plotPlace, this.legend, this.notes);
     this.plotPlace.addEventListener("keydown", (event) => this.#walk(event));
     new ResizeObserver(() => this.#fit()).observe(this.plotPlace);
@@ -89,7 +93,7 @@ export class Chart {
           ...(log ? { splits: (_, __, low, high) => logTicks(low, high), filter: (_, splits) => splits } : {}),
         },
       ],
-      series: [{}, ...(this.curves.length ? this.curves.map(series) : [{}])],
+      series: [{}, ...(this.curves.length ? this.curves.map((curve) => ({ ...series(curve), show: !this.hidden.has(key(curve)) })) : [{}])],
       cursor: { y: false, drag: { x: false, y: false }, dataIdx: nearest, points: { size: 7 } },
       // Below the curves: no line or word may hide a value.
       hooks: { drawAxes: [(plot) => this.#drawBands(plot), (plot) => this.#drawReferences(plot)], setCursor: [(plot) => this.#tell(plot)] },
@@ -113,6 +117,7 @@ export class Chart {
     if (!this.hidden.delete(name)) this.hidden.add(name);
     button.setAttribute("aria-pressed", String(!this.hidden.has(name)));
     this.#bound();
+    this.onToggle();
     this.plot.batch(() => this.curves.forEach((curve, n) => this.plot.setSeries(n + 1, { show: !this.hidden.has(key(curve)) })));
   }
 
@@ -132,7 +137,7 @@ export class Chart {
     const ratio = devicePixelRatio;
     ctx.save();
     ctx.font = `${12 * ratio}px system-ui, sans-serif`;
-    for (const { value, label, side } of this.references) {
+    for (const { value, label, side, above = side === "left" } of this.references) {
       const y = Math.round(plot.valToPos(value, "y", true));
       ctx.strokeStyle = ctx.fillStyle = colour("--muted");
       ctx.lineWidth = ratio;
@@ -142,16 +147,17 @@ export class Chart {
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
       // Chance is what curves rise from: its words stand under its line.
-      ctx.textBaseline = side === "left" ? "bottom" : "top";
-      const words = side === "left" ? y - 3 * ratio : y + 4 * ratio;
+      ctx.textBaseline = above ? "bottom" : "top";
+      const words = above ? y - 3 * ratio : y + 4 * ratio;
       ctx.textAlign = side;
       const x = side === "left" ? bbox.left + 4 * ratio : bbox.left + bbox.width - 4 * ratio;
+      const room = bbox.width - 8 * ratio; // on a phone long words are drawn narrower
       // The grid crosses the words: a rim of the background keeps them legible.
       ctx.setLineDash([]);
       ctx.lineWidth = 4 * ratio;
       ctx.strokeStyle = colour("--card");
-      ctx.strokeText(label, x, words);
-      ctx.fillText(label, x, words);
+      ctx.strokeText(label, x, words, room);
+      ctx.fillText(label, x, words, room);
     }
     ctx.restore();
   }

@@ -1,4 +1,4 @@
-// A page in one file: draws its charts, and lets a person choose their axes.
+// A page in one file: draws its charts, lets a person choose their axes, and reads itself anew where it is written on.
 import { Chart } from "./chart.js";
 import { byId, make } from "./dom.js";
 import { short, whole } from "./numbers.js";
@@ -12,20 +12,35 @@ const FORMATS = {
   significant: (value) => String(Number(value.toPrecision(3))),
 };
 
+// What a person has chosen outlasts a reload of this page; where a browser keeps nothing, it doesn't.
+const KEY = `page ${location.pathname}`;
+const chosen = { x: null, y: "linear", hidden: {}, reload: true };
+try {
+  Object.assign(chosen, JSON.parse(sessionStorage.getItem(KEY)));
+} catch {
+  // As at first.
+}
+
+function keep() {
+  charts.forEach(({ given, chart }) => (chosen.hidden[given.title] = [...chart.hidden]));
+  try {
+    sessionStorage.setItem(KEY, JSON.stringify(chosen));
+  } catch {
+    // Nothing is kept.
+  }
+}
+
 const charts = [...document.querySelectorAll(".chart")].map((place) => {
   const given = JSON.parse(place.querySelector("script").textContent);
   const { title, format, leastSpan, fromZero } = given;
-  return { given, chart: new Chart(place, { title, format: FORMATS[format], leastSpan, fromZero, heading: "h3" }) };
+  const options = { title, format: FORMATS[format], leastSpan, fromZero, heading: "h3", hidden: chosen.hidden[title], onToggle: keep };
+  return { given, chart: new Chart(place, options) };
 });
-
-// Only a chart of several axes gives a choice.
-const offered = charts.map(({ given }) => Object.keys(given.curves[0]?.x ?? {})).filter((names) => names.length > 1);
-const axes = [...new Set(offered.flat())];
-const chosen = { x: axes[0], y: "linear" };
+const axesOf = ({ curves }) => Object.keys(curves[0]?.x ?? {});
 
 function draw() {
   for (const { given, chart } of charts) {
-    const names = Object.keys(given.curves[0]?.x ?? {});
+    const names = axesOf(given);
     const xName = names.includes(chosen.x) ? chosen.x : names[0];
     const curves = given.curves.map((curve) => ({ ...curve, x: curve.x[xName] }));
     chart.draw({ ...given, curves, xName, log: given.logarithmic && chosen.y === "logarithmic" });
@@ -35,19 +50,41 @@ function draw() {
 /** Radio buttons for an axis of all charts; none where there is no choice. */
 function choice(axis, label, names) {
   if (names.length < 2) return [];
-  const inputs = names.map((name, n) => {
-    const input = make("input", { type: "radio", name: axis, value: name, checked: n === 0 });
+  if (!names.includes(chosen[axis])) chosen[axis] = names[0];
+  const buttons = names.map((name) => {
+    const input = make("input", { type: "radio", name: axis, value: name, checked: name === chosen[axis] });
     input.addEventListener("change", () => {
       chosen[axis] = name;
+      keep();
       draw();
     });
     return make("label", {}, input, name);
   });
-  return [make("fieldset.choice", {}, make("legend", { text: label }), ...inputs)];
+  return [make("fieldset.choice", {}, make("legend", { text: label }), ...buttons)];
 }
 
+/** A box that says that the page reads itself anew, and stops it. */
+function reloading(seconds) {
+  if (!seconds) return [];
+  const box = make("input", { type: "checkbox", checked: chosen.reload });
+  box.addEventListener("change", () => {
+    chosen.reload = box.checked;
+    keep();
+  });
+  setInterval(() => {
+    if (box.checked && document.visibilityState === "visible") location.reload();
+  }, 1000 * seconds);
+  return [make("label.reload", {}, box, `Read anew every ${seconds} s while the run goes on`)];
+}
+
+// Only a chart of several axes gives a choice.
+const offered = charts.map(({ given }) => axesOf(given)).filter((names) => names.length > 1);
+const axes = [...new Set(offered.flat())];
 const scales = charts.some(({ given }) => given.logarithmic) ? ["linear", "logarithmic"] : [];
-const choices = [...choice("x", "Charts against", axes), ...choice("y", "Scale", scales)];
-if (choices.length) byId("choices").replaceChildren(...choices);
+byId("choices").replaceChildren(
+  ...choice("x", "Charts against", axes),
+  ...choice("y", "Scale", scales),
+  ...reloading(Number(document.body.dataset.reload)),
+);
 draw();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

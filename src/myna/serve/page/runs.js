@@ -155,7 +155,8 @@ function lossCurves(runs, x) {
   });
   const loss = ({ data }) => data.about.references.loss;
   const notes = reasons(runs.filter((run) => loss(run).gpt2 === null).map((run) => [run.name, loss(run).why]));
-  const shared = runs.length && !notes.length ? loss(runs[0]) : null; // a line stands beside all curves, or none
+  const lines = new Set(runs.map((run) => loss(run).label));
+  const shared = lines.size === 1 && !notes.length ? loss(runs[0]) : null; // a line stands beside all curves, or none
   if (new Set(runs.map(({ data }) => data.about.tokenizer)).size > 1) notes.push(OTHER_TOKENS);
   return { curves, references: shared ? [{ value: shared.gpt2, side: "left", label: `${shared.label}: ${shared.gpt2}` }] : [], notes };
 }
