@@ -155,7 +155,10 @@ def smoothness_view(subject: Subject) -> View:
     lines += [f"Left out: {line}" for line in skipped]
     table = Table(
         ("step", "10th percentile", "median", "90th percentile"),
-        [("" if one.step is None else f"{one.step:,}", one.low, one.median, one.high) for one in series],
+        [
+            ("this model" if one.step is None else f"{one.step:,}", one.low, one.median, one.high)
+            for one in series
+        ],
         "Roughness of the channels",
     )
     steps = np.array([one.step or 0 for one in series])

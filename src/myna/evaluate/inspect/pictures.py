@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
@@ -31,7 +31,7 @@ MOST_MATRICES = 8
 MOST_ROWS, MOST_COLUMNS = 12, 16  # of small attention maps
 MOST_LENS_POSITIONS = 9
 MOST_BARS = 16
-NAMED_POINTS, ROOM_OF_NAME = 6, 0.1  # of all ids, that a name needs along the axis
+NAMED_POINTS, ROOM_OF_NAME = 6, 0.14  # of all ids, that a name needs along the axis
 BAND = "10th to 90th percentile of the channels"
 
 
@@ -206,7 +206,10 @@ def _name_tokens(axes: Axes, tokens: Sequence[str], x: bool, y: bool) -> None:
 
 
 def attention(maps: np.ndarray, tokens: Sequence[str], layer: int, subtitle: str) -> bytes:
-    """A layer's heads (H, T, T): a row says what a position takes from which position."""
+    """A layer's heads (H, T, T): a row says what a position takes from which position.
+
+    Colours go by the square root of the share, so that small ones show.
+    """
     heads = len(maps)
     columns = 3 if heads in (3, 5, 6, 9) or heads > 8 else min(heads, 2)
     bands = -(-heads // columns)
@@ -218,7 +221,9 @@ def attention(maps: np.ndarray, tokens: Sequence[str], layer: int, subtitle: str
             axes.set_axis_off()
             continue
         _plain(axes, f"head {number}")
-        axes.imshow(maps[number], cmap=SHARE, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        axes.imshow(
+            maps[number], cmap=SHARE, norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="auto"
+        )
         lowest = number + columns >= heads
         _name_tokens(axes, tokens, lowest, number % columns == 0)
     figure.supxlabel("takes from", fontsize=9, color=MUTED, y=0.18 / figure.get_size_inches()[1])
@@ -241,7 +246,7 @@ def attention_overview(maps: Sequence[np.ndarray], subtitle: str) -> bytes:
             if head >= len(maps[layer]):
                 axes.set_axis_off()
                 continue
-            axes.imshow(maps[layer][head], cmap=SHARE, vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(maps[layer][head], cmap=SHARE, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             for side in axes.spines.values():

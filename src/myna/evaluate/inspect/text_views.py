@@ -38,7 +38,7 @@ def attention_view(subject: Subject) -> View:
     ]
     lines = [
         f"The prompt is {T} tokens: {' '.join(subject.labels(subject.prompt))}. Row t of a map says what position t "
-        "takes from itself and from each position before it; a row adds up to 1."
+        "takes from itself and from each position before it; a row adds up to 1. Colours go by the square root."
     ]
     if T == 1:
         lines.append("A prompt of one token has no choice where to look; give a longer --prompt.")
@@ -73,6 +73,14 @@ def attention_view(subject: Subject) -> View:
     return View(title, lines, values, tables, drawn)
 
 
+def percent(share: float) -> str:
+    """
+    >>> percent(0.1234), percent(0.00012)
+    ('12.3%', '0.012%')
+    """
+    return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.2g}%"
+
+
 def lens_view(subject: Subject) -> View:
     """What each layer would predict after a prompt."""
     seen, text = _prompt(subject)
@@ -84,7 +92,7 @@ def lens_view(subject: Subject) -> View:
         "What the residual stream after each layer would predict, if it went through the last norm and the head at "
         "once. The last row is what the model says.",
         f"After {subject.text(subject.prompt[-1])} the model says {subject.text(last.ids[-1])} "
-        f"({last.probabilities[-1]:.1%}), and so does every layer from {where} on.",
+        f"({percent(last.probabilities[-1])}), and so does every layer from {where} on.",
     ]
     table = Table(
         ("after", "nats", "next token, and its probability"),
@@ -92,7 +100,7 @@ def lens_view(subject: Subject) -> View:
             (
                 "embeddings" if not row.layer else f"layer {row.layer - 1}",
                 "" if row.nats is None else f"{row.nats:.2f}",
-                "  ".join(f"{subject.cell(id)} {p:.1%}" for id, p in row.top),
+                "  ".join(f"{subject.cell(id)} {percent(p)}" for id, p in row.top),
             )
             for row in rows
         ],

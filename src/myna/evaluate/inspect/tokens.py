@@ -30,7 +30,7 @@ FEWEST_REFERENCES = 3
 # of it in small models of two networks after 60 to 300 steps; 0.54 to 1.02 where training saw them.
 ALIKE = 0.4
 FAR_PERCENTILE = 95  # most ids may be unseen: in Tiny Shakespeare byte by byte, three of four
-# In the demo after 150 steps this took in all 188 ids that its text lacks, and 76 that it has 1 to 20 times.
+# In the demo after 150 steps this took in all 188 ids that its text lacks, and 76 that it has 1 to 15 times.
 NEAR_DEVIATIONS = 4
 MOST_CONTEXTS = 1024  # for the mean logit
 CONTEXTS_AT_ONCE = 128
