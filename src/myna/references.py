@@ -105,26 +105,36 @@ class HellaSwagReference:
 
 @dataclass(frozen=True)
 class _Text:
-    """The corpus of a run, where GPT-2's loss on it is known; whether the files are llm.c's own; else why not."""
+    """What a run was trained on.
+
+    Attributes:
+        corpus: the one corpus, in GPT-2's tokens; None for anything else.
+        llmc: the files are llm.c's own.
+        why: where there is no corpus, a sentence that says so.
+        other: where there is no corpus, but a text, what it is.
+    """
 
     corpus: str | None
     llmc: bool = False
     why: str = ""
+    other: str = ""
+
+    def missing(self, what: str) -> str:
+        """Why nothing compares: the sentence, or that the text is another one than `what`."""
+        return self.why or f"Trained on {self.other}; {what} alone."
 
 
 def _text(recipe: Mapping[str, Any]) -> _Text:
     datasets = trained_on(recipe)
-    known = " and ".join(name for name, _ in reversed(GPT2_LOSSES.values()))
     if not datasets:
         return _Text(None, why="Its recipe.json does not record what it was trained on.")
     if len(datasets) != 1:
-        return _Text(None, why=f"Trained on several datasets; GPT-2's loss is known on {known} alone.")
+        return _Text(None, other="several datasets")
     stated, written = datasets[0].get("corpus"), _written_by(datasets[0])
     corpus = stated[0] if isinstance(stated, list) and len(stated) == 1 else written
     if not isinstance(corpus, str) or corpus not in GPT2_LOSSES:
         names = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
-        text = ", ".join(names) or "text that its dataset does not name"
-        return _Text(None, why=f"Trained on {text}; GPT-2's loss is known on {known} alone.")
+        return _Text(None, other=", ".join(names) or "text that its dataset does not name")
     if datasets[0].get("tokenizer") != gpt2_sha256():
         return _Text(None, why="Its tokens are not GPT-2's, and a loss per token depends on the tokens.")
     return _Text(corpus, llmc=written is not None and datasets[0].get("format") == "llm.c")
@@ -151,7 +161,8 @@ def loss_reference(recipe: Mapping[str, Any]) -> LossReference:
     """
     text = _text(recipe)
     if text.corpus is None:
-        return LossReference(None, "GPT-2", text.why)
+        known = " and ".join(sorted(name for name, _ in GPT2_LOSSES.values()))
+        return LossReference(None, "GPT-2", text.missing(f"GPT-2's loss is known on {known}"))
     name, losses = GPT2_LOSSES[text.corpus]
     size = _size(recipe)
     size = size if size in losses else "124M"
@@ -177,12 +188,11 @@ def curve_reference(recipe: Mapping[str, Any]) -> CurveReference:
             None, False, "llm.c's curve is of sequences of 1,024 tokens, and these are others."
         )
     text = _text(recipe)
+    if text.corpus is None:
+        return CurveReference(None, False, text.missing("llm.c's curve is known on FineWeb"))
     if text.corpus != "fineweb":
-        why = (
-            text.why.replace("GPT-2's loss", "llm.c's curve")
-            or "Trained on FineWeb-Edu; llm.c's curve is on FineWeb."
-        )
-        return CurveReference(None, False, why)
+        name = GPT2_LOSSES[text.corpus][0]
+        return CurveReference(None, False, f"Trained on {name}; llm.c's curve is known on FineWeb alone.")
     if text.llmc:
         return CurveReference(SAME_TEXT_NATS, True, "Same network, same validation text (llm.c's own shard).")
     return CurveReference(

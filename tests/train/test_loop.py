@@ -9,11 +9,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from myna import spikes
 from myna.commands import train_evaluations
 from myna.errors import DeviceError, DivergedError, Stopped
 from myna.model import decoder
 from myna.model.checkpoint import list_checkpoints, verify
-from myna import spikes
 from myna.train import loop
 from myna.train.evaluations import Evaluation
 from myna.train.step import Stepper, SummedLoss

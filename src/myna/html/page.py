@@ -3,7 +3,7 @@
 A page asks for nothing outside itself, and its own policy forbids it. It follows the reader's choice of light or dark,
 and fits a phone. Everything that is given is text: a run that is named `<script>` shows that name.
 
-    page = Page("gpt2-124m", [Section("Loss", [Text("It falls."), Chart("Loss", curves, x_name="tokens")])])
+    page = Page("gpt2-124m", [Section("Loss", [Text("It falls."), Chart("Loss", curves)])])
     page.write(Path("report.html"))
 
 A block is whatever has `html()`; `escaped` makes text safe for blocks of your own. Colours are numbers of one palette
