@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "a model as files for other programs: Hugging Face, GGUF, llm.c",
     "bench": "the lecture's speed ladder, measured on this machine",
     "report": "loss and HellaSwag curves of one or more runs, as a picture",
+    "inspect": "a look inside a model: weights, attention, predictions on the way, tokens",
     "tokenizer": "train, show and compare tokenizers",
     "data": "look at a prepared dataset, and verify it",
 }

@@ -85,6 +85,7 @@ class GPT(Decoder):
     """
 
     looked_up = ("wpe.weight",)
+    position_embedding = "wpe.weight"
     layout = HuggingFaceGPT2()
 
     def __init__(self, config: NetworkConfig):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from myna.model.cache import KVCache
+    from myna.model.quantize import Matrix
 
 
 class Layout(Protocol):
@@ -102,6 +103,10 @@ class Network(Protocol):
     ) -> "KVCache":
         """An empty cache of keys and values for so many rows."""
 
+    @property
+    def head_weight(self) -> "Tensor | Matrix":
+        """(Vp, C): hidden states times this are the logits. Tied networks give the token embedding itself."""
+
     def n_parameters(self) -> int:
         """Weights, without the rows that pad the vocabulary."""
 
@@ -120,7 +125,11 @@ class Network(Protocol):
 
     @property
     def vocabulary_rows(self) -> tuple[str, ...]:
-        """Parameters with a row for each id, padded."""
+        """Parameters with a row for each id, padded. The first is the token embedding: what ids are looked up in."""
+
+    @property
+    def position_embedding(self) -> str | None:
+        """The parameter with a learned vector for each position, (block_size, C); None where there is none."""
 
     # From torch.nn.Module:
     def parameters(self) -> "Iterator[nn.Parameter]": ...
