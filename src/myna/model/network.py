@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from myna.model.cache import KVCache
-    from myna.model.quantize import Matrix
+    from myna.model.matrix import Matrix
 
 
 class Layout(Protocol):
