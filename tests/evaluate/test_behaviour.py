@@ -84,7 +84,7 @@ def test_validation_that_stays_while_training_falls_is_parting(curves):
 
 def test_a_gap_that_stays_and_a_steep_fall_are_no_parting(curves):
     assert parting(curves(falling, lambda step: falling(step) + 0.4)).mark == "Together"
-    steep = parting(curves(lambda step: 2 + 50 / step, lambda step: 2.05 + 60 / step))
+    steep = parting(curves(lambda step: 2 + 100 / step, lambda step: 2.05 + 80 / step))
     assert steep.mark == "Together"
     assert parting(curves(train=falling)) is None
     assert parting(curves(val=falling)) is None
