@@ -199,7 +199,7 @@ def test_the_mouse_shows_values_and_the_legend_switches_runs_off(opened, two_run
     sync_api.expect(legend).to_contain_text(re.compile(r"at \d+\.?\d*[KMB] tokens"))
     page.get_by_label("steps", exact=True).check()
     assert page.evaluate(BLUE_PIXELS) > 100
-    button.click()
+    button.press("Enter")
     sync_api.expect(button).to_have_attribute("aria-pressed", "false")
     sync_api.expect(legend.locator("li").first.locator("b").first).to_be_hidden()
     assert page.evaluate(BLUE_PIXELS) == 0
