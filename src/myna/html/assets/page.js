@@ -12,23 +12,16 @@ const FORMATS = {
   significant: (value) => String(Number(value.toPrecision(3))),
 };
 
-// What a person has chosen outlasts a reload of this page; where a browser keeps nothing, it doesn't.
-const KEY = `page ${location.pathname}`;
-const chosen = { x: null, y: "linear", hidden: {}, reload: true };
-try {
-  Object.assign(chosen, JSON.parse(sessionStorage.getItem(KEY)));
-} catch {
-  // As at first.
-}
+// What a person has chosen outlasts a reload of this page. It stands in the entry of the browser's history: the storage
+// of a session is written later than a page of a file can be reloaded.
+const chosen = { x: null, y: "linear", hidden: {}, reload: true, ...history.state };
 
 function keep() {
   charts.forEach(({ given, chart }) => (chosen.hidden[given.title] = [...chart.hidden]));
-  try {
-    sessionStorage.setItem(KEY, JSON.stringify(chosen));
-  } catch {
-    // Nothing is kept.
-  }
+  history.replaceState(chosen, "");
 }
+// A link within the page makes a new entry.
+addEventListener("hashchange", () => keep());
 
 const charts = [...document.querySelectorAll(".chart")].map((place) => {
   const given = JSON.parse(place.querySelector("script").textContent);
