@@ -6,6 +6,7 @@ import difflib
 import errno
 import importlib
 import json
+import keyword
 import os
 import signal
 import sys
@@ -20,10 +21,13 @@ COMMANDS = {
     "prepare": "text to tokens: a corpus becomes shards that training reads",
     "sample": "a model continues a prompt",
     "serve": "talk to a model: OpenAI's API, and a page in the browser",
+    "compare": "what several models write with the same prompt and seed, side by side",
     "eval": "validation loss, bits per byte, HellaSwag",
-    "export": "a model as files for other programs",
+    "import": "other programs' checkpoints as a model: build-nanogpt's, nanoGPT's",
+    "export": "a model as files for other programs: Hugging Face, GGUF, llm.c",
     "bench": "the lecture's speed ladder, measured on this machine",
     "report": "loss and HellaSwag curves of one or more runs, as a picture",
+    "inspect": "a look inside a model: weights, attention, predictions on the way, tokens",
     "tokenizer": "train, show and compare tokenizers",
     "data": "look at a prepared dataset, and verify it",
 }
@@ -99,6 +103,11 @@ def _tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def module_of(name: str) -> str:
+    """The module of a command; `import`, which no module can be named, is in `import_`."""
+    return f"myna.commands.{name}{'_' * keyword.iskeyword(name)}"
+
+
 def run(name: str, args: Sequence[str]) -> int:
     """Does what a name stands for; the exit code."""
     if name in ("-h", "--help", "help"):
@@ -108,7 +117,7 @@ def run(name: str, args: Sequence[str]) -> int:
 
         print(f"myna {version('myna')}")
     elif name in COMMANDS:
-        importlib.import_module(f"myna.commands.{name}").main(args)
+        importlib.import_module(module_of(name)).main(args)
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean `myna {near[0]}`?" if near else "`myna --help` lists the commands"

@@ -2,6 +2,8 @@
 
 import codecs
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from myna.paths import cannot_use
 
 # Deeper than any file of ours or of the hub, and far from where Python gives up on comparing, printing or writing it.
 MOST_NESTED = 100
+# JavaScript's whole numbers are exact up to here.
+MOST_WHOLE = 1 << 53
 _CONTAINERS = (dict, list)
 
 
@@ -67,4 +71,29 @@ def read_object(
         raise error(f"{path} is not JSON ({problem}); {what_to_do}") from problem
     if not isinstance(value, dict):
         raise error(f"{path} holds no JSON object; {what_to_do}")
+    return value
+
+
+def number(record: Mapping[str, Any], key: str) -> float | None:
+    """A finite number of a record; None where there is none.
+
+    >>> number({"a": 1.5, "b": float("nan"), "c": "1", "d": True, "e": 10**400}, "a")
+    1.5
+    >>> [number({"b": float("nan"), "c": "1", "d": True, "e": 10**400}, key) for key in "bcdef"]
+    [None, None, None, None, None]
+    """
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def whole(record: Mapping[str, Any], key: str) -> int | None:
+    """A whole number of a record, 0 or more; None where there is none."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_WHOLE:
+        return None
     return value

@@ -1,15 +1,20 @@
-"""What OpenAI's models reached, and which runs may be held against it. `evaluate` draws these lines, the page too.
+"""What other models reached, and which runs may be held against it: OpenAI's GPT-2 and GPT-3, and llm.c's own run.
 
-GPT-2's validation loss applies only to FineWeb-Edu in GPT-2's tokens: a loss per token says nothing across tokenizers
-or texts. The datasets say what a run was trained on; recipe.json keeps their words as `trained_on`. Runs of earlier
-versions lack that record, so nobody knows whether the value applies, and it is not drawn.
+`evaluate` draws these lines, the server's page too.
+
+A loss per token says nothing across tokenizers or texts. So a loss of GPT-2's, and llm.c's curve, apply only to the
+text that they were measured on, in GPT-2's tokens. The datasets say what a run was trained on; recipe.json keeps their
+words as `trained_on`. Runs of earlier versions lack that record, so nobody knows whether a value applies, and it is not
+drawn. Another project's files don't say which text they hold. Where their format and their names are those that llm.c's
+or build-nanogpt's scripts write, they are taken for what those scripts make.
 
 HellaSwag's values apply to a network of the same size, in GPT-2's tokens, over all 10,042 items.
 
 CORE's values apply to any model: its tasks count right answers, whatever the tokens.
 
-Sources: build-nanogpt's notebook (GPT-2, computed); GPT-3, arXiv:2005.14165, table H.1 (published); for CORE nanochat's
-notebook dev/estimate_gpt3_core.ipynb (GPT-2, computed).
+Sources: build-nanogpt's notebook (GPT-2 on FineWeb-Edu, and on HellaSwag, computed); llm.c's dev/vislog.ipynb (GPT-2 on
+FineWeb's validation shard, computed); GPT-3, arXiv:2005.14165, table H.1 (published); for CORE nanochat's notebook
+dev/estimate_gpt3_core.ipynb (GPT-2, computed); `myna.reference_curves`.
 """
 
 from collections.abc import Mapping
@@ -19,8 +24,26 @@ from typing import Any
 
 from myna.text.tokenizer import Tokenizer
 
-# OpenAI's GPT-2 124M on FineWeb-Edu's validation shard, nats per token.
-GPT2_FINEWEB_EDU_LOSS = 3.2924
+# OpenAI's GPT-2 on the validation shard of a corpus, nats per token: corpus -> (its name, size's name -> loss).
+GPT2_LOSSES = {
+    "fineweb-edu": ("FineWeb-Edu", {"124M": 3.2924}),
+    "fineweb": ("FineWeb", {"124M": 3.4250, "350M": 3.0831, "774M": 3.0006, "1558M": 2.8313}),
+}
+# Files of other projects by format and the beginning of their validation files' names -> the corpus.
+WRITTEN_BY = {
+    ("llm.c", "fineweb_val_"): "fineweb",
+    ("llm.c", "edu_fineweb_val_"): "fineweb-edu",
+    ("build-nanogpt", "edufineweb_val_"): "fineweb-edu",
+}
+# Within so many nats of llm.c's curve a run is on track, where the validation text is the same. Half way, at 5.2
+# billion tokens, that is what 9% more tokens bring. It is too little for a fault that matters, and more than rounding,
+# the seed, and a learning rate that ends at 10% (GPT-3's) instead of 0 (llm.c's) should make.
+SAME_TEXT_NATS = 0.02
+# Where the validation text is another sample of the same corpus, chosen by hash and not as llm.c's first shard: some
+# documents are harder than others.
+OTHER_TEXT_NATS = 0.05
+# In the opening, where a loss falls steeply, a run is also on track while it is within this share of its tokens.
+ON_TRACK_TOKENS = 0.05
 # HellaSwag's accuracy, mean per token: layers and width of GPT-2 -> (size's name, GPT-2, GPT-3).
 HELLASWAG = {
     (12, 768): ("124M", 0.2945, 0.337),
@@ -37,14 +60,38 @@ HELLASWAG_ITEMS = 10_042
 
 @dataclass(frozen=True)
 class LossReference:
-    """Whether GPT-2's loss may stand beside a run's.
+    """GPT-2's loss that may stand beside a run's.
 
     Attributes:
-        applies: the unit and the text are the same.
+        value: nats per token; None where none applies: another unit, or another text.
+        label: whose it is.
+        why: a sentence for a person: why it applies, or why not.
+        tolerance: nats within which two models count as level, since validation texts differ.
+    """
+
+    value: float | None
+    label: str
+    why: str
+    tolerance: float = OTHER_TEXT_NATS
+
+    @property
+    def applies(self) -> bool:
+        """Whether there is one."""
+        return self.value is not None
+
+
+@dataclass(frozen=True)
+class CurveReference:
+    """Whether llm.c's curve may stand beside a run's.
+
+    Attributes:
+        tolerance: nats within which a run is on track; None where the curve doesn't apply.
+        same_text: the validation text is the same, token by token.
         why: a sentence for a person: why it applies, or why not.
     """
 
-    applies: bool
+    tolerance: float | None
+    same_text: bool
     why: str
 
 
@@ -61,27 +108,111 @@ class HellaSwagReference:
     why: str
 
 
+@dataclass(frozen=True)
+class _Text:
+    """What a run was trained on.
+
+    Attributes:
+        corpus: the one corpus, in GPT-2's tokens; None for anything else.
+        llmc: the files are llm.c's own.
+        why: where there is no corpus, a sentence that says so.
+        other: where there is no corpus, but a text, what it is.
+    """
+
+    corpus: str | None
+    llmc: bool = False
+    why: str = ""
+    other: str = ""
+
+    def missing(self, what: str) -> str:
+        """Why nothing compares: the sentence, or that the text is another one than `what`."""
+        return self.why or f"Trained on {self.other}; {what} alone."
+
+
+def _text(recipe: Mapping[str, Any]) -> _Text:
+    datasets = trained_on(recipe)
+    if not datasets:
+        return _Text(None, why="Its recipe.json does not record what it was trained on.")
+    if len(datasets) != 1:
+        return _Text(None, other="several datasets")
+    stated, written = datasets[0].get("corpus"), _written_by(datasets[0])
+    corpus = stated[0] if isinstance(stated, list) and len(stated) == 1 else written
+    if not isinstance(corpus, str) or corpus not in GPT2_LOSSES:
+        names = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+        return _Text(None, other=", ".join(names) or "text that its dataset does not name")
+    if datasets[0].get("tokenizer") != gpt2_sha256():
+        return _Text(None, why="Its tokens are not GPT-2's, and a loss per token depends on the tokens.")
+    return _Text(corpus, llmc=written is not None and datasets[0].get("format") == "llm.c")
+
+
+def _written_by(dataset: Mapping[str, Any]) -> str | None:
+    """The corpus that the format and the names of another project's files stand for; None where they stand for none."""
+    files = dataset.get("val_files")
+    if not isinstance(files, list) or not files:
+        return None
+    for (kind, start), corpus in WRITTEN_BY.items():
+        if dataset.get("format") == kind and all(str(name).startswith(start) for name in files):
+            return corpus
+    return None
+
+
 def loss_reference(recipe: Mapping[str, Any]) -> LossReference:
-    """Whether GPT-2's loss is in the same unit on the same text as a run's: its tokens, FineWeb-Edu.
+    """GPT-2's loss in the same unit on the same text as a run's: its tokens, and a corpus on which it is known.
+
+    The value is that of the run's size; of 124M where the run has another, or none is known.
 
     >>> loss_reference({"trained_on": [{"corpus": ["pydoc"], "tokenizer": None}]}).applies
     False
     """
-    datasets = trained_on(recipe)
-    if not datasets:
-        return LossReference(False, "Its recipe.json does not record what it was trained on.")
-    if len(datasets) != 1:
-        return LossReference(
-            False, "Trained on several datasets; GPT-2's loss is known on FineWeb-Edu alone."
+    text = _text(recipe)
+    if text.corpus is None:
+        known = " and ".join(sorted(name for name, _ in GPT2_LOSSES.values()))
+        return LossReference(None, "GPT-2", text.missing(f"GPT-2's loss is known on {known}"))
+    name, losses = GPT2_LOSSES[text.corpus]
+    size = _size(recipe)
+    size = size if size in losses else "124M"
+    same = text.llmc and text.corpus == "fineweb"
+    return LossReference(
+        losses[size],
+        f"GPT-2 {size} on {name}",
+        f"Same text ({name}), same tokens (GPT-2's).",
+        SAME_TEXT_NATS if same else OTHER_TEXT_NATS,
+    )
+
+
+def curve_reference(recipe: Mapping[str, Any]) -> CurveReference:
+    """Whether llm.c's GPT-2 124M on FineWeb is the same experiment as a run.
+
+    >>> curve_reference({"n_layer": 4, "n_embd": 256}).tolerance is None
+    True
+    """
+    if _size(recipe) != "124M" or recipe.get("network", "gpt2") != "gpt2":
+        return CurveReference(None, False, "llm.c's curve is of GPT-2 124M, and this is another network.")
+    if recipe.get("sequence_length", 1024) != 1024:
+        return CurveReference(
+            None, False, "llm.c's curve is of sequences of 1,024 tokens, and these are others."
         )
-    corpus = datasets[0].get("corpus")
-    if corpus != ["fineweb-edu"]:
-        names = [name for name in corpus if isinstance(name, str)] if isinstance(corpus, list) else []
-        text = ", ".join(names) or "text that its dataset does not name"
-        return LossReference(False, f"Trained on {text}; GPT-2's loss is known on FineWeb-Edu alone.")
-    if datasets[0].get("tokenizer") != gpt2_sha256():
-        return LossReference(False, "Its tokens are not GPT-2's, and a loss per token depends on the tokens.")
-    return LossReference(True, "Same text (FineWeb-Edu), same tokens (GPT-2's).")
+    text = _text(recipe)
+    if text.corpus is None:
+        return CurveReference(None, False, text.missing("llm.c's curve is known on FineWeb"))
+    if text.corpus != "fineweb":
+        name = GPT2_LOSSES[text.corpus][0]
+        return CurveReference(None, False, f"Trained on {name}; llm.c's curve is known on FineWeb alone.")
+    if text.llmc:
+        return CurveReference(SAME_TEXT_NATS, True, "Same network, same validation text (llm.c's own shard).")
+    return CurveReference(
+        OTHER_TEXT_NATS,
+        False,
+        "Same network, same corpus (FineWeb); the validation text is another sample of it.",
+    )
+
+
+def _size(recipe: Mapping[str, Any]) -> str | None:
+    """The name of GPT-2's size that a run has; None for another."""
+    try:
+        return HELLASWAG[recipe.get("n_layer", 0), recipe.get("n_embd", 0)][0]
+    except (KeyError, TypeError):  # TypeError: a recipe.json that somebody has written by hand
+        return None
 
 
 def hellaswag_reference(recipe: Mapping[str, Any], items: int | None) -> HellaSwagReference:
@@ -100,13 +231,11 @@ def hellaswag_reference(recipe: Mapping[str, Any], items: int | None) -> HellaSw
         return HellaSwagReference(
             None, "Its tokens are not GPT-2's, and a mean per token depends on the tokens."
         )
-    layers, width = recipe.get("n_layer", 0), recipe.get("n_embd", 0)
-    try:
-        size = HELLASWAG.get((layers, width))
-    except TypeError:  # a recipe.json that somebody has written by hand
-        size = None
-    if size is None:
+    name = _size(recipe)
+    if name is None:
+        layers, width = recipe.get("n_layer", 0), recipe.get("n_embd", 0)
         return HellaSwagReference(None, f"No GPT-2 has {layers} layers of width {width}.")
+    size = next(row for row in HELLASWAG.values() if row[0] == name)
     return HellaSwagReference(
         size, f"Same size ({size[0]}), same tokens (GPT-2's), all {HELLASWAG_ITEMS:,} items."
     )

@@ -6,6 +6,7 @@ metrics.jsonl       an object per optimizer step and per evaluation
 samples.jsonl       what the model wrote on the way
 checkpoints/        see myna.model.checkpoint
 report.png          the curves
+report.html         the curves, a verdict and the samples, as one page
 .lock               held by the process that trains here
 """
 
@@ -13,15 +14,19 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from myna.errors import DataError, OutputError
 from myna.files import json_bytes, reading, write_atomic
-from myna.locks import locked
+from myna.locks import lock_is_held, locked
 from myna.parsing import parse_json, read_object
 from myna.paths import cannot_use
+
+# A run whose lock tells nothing counts as written to for so long after its last record.
+QUIET_SECONDS = 120.0
 
 
 class Run:
@@ -39,6 +44,7 @@ class Run:
         self.samples_path = self.path / "samples.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.report_path = self.path / "report.png"
+        self.page_path = self.path / "report.html"
         self.lock_path = self.path / ".lock"
 
     def exists(self) -> bool:
@@ -57,6 +63,17 @@ class Run:
     def free_bytes(self) -> int:
         """What the disk of the checkpoints has left; they may lie on another one than the folder."""
         return shutil.disk_usage(self.checkpoints if self.checkpoints.exists() else self.path).free
+
+    def modified(self) -> float:
+        """When it last wrote what it is or did, in seconds since 1970; 0 where nothing is there."""
+        return max(map(_modified_at, (self.recipe_path, self.metrics_path, self.samples_path)))
+
+    def is_written(self) -> tuple[bool, Literal["lock", "mtime"]]:
+        """Whether a process trains here now, and how that is known: by the lock, or by the time alone."""
+        held = lock_is_held(self.lock_path)
+        if held is not None:
+            return held, "lock"
+        return time.time() - self.modified() < QUIET_SECONDS, "mtime"
 
     def report_is_fresh(self) -> bool:
         """Whether the report was drawn after the last record."""
@@ -106,6 +123,13 @@ class Run:
     def samples(self) -> list[dict[str, Any]]:
         """All samples, in the order written."""
         return list(_read_lines(self.samples_path))
+
+
+def _modified_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _append_line(path: Path, record: Mapping[str, Any]) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,8 @@ def model_folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def export(*args: object) -> int:
-    return main(["export", *map(str, args), "--to", "hugging-face"])
+def export(*args: object, to: str = "hugging-face") -> int:
+    return main(["export", *map(str, args), "--to", to])
 
 
 def test_transformers_loads_what_is_exported(model_folder, tmp_path, capsys):
@@ -79,3 +81,60 @@ def test_a_model_without_a_tokenizer_asks_for_one(model_folder, tmp_path, capsys
     assert "--tokenizer" in capsys.readouterr().err
     assert export(model_folder, "--out", tmp_path / "out", "--tokenizer", "bytes") == 0
     assert (tmp_path / "out" / "tokenizer.json").exists()
+
+
+@pytest.fixture
+def bpe_folder(tmp_path: Path) -> Path:
+    tokenizer = Tokenizer.train([f"{n} bottles on the wall {n * n}" for n in range(50)], 270)
+    GPT(dataclasses.replace(CONFIG, vocab_size=270)).save_pretrained(tmp_path / "bpe", tokenizer)
+    return tmp_path / "bpe"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("to", "out", "files"),
+    [
+        ("gguf", "folder", ["model.gguf"]),
+        ("gguf", "new/model-7.gguf", None),
+        ("llmc", "folder", ["gpt2_tokenizer.bin", "model.bin"]),
+    ],
+)
+def test_other_programs_files_are_written(bpe_folder, tmp_path, capsys, to, out, files, dtype):
+    if to == "gguf":
+        pytest.importorskip("gguf")
+    place = tmp_path / out
+    assert export(bpe_folder, "--out", place, "--dtype", dtype, to=to) == 0
+    assert f"{place}: 7,824 parameters for {to}, {dtype}, from {bpe_folder}" in capsys.readouterr().out
+    if files is None:
+        assert place.read_bytes()[:4] == b"GGUF"
+        assert [path.name for path in place.parent.iterdir()] == [place.name]
+    else:
+        assert sorted(path.name for path in place.iterdir()) == files
+    assert export(bpe_folder, "--out", place, to=to) == 2
+    assert "holds something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("to", "flags", "says"),
+    [
+        ("ggfu", (), "there is no format 'ggfu'; did you mean gguf?"),
+        ("llmc", ("--dtype", "fp16"), "--dtype fp16 is no type of llmc; give fp32 or bf16"),
+        ("hugging-face", ("--dtype", "bf16"), "--dtype bf16 is no type of hugging-face; give fp32"),
+        ("gguf", ("--tokenizer", "bytes"), "GGUF cannot hold the tokenizer bytes: it has no merges"),
+    ],
+)
+def test_what_a_format_has_not_is_a_line_and_nothing_is_left(model_folder, tmp_path, capsys, to, flags, says):
+    if to == "gguf":
+        pytest.importorskip("gguf")
+    for out in ("new/folder", "new/x.gguf"):
+        assert export(model_folder, "--out", tmp_path / out, *flags, to=to) == 2
+        err = capsys.readouterr().err
+        assert says in err
+        assert err.count("\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_package_that_is_not_installed_is_named(model_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert export(model_folder, "--out", tmp_path / "out", to="gguf") == 2
+    assert "--to gguf needs gguf; install it: pip install 'myna[gguf]'" in capsys.readouterr().err

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from myna.cli import main
-from myna.commands.sample import rows_at_once
 from myna.generate.engine import Engine, generate
+from myna.generate.many import rows_at_once
 from myna.generate.text import TextEngine
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
@@ -88,7 +88,7 @@ def test_auto_takes_what_the_processor_is_made_for(monkeypatch, instructions, fp
 
 
 def test_prompts_come_from_a_file_and_each_is_what_it_is_alone(model_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("myna.commands.sample.MOST_ROWS", 3)  # fewer than there are texts
+    monkeypatch.setattr("myna.generate.many.MOST_ROWS", 3)  # fewer than there are texts
     prompts = ["one", "two <|endoftext|>", "  three", "é"]
     (tmp_path / "p.txt").write_text("\n".join(["one", "", *prompts[1:]]) + "\n", "utf-8")
     lines = [
@@ -207,7 +207,7 @@ def test_many_continuations_are_made_a_few_at_a_time(model_folder, monkeypatch, 
     call = (model_folder, "--prompt", "A", "--count", 5, "--max-tokens", 20, "--seed", 3)
     assert sample(*call) == 0
     together = capsys.readouterr().out
-    monkeypatch.setattr("myna.commands.sample.MOST_ROWS", 2)
+    monkeypatch.setattr("myna.generate.many.MOST_ROWS", 2)
     most, step = [], Engine.step
     monkeypatch.setattr(Engine, "step", lambda self: most.append(len(self._running)) or step(self))
     assert sample(*call) == 0

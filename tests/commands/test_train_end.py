@@ -24,9 +24,11 @@ def test_the_same_command_twice_says_finished_and_changes_nothing(train, tmp_pat
 def test_a_finished_run_that_lacks_its_report_gets_it(train, tmp_path, capsys):
     run = train(tmp_path / "run", 2)
     run.report_path.unlink()
+    run.page_path.unlink()
     capsys.readouterr()
     train(tmp_path / "run", 2)
     assert run.report_path.read_bytes().startswith(b"\x89PNG")
+    assert "<title>run</title>" in run.page_path.read_text("utf-8")
     said = capsys.readouterr().out
     assert "is finished" in said
     assert f"report      {run.report_path}" in said

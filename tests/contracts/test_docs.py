@@ -50,7 +50,7 @@ def test_a_command_that_is_shown_parses(line, monkeypatch):
 
     monkeypatch.setattr(tyro, "cli", parse_and_end)
     with pytest.raises(Parsed):
-        importlib.import_module(f"myna.commands.{name}").main(args)
+        importlib.import_module(cli.module_of(name)).main(args)
 
 
 def python_blocks():

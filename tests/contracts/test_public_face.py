@@ -63,7 +63,7 @@ def test_help_and_import_load_nothing_heavy():
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_is_there_and_has_help(name, capsys):
-    assert importlib.import_module(f"myna.commands.{name}").main.__doc__
+    assert importlib.import_module(cli.module_of(name)).main.__doc__
     try:
         code = cli.main([name, "--help"])
     except SystemExit as ended:  # how the flag parser ends after printing

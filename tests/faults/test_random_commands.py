@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from myna import GPT, GPTConfig
 from myna.cli import COMMANDS, main
 
 # A call of each kind that would work, in units that belong together. A command that is not here fails a test below.
@@ -41,10 +43,13 @@ BASES: list[list[tuple[str, ...]]] = [
     [("prepare",), ("text.txt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("prepare",), ("--from-shards", "data"), ("--out", "new"), ("--tokenizer", "bytes")],
     [("sample",), ("run",), ("--prompt", "a"), ("--max-tokens", "2")],
+    [("compare",), ("run",), ("hf",), ("--prompt", "a"), ("--max-tokens", "2")],
     [("serve",), ("hf",), ("--port", "0")],
     [("eval",), ("run",), ("--task", "val")],
     [("eval",), ("hf",), ("--task", "hellaswag"), ("--data", "items.jsonl")],
     [("export",), ("hf",), ("--to", "hugging-face"), ("--out", "new")],
+    [("export",), ("hf",), ("--to", "llmc"), ("--out", "new")],
+    [("import",), ("ckpt.pt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("bench",), ("--out", "new")],
     [("report",), ("run",)],
     [("tokenizer", "train"), ("text.txt",), ("--vocab-size", "258"), ("--out", "new")],
@@ -60,7 +65,7 @@ PATHS = [
     "", " ", "-", "--", "-x", "~nosuchuser/x", "~", "a\0b", "caf\udce9", "a\nb", "x" * 300, "x" * 5000, "dangling",
     "text.txt/below", "circle", "empty", "hollow", "deep.json", "not-utf8.txt", "/dev/null", "/dev/null/x",
     "/proc/nowhere/x", "closed", "closed/x", "*.nothing", "hf:", "file.png", "new.tiktoken", "run/checkpoints",
-    "run/metrics.jsonl",
+    "run/metrics.jsonl", "ckpt.pt", "new.gguf",
 ]  # fmt: skip
 VALUES = [
     "0", "1", "2", "3", "-1", "2.5", "-0.5", "nan", "inf", "-inf", "1e999", "1e-400", "4" + "0" * 18, "9" * 23,
@@ -96,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("text.txt").write_text("".join(f"{n} green bottles, {n * 7 % 13}.\n" for n in range(90)))
         row = {"ctx": "A man", "ctx_a": "A", "ctx_b": "man", "activity_label": "Rest", "label": 1}
         Path("items.jsonl").write_text(json.dumps(row | {"endings": ["a.", "b.", "c.", "d."]}) + "\n")
+        write_checkpoint(Path("ckpt.pt"))
         data = [("--out", "data") if unit[0] == "--out" else unit for unit in BASES[1]]
         run = [("--out", "run") if unit[0] == "--out" else unit for unit in BASES[0]]
         hf = [
@@ -114,6 +120,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("deep.json").write_bytes(TEXTS[4])
         Path("not-utf8.txt").write_bytes(b"caf\xe9 " * 100)
     return folder
+
+
+def write_checkpoint(path: Path) -> None:
+    """A checkpoint as nanoGPT saves it."""
+    shape = {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 16, "vocab_size": 257}
+    weights = {f"transformer.{name}": tensor for name, tensor in GPT(GPTConfig(**shape)).state_dict().items()}
+    weights["transformer.wte.weight"] = weights["transformer.wte.weight"][:257].clone()
+    torch.save({"model": weights, "model_args": shape | {"bias": True}, "iter_num": 3}, path)
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def test_a_number_too_large_for_a_float_and_nested_brackets_are_a_line(folder, c
         ("is_causal", None),
         ("sliding_window", 4),
         ("scale_attn_weights", 1),
-        ("activation_function", "gelu"),
+        ("activation_function", "gelu_fast"),
         ("hidden_size", 32),
         ("num_hidden_layers", 2.0),
         ("n_inner", 64.0),
@@ -137,7 +137,7 @@ def test_two_names_for_one_tensor_may_not_differ(folder):
 def test_a_padded_embedding_is_another_vocabulary(folder):
     tensors = tensors_of(folder)
     save(folder, tensors | {"transformer.wte.weight": torch.zeros(384, 16)})
-    assert "(384, 16), and config.json leads to (257, 16)" in refusal(folder)
+    assert "(384, 16), and the config leads to (257, 16)" in refusal(folder)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch
 
 from myna import GPT, GPTConfig, Tokenizer, generate
 from myna.model.checkpoint import save_checkpoint
+from myna.model.config import GPTOptions
 from myna.model.weights import config_files
 
 transformers = pytest.importorskip("transformers")
@@ -59,6 +60,26 @@ def test_logits_are_equal(config, direction, tmp_path):
     ids = torch.randint(0, config.vocab_size, (2, min(config.block_size, 200)))
     with torch.no_grad():
         torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_the_exact_gelu_is_theirs_in_both_directions(tmp_path):
+    torch.manual_seed(0)
+    shape = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16, "vocab_size": 64}
+    ours = GPT(GPTConfig(**shape, options=GPTOptions(gelu="exact"))).eval()
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.normal_(std=0.3)  # so that the two forms of GELU lead to other logits
+    ours.save_pretrained(tmp_path / "ours")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = GPT.from_pretrained(tmp_path / "theirs")
+    other = GPT(GPTConfig(**shape)).eval()
+    other.load_state_dict(ours.state_dict())
+    ids = torch.randint(0, 64, (2, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(ids), again(ids), atol=1e-5, rtol=0)
+        assert (ours(ids) - other(ids)).abs().max() > 2e-4
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "bytes"])

@@ -90,6 +90,20 @@ class Misnamed(GPT):
     looked_up = ("positions.weight",)
 
 
+class MisnamedPositions(GPT):
+    """Names position embeddings that are not there."""
+
+    layout = OwnLayout()
+    position_embedding = "positions.weight"
+
+
+class NoPositions(GPT):
+    """Names something else as its position embeddings."""
+
+    layout = OwnLayout()
+    position_embedding = "wte.weight"
+
+
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
@@ -98,6 +112,8 @@ class Misnamed(GPT):
         (Forgetful, "gives other numbers with a cache"),
         (Foreseeing, "gives other numbers with a cache|see those after it"),
         (Misnamed, "has no parameter 'positions.weight'"),
+        (MisnamedPositions, "has no parameter 'positions.weight'"),
+        (NoPositions, r"give it shape \(8, 16\), or leave position_embedding out"),
     ],
 )
 def test_what_would_show_at_the_resume_is_said_at_the_start(kind, says):

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from myna.cli import main
+from myna.evaluate.inspect.prompt import trace
 from myna.files import sha256_file
+from myna.model.attention import join_heads
 from myna.model.network import NETWORKS
 from myna.model.weights import load_network
 from myna.run import Run
@@ -90,6 +92,33 @@ def test_the_whole_route_on_one_rank(seams, args, hellaswag_file, tmp_path, caps
     assert main(["export", str(out), "--to", "hugging-face", "--out", str(tmp_path / "export")]) == 2
     assert "no exporter" in capsys.readouterr().err
     assert not (tmp_path / "export").exists()
+
+
+def test_a_look_inside_needs_nothing_of_it(seams, args, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", *args, "--steps", "4", "--checkpoint-every", "2", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(out), "--prompt", "7 green", "--layer", "1", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["positions"] == {"name": None}
+    assert shown["smoothness"] == {"checkpoints": []}
+    page = (out / "inspect" / "inspect.html").read_text("utf-8")
+    assert page.count("This network has no position embeddings, so there are none to show") == 2
+    by_name = {row["name"]: row for row in shown["tensors"]["tensors"]}
+    assert not shown["tensors"]["tied"]
+    assert (by_name["head.weight"]["head"], by_name["tokens.weight"]["head"]) == (True, False)
+    assert by_name["layers.N.gate.weight"]["count"] == 2
+    network = load_network(next(path for path in (out / "checkpoints").iterdir() if "4" in path.name)).eval()
+    ids, inputs = torch.tensor([list(b"7 green")]), []
+    for block in network.blocks:
+        block.out.register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
+    with torch.no_grad():
+        p = network(ids)[0].softmax(dim=-1).max(dim=-1)
+    assert shown["lens"]["layers"][-1]["ids"] == p.indices.tolist()
+    assert shown["lens"]["layers"][-1]["probabilities"] == pytest.approx(p.values.tolist(), abs=1e-6)
+    seen = trace(network, ids[0].tolist())
+    ((_, _, v),) = seen.heads[1]
+    torch.testing.assert_close(join_heads(seen.attention(1)[None] @ v), inputs[1], rtol=1e-4, atol=1e-6)
 
 
 def test_transformers_refuses_its_checkpoint(seams, args, tmp_path):

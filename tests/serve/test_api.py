@@ -316,6 +316,11 @@ def test_foreign_names_are_refused(one, headers):
     for path, body in (("/health", None), ("/", None), ("/v1/completions", {"prompt": "x", "max_tokens": 1})):
         status, found, _ = one.ask(path, body, **headers)
         assert (status, found["error"]["type"]) == (403, "permission_error")
+    twice = f"Origin: http://evil.example\r\nOrigin: http://127.0.0.1:{one.port}"
+    with silent(
+        one, f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{one.port}\r\n{twice}\r\n\r\n".encode()
+    ) as sent:
+        assert b"403 Forbidden" in sent.recv(1000)
     own = {"Host": f"localhost:{one.port}", "Origin": f"http://localhost:{one.port}"}
     assert one.ask("/health", **own)[0] == 200
 
@@ -532,6 +537,55 @@ def test_a_hundred_slow_sockets_hold_up_nobody(one):
     finally:
         for connection in sockets:
             connection.close()
+
+
+def silent(one: Running, said: bytes = b"POST /v1/comp") -> socket.socket:
+    """A connection whose request never becomes whole."""
+    connection = socket.create_connection(("127.0.0.1", one.port), timeout=30)
+    connection.sendall(said)
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has closed it; waits for that."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_beyond_the_cap_who_is_silent_longest_is_closed_and_who_is_served_is_not():
+    gate = Gate()
+    with running(Limits(max_connections=5), model=gate.model) as one:
+        served = raw_request(one, {"prompt": "x", "max_tokens": 1, "seed": 1})
+        assert gate.begun.acquire(timeout=30)
+        sockets = []
+        try:
+            for n in range(12):
+                sockets.append(silent(one))
+                if n >= 4:
+                    assert is_closed(sockets[n - 4])
+            gate.open = True
+            gate.free.release()
+            assert served.recv(100).startswith(b"HTTP/1.1 200")
+            assert one.ask("/health")[0] == 200
+        finally:
+            for connection in (served, *sockets):
+                connection.close()
+
+
+def test_a_request_that_never_becomes_whole_is_closed_in_time():
+    with running(Limits(body_seconds=0.2)) as one:
+        for said in (b"", b"GET /hea"):
+            with silent(one, said) as connection:
+                assert is_closed(connection)
+        with silent(
+            one, f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{one.port}\r\n\r\n".encode()
+        ) as connection:
+            assert b"200 OK" in connection.recv(1000)
+            connection.sendall(b"GET /hea")  # its next request
+            assert is_closed(connection)
+        assert one.ask("/health")[0] == 200
 
 
 def test_a_stop_takes_nothing_new_and_lets_running_texts_end():

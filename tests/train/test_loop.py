@@ -9,11 +9,12 @@ from itertools import pairwise
 import pytest
 import torch
 
+from myna import spikes
 from myna.commands import train_evaluations
 from myna.errors import DeviceError, DivergedError, Stopped
 from myna.model import decoder
 from myna.model.checkpoint import list_checkpoints, verify
-from myna.train import loop, spike
+from myna.train import loop
 from myna.train.evaluations import Evaluation
 from myna.train.step import Stepper, SummedLoss
 
@@ -63,7 +64,8 @@ def saved(out):
 def test_a_run_leaves_what_the_design_says(train, tmp_path):
     run = train(tmp_path / "run", 6, "--eval-every", 3, "--sample-every", 3, "--checkpoint-every", 4)
     assert {p.name for p in run.path.iterdir()} == {
-        "recipe.json", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.png", ".lock",
+        "recipe.json", "environment.json", "metrics.jsonl", "samples.jsonl", "checkpoints", "report.png",
+        "report.html", ".lock",
     }  # fmt: skip
     assert saved(run.path) == [4, 6]
     assert run.recipe()["micro_batch"] == 4
@@ -225,7 +227,7 @@ def test_recomputing_activations_changes_no_bit(train, hashes, tmp_path, monkeyp
 
 
 def test_a_spike_stops_before_the_update_and_saves_nothing(train, now, tmp_path, monkeypatch):
-    monkeypatch.setattr(spike, "WINDOW_STEPS", 4)
+    monkeypatch.setattr(spikes, "WINDOW_STEPS", 4)
     backward = Stepper.backward
 
     def jumpy(self, batch, scale):

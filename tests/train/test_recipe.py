@@ -54,7 +54,7 @@ def test_the_sizes_are_gpt2s():
         ),
         ({"optimizer_options": AdamWOptions(beta2=1.0)}, "--optimizer.beta2 is 1.0; give a fraction"),
         ({"optimizer_options": OtherOptions()}, "OtherOptions, and adamw takes AdamWOptions"),
-        ({"network_options": OtherOptions()}, "OtherOptions, and gpt2 takes Options"),
+        ({"network_options": OtherOptions()}, "OtherOptions, and gpt2 takes GPTOptions"),
         ({"network": "gpt3"}, "there is no network 'gpt3'; did you mean gpt2"),
         ({"optimizer": "adam"}, "there is no optimizer 'adam'; did you mean adamw"),
         ({"sample_prompt": "a\udcff"}, "--sample-prompt"),

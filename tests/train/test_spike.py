@@ -4,7 +4,8 @@ import random
 import pytest
 
 from myna.errors import DivergedError
-from myna.train.spike import WINDOW_STEPS, SpikeRule
+from myna.spikes import WINDOW_STEPS
+from myna.train.spike import SpikeRule
 
 
 def quiet(rule, steps=300, mean=3.0, deviation=0.02, seed=0):

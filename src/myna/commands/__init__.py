@@ -103,7 +103,15 @@ def _with_paths(call: T) -> T:
             changes[field.name] = given_path(value)
         elif isinstance(value, tuple) and any(isinstance(one, Path) for one in value):
             changes[field.name] = tuple(map(given_path, value))
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = _with_paths(value)
     return dataclasses.replace(cast(Any, call), **changes)
+
+
+def write_any_character() -> None:
+    """A character that the terminal can't show becomes a question mark: a model's text may hold any."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def refuse_empty(args: Sequence[str], but: Sequence[str] = ()) -> None:

@@ -23,10 +23,10 @@ from myna.settings import flag
 TASKS: dict[str, Task] = {
     "val": VAL,
     "hellaswag": HELLASWAG,
-    "perplexity": PERPLEXITY,
     "mmlu": MMLU,
     "core": CORE,
     "harness": HARNESS,
+    "perplexity": PERPLEXITY,
 }
 
 

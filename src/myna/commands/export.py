@@ -1,15 +1,20 @@
 """`myna export`: a model as files for other programs."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from myna.commands import parse, refuse_empty
 from myna.commands.model_flags import ModelFlags, open_on_cpu
-from myna.errors import ModelError, OutputError
+from myna.commands.out import check_free, new_file, new_folder, sync_file
+from myna.errors import UsageError, unknown_name
+from myna.model.exchange import EXPORTERS, DtypeName, Exporter
+
+FORMATS = "; ".join(f"{name}: {exporter.what}" for name, exporter in EXPORTERS.items())
 
 
 @dataclass(frozen=True)
@@ -17,42 +22,49 @@ class Export:
     """Write a model's weights and its tokenizer as files that other programs load."""
 
     model: Annotated[ModelFlags, tyro.conf.arg(name="")]
-    to: Literal["hugging-face"]
-    """hugging-face: a folder that transformers loads directly (config.json, model.safetensors, tokenizer.json)."""
+    to: Annotated[str, tyro.conf.arg(metavar="FORMAT", help=f"The format. {FORMATS}.")]
     out: Path
-    """The folder to write: new, or empty."""
+    """The folder to write: new, or empty. For gguf, a name that ends in .gguf is the file itself."""
+    dtype: DtypeName = "fp32"
+    """The type of the weights: fp32 always; fp16 and bf16 for gguf; bf16 for llmc."""
 
 
 def main(args: Sequence[str]) -> None:
     """Runs `myna export`."""
     refuse_empty(args)
     call = parse(Export, args, command="export")
-    check_free(call.out)
+    exporter = checked_exporter(call.to, call.dtype)
+    one_file = exporter.file is not None and call.out.suffix == Path(exporter.file).suffix
+    check_free(call.out, "a new name" if one_file else "a new or an empty folder")
     opened, tokenizer = open_on_cpu(call.model)
-    network = opened.model
-    if network.layout.exports_to is None:
-        raise ModelError(
-            f"{opened.path}: no other program has the network {type(network).__name__}, so it has no exporter; its "
-            "checkpoints load with Myna only"
-        )
-    from myna.files import atomic_directory
-    from myna.model.weights import save_network
-
-    if call.out.exists():
-        call.out.rmdir()  # it is empty
-    with atomic_directory(call.out) as folder:
-        save_network(folder, network, tokenizer)
+    write = exporter.load()
+    if one_file:
+        with new_file(call.out) as place:
+            write(place, opened.model, tokenizer, call.dtype)
+    else:
+        with new_folder(call.out) as folder:
+            place = folder / exporter.file if exporter.file else folder
+            write(place, opened.model, tokenizer, call.dtype)
+            if exporter.file:
+                sync_file(place)
     print(
-        f"{call.out}: {network.n_parameters():,} parameters in {network.layout.exports_to} layout, from {opened.path}"
+        f"{call.out}: {opened.model.n_parameters():,} parameters for {call.to}, {call.dtype}, from {opened.path}"
     )
 
 
-def check_free(out: Path) -> None:
-    """
+def checked_exporter(name: str, dtype: DtypeName) -> Exporter:
+    """The format of that name.
+
     Raises:
-        OutputError: there is something in that place.
+        UsageError: there is none, it has no such type, or what it needs is not installed.
     """
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() or out.is_symlink():
-        raise OutputError(f"--out {out} holds something else; give a new or an empty folder")
+    if name not in EXPORTERS:
+        raise unknown_name("format", name, list(EXPORTERS))
+    exporter = EXPORTERS[name]
+    if dtype not in exporter.dtypes:
+        raise UsageError(f"--dtype {dtype} is no type of {name}; give {' or '.join(exporter.dtypes)}")
+    if exporter.package and importlib.util.find_spec(exporter.package) is None:
+        raise UsageError(
+            f"--to {name} needs {exporter.package}; install it: pip install 'myna[{exporter.extra}]'"
+        )
+    return exporter

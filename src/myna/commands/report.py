@@ -1,24 +1,33 @@
-"""`myna report`: curves of one or more runs as a picture."""
+"""`myna report`: the curves of one or more runs as a picture and a page, and a verdict in words."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from myna.commands import parse, refuse_empty
 from myna.errors import UsageError
 
+if TYPE_CHECKING:
+    from myna.evaluate.curves import Curves
+
+COLUMNS = 110
+
 
 @dataclass(frozen=True)
 class Report:
-    """Draw loss and HellaSwag against tokens, with GPT-2's and GPT-3's values where they apply."""
+    """Draw a run's curves beside those of GPT-2, GPT-3 and llm.c where they apply, and say how the run stands."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = field(default=())
-    """Run folders. Several share one picture."""
+    """Run folders. Several share one picture and one page."""
     out: Path | None = None
-    """The PNG to write. Default: report.png in the run's folder; for several runs, report.png here."""
+    """The picture (.png) or the page (.html) to write; the other one lies beside it. Default: report.png in the run's
+    folder; for several runs, report.png here."""
+    watch: bool = False
+    """Draw again every few seconds while a run goes on, until no process trains in any of them."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -27,13 +36,41 @@ def main(args: Sequence[str]) -> None:
     call = parse(Report, args, command="report")
     if not call.runs:
         raise UsageError("no run named; give the folder of one or more: myna report runs/pydoc")
-    from myna.evaluate.report import final_values, read_curves, report
+    from myna.evaluate.report import page_beside, report, watch
     from myna.run import Run
 
     out = call.out or (Run(call.runs[0]).report_path if len(call.runs) == 1 else Path("report.png"))
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out {out}: the picture is a PNG; give a name that ends in .png")
-    report(call.runs, out)
-    for path in call.runs:
-        print(f"{path}: {final_values(read_curves(path))}")
+    if out.suffix.lower() not in (".png", ".html"):
+        raise UsageError(f"--out {out}: give a name that ends in .png (the picture) or .html (the page)")
+    if out.suffix.lower() == ".html":
+        out = out.with_suffix(".png")
+    if call.watch:
+        watch(call.runs, out, lambda drawn: show_briefly(drawn, page_beside(out)))
+    show(report(call.runs, out))
     print(out)
+    print(page_beside(out))
+
+
+def show(drawn: Sequence["Curves"]) -> None:
+    """The last values of each run, and its verdict."""
+    from myna.evaluate.curves import final_values
+    from myna.evaluate.verdict import verdict
+
+    for curves in drawn:
+        print(f"{curves.path}: {final_values(curves)}")
+        for finding in verdict(curves):
+            causes = f" Usual causes: {'; '.join(finding.causes)}." if finding.causes else ""
+            text = f"{finding.mark}. {finding.text}{causes}"
+            print(
+                textwrap.fill(
+                    text, COLUMNS, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+                )
+            )
+
+
+def show_briefly(drawn: Sequence["Curves"], page: Path) -> None:
+    """A line for each run as it goes on."""
+    from myna.evaluate.curves import final_values
+
+    for curves in drawn:
+        print(f"{curves.name}: step {curves.last_step:,}, {final_values(curves)} -> {page}", flush=True)

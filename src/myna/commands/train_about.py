@@ -16,13 +16,20 @@ from myna.train.machines.ranks import Ranks
 
 
 def trained_on(dataset: Dataset) -> dict[str, Any]:
-    """What recipe.json says of the data: where it was, what it was made of, and what identifies it."""
-    return {
+    """What recipe.json says of the data: where it was, what it was made of, and what identifies it.
+
+    Another project's files don't say what they were made of, but their format and names tell who wrote them.
+    """
+    about = {
         "path": str(dataset.path),
         "corpus": dataset.corpus,
         "tokenizer": dataset.tokenizer_sha256,
         "identity": dataset.identity,
+        "format": dataset.info["format"],
     }
+    if dataset.tokenizer_path is None:
+        about["val_files"] = [shard.path.name for shard in dataset.val.shards]
+    return about
 
 
 def environment(ranks: Ranks, precision: Precision) -> dict[str, Any]:

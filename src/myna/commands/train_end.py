@@ -36,7 +36,8 @@ def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
     say(f"metrics     {run.metrics_path}")
     if run.samples_path.exists():
         say(f"samples     {run.samples_path}")
-    say(f"report      {run.report_path}\n")
+    say(f"report      {run.report_path}")
+    say(f"            {run.page_path}\n")
     say("what to try next:")
     say(f'  myna sample {run.path} --prompt "The "')
     if dataset.val.n_tokens > 1:

@@ -8,8 +8,10 @@ never computed. Nothing of size T x T is kept for the backward pass, which compu
 Source of the recomputation: FlashAttention, Dao et al. 2022, arXiv:2205.14135, algorithm 4.
 """
 
+import contextlib
 import functools
 import math
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from myna.model.cache import LayerCache
 
 QUERIES = 256  # at a time; 128 to 512 were within a tenth of each other (docs/log.md)
+
+# Who is told the queries, keys and values of each uncached `attention`: nobody, outside of `attention_watched`.
+_watchers: list[Callable[[Tensor, Tensor, Tensor], None]] = []
 
 
 def attention(
@@ -38,9 +43,37 @@ def attention(
         k, v = cache.append(k, v)  # (B, H, S, D), S = the positions so far, with these
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=cache.mask(q.shape[2]), dropout_p=dropout)
         return join_heads(y)
+    for see in _watchers:
+        see(q, k, v)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not dropout and torch.is_grad_enabled():
         return blocked_attention(q, k, v)
     return join_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True))
+
+
+@contextlib.contextmanager
+def attention_watched(see: Callable[[Tensor, Tensor, Tensor], None]) -> Iterator[None]:
+    """Within the block, `see(q, k, v)` is called for each `attention` without a cache; each is (B, H, T, D).
+
+    For one thread, and not for compiled code.
+    """
+    _watchers.append(see)
+    try:
+        yield
+    finally:
+        _watchers.remove(see)
+
+
+def attention_map(q: Tensor, k: Tensor) -> Tensor:
+    """The probabilities that `attention` takes values by: row t says what position t takes from each position.
+
+    Shapes:
+        q, k     (B, H, T, D)
+        returns  (B, H, T, T)  each row sums to 1; 0 after the diagonal
+
+    >>> attention_map(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4)).tolist()
+    [[[[1.0, 0.0], [0.5, 0.5]]]]
+    """
+    return _probabilities(q.flatten(0, 1), k.flatten(0, 1)).unflatten(0, q.shape[:2])
 
 
 def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,10 @@
 """The shape of a network: the sizes that every network here has, and its own options beside them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from myna.errors import ModelError
-from myna.settings import NO_OPTIONS, Options, is_number, is_whole
+from myna.settings import NO_OPTIONS, Options, is_number, is_whole, setting
 
 # Matrix products are fastest when their sides are multiples of a power of two; 50257 is odd. (The lecture pads to
 # 50304, which is 393 * 128.)
@@ -62,6 +63,27 @@ class NetworkConfig:
         return self.n_embd // self.n_head
 
 
+GeluName = Literal["tanh", "exact"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTOptions(Options):
+    """GPT-2's own options."""
+
+    gelu: GeluName = setting("tanh", resume="never")
+    """The activation: tanh, GPT-2's approximation of GELU; or exact, by the error function, as nanoGPT trains."""
+
+
+GPT2 = GPTOptions()
+
+
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig(NetworkConfig):
-    """The shape of a GPT-2 or GPT-3. It has no options of its own."""
+    """The shape of a GPT-2 or GPT-3."""
+
+    options: Options = GPT2
+
+
+def gelu_of(config: NetworkConfig) -> GeluName:
+    """The activation of a GPT-2 of that shape; GPT-2's own where the options don't say."""
+    return config.options.gelu if isinstance(config.options, GPTOptions) else GPT2.gelu

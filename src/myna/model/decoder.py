@@ -41,8 +41,11 @@ class Decoder(nn.Module):
 
     # Parameters that are looked up and not multiplied: they cost no arithmetic.
     looked_up: ClassVar[tuple[str, ...]] = ()
-    # Parameters with a row for each id; their rows from `vocab_size` on are padding, which stays zero.
+    # Parameters with a row for each id; their rows from `vocab_size` on are padding, which stays zero. The first is
+    # the token embedding: what ids are looked up in.
     vocabulary_rows: ClassVar[tuple[str, ...]] = ("wte.weight",)
+    # The parameter with a learned vector for each position, (block_size, C); None where positions are not learned so.
+    position_embedding: ClassVar[str | None] = None
     # How it stands on the disk: Hugging Face's way where there is an exporter, else our own.
     layout: ClassVar[Layout] = OwnLayout()
 
@@ -292,11 +295,19 @@ def _check_names(network: Network) -> None:
             f"{kind.__name__} keeps the buffer {buffers[0]}; compute it from the positions, since a network is "
             "loaded, copied and sharded by its parameters alone"
         )
-    for name in (*network.looked_up, *network.vocabulary_rows):
+    positions = network.position_embedding
+    for name in (*network.looked_up, *network.vocabulary_rows, *([positions] if positions else [])):
         if name not in parameters:
             raise ModelError(
-                f"{kind.__name__} has no parameter {name!r}, which looked_up or vocabulary_rows names"
+                f"{kind.__name__} has no parameter {name!r}, which looked_up, vocabulary_rows or position_embedding "
+                "names"
             )
+    shape = (network.config.block_size, network.config.n_embd)
+    if positions and parameters[positions].shape != shape:
+        raise ModelError(
+            f"{kind.__name__}.{positions} has shape {tuple(parameters[positions].shape)}, and position_embedding names "
+            f"it; give it shape {shape}, or leave position_embedding out"
+        )
     for name in network.vocabulary_rows:
         if len(parameters[name]) != network.config.padded_vocab_size:
             raise ModelError(

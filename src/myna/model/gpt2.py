@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from myna.model.attention import attention, split_heads
 from myna.model.cache import KVCache, LayerCache
-from myna.model.config import NetworkConfig
+from myna.model.config import NetworkConfig, gelu_of
 from myna.model.decoder import Decoder
 from myna.model.gpt2_layout import HuggingFaceGPT2
 from myna.model.matrix import Matrix
@@ -47,16 +47,17 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Four times wider in between, with GELU in the tanh form that GPT-2 was trained with."""
+    """Four times wider in between, with GELU in the tanh form that GPT-2 was trained with, or in its exact form."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
+        self.approximate = {"tanh": "tanh", "exact": "none"}[gelu_of(config)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate)))
 
 
 class Block(nn.Module):
@@ -84,6 +85,7 @@ class GPT(Decoder):
     """
 
     looked_up = ("wpe.weight",)
+    position_embedding = "wpe.weight"
     layout = HuggingFaceGPT2()
 
     def __init__(self, config: NetworkConfig):

@@ -17,19 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from myna.errors import ModelError
-from myna.model.config import NetworkConfig
+from myna.model.config import GeluName, GPTOptions, NetworkConfig, gelu_of
 from myna.model.layout import as_float32, require_all, shape_of, taken
 from myna.model.network import Network, NetworkKind
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"  # a copy of the token embedding in some files; never read as anything else
 _CONV1D = re.compile(r"\.(c_attn|c_fc|c_proj)\.weight$")
-_MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
+MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")
 
 # What a config.json of transformers' GPT-2 may say of the function: first what an absent key means, then what else
 # computes the same.
 COMPUTED: dict[str, tuple[Any, ...]] = {
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu"),
     "layer_norm_epsilon": (1e-5,),
     "scale_attn_weights": (True,),
     "tie_word_embeddings": (True,),
@@ -64,6 +64,8 @@ ALSO_NAMED = {
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
 }
+# The names of the two forms of GELU; a file may spell the first one as gelu_pytorch_tanh too.
+ACTIVATIONS: dict[GeluName, str] = {"tanh": "gelu_new", "exact": "gelu"}
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 USUAL_DROPOUT = 0.1  # where the file is silent
 
@@ -85,7 +87,7 @@ class HuggingFaceGPT2:
             "n_layer": config.n_layer,
             "n_head": config.n_head,
             "n_inner": None,
-            "activation_function": "gelu_new",
+            "activation_function": ACTIVATIONS[gelu_of(config)],
             "resid_pdrop": config.dropout,
             "embd_pdrop": config.dropout,
             "attn_pdrop": config.dropout,
@@ -101,9 +103,10 @@ class HuggingFaceGPT2:
     def read_config(self, raw: Mapping[str, Any], kind: NetworkKind, where: str) -> NetworkConfig:
         for key, same in COMPUTED.items():
             value = raw.get(key, same[0])
-            if not any(_equal(value, known) for known in same):
+            if not any(_equal(value, one) for one in same):
+                known = " or ".join(map(repr, same))
                 raise ModelError(
-                    f"{where}: {key} is {_shown(value)}; this network computes GPT-2 with {same[0]!r}"
+                    f"{where}: {key} is {_shown(value)}; this network computes GPT-2 with {known}"
                 )
         for key, own in ALSO_NAMED.items():
             if key in raw and not _equal(raw[key], raw.get(own)):
@@ -125,6 +128,9 @@ class HuggingFaceGPT2:
             block_size=raw.get("n_positions"),
             vocab_size=raw.get("vocab_size"),
             dropout=dropouts["resid_pdrop"],
+            options=GPTOptions(
+                gelu="exact" if raw.get("activation_function") == ACTIVATIONS["exact"] else "tanh"
+            ),
         )
         if raw.get("n_inner") is not None and not _equal(raw["n_inner"], 4 * config.n_embd):
             raise ModelError(
@@ -144,7 +150,7 @@ class HuggingFaceGPT2:
         state: dict[str, Tensor] = {}
         for full_name, array in arrays.items():
             name = full_name.removeprefix(PREFIX)
-            if _MASK_BUFFER.match(name) or full_name == HEAD:
+            if MASK_BUFFER.match(name) or full_name == HEAD:
                 continue
             array = array.T if _CONV1D.search(name) else array
             own = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))  # our own copy, aligned
@@ -255,6 +261,9 @@ def gpt2_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkConfi
         y = scores.masked_fill(later, float("-inf")).softmax(dim=-1) @ v
         x = x + linear(y.transpose(1, 2).reshape(B, T, C), f"{h}.attn.c_proj")
         inner = linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")
-        gelu = 0.5 * inner * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
-        x = x + linear(gelu, f"{h}.mlp.c_proj")
+        if gelu_of(config) == "exact":
+            bend = torch.erf(inner / 2**0.5)
+        else:
+            bend = torch.tanh((2 / torch.pi) ** 0.5 * (inner + 0.044715 * inner**3))
+        x = x + linear(0.5 * inner * (1 + bend), f"{h}.mlp.c_proj")
     return norm(x, "ln_f") @ weights["wte.weight"][: config.vocab_size].T

@@ -38,7 +38,7 @@ def taken(name: str, tensor: Tensor, network: Network, expected: Mapping[str, Te
     on_disk = network.unpadded(name, expected[name]).shape
     if tensor.shape != on_disk:
         raise ModelError(
-            f"{where}: tensor {name!r} has shape {tuple(tensor.shape)}, and config.json leads to "
+            f"{where}: tensor {name!r} has shape {tuple(tensor.shape)}, and the config leads to "
             f"{tuple(on_disk)}; is this another model's config?"
         )
     return network.padded(name, tensor)

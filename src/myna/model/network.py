@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from myna.model.cache import KVCache
+    from myna.model.matrix import Matrix
 
 
 class Layout(Protocol):
@@ -102,6 +103,10 @@ class Network(Protocol):
     ) -> "KVCache":
         """An empty cache of keys and values for so many rows."""
 
+    @property
+    def head_weight(self) -> "Tensor | Matrix":
+        """(Vp, C): hidden states times this are the logits. Tied networks give the token embedding itself."""
+
     def n_parameters(self) -> int:
         """Weights, without the rows that pad the vocabulary."""
 
@@ -120,7 +125,11 @@ class Network(Protocol):
 
     @property
     def vocabulary_rows(self) -> tuple[str, ...]:
-        """Parameters with a row for each id, padded."""
+        """Parameters with a row for each id, padded. The first is the token embedding: what ids are looked up in."""
+
+    @property
+    def position_embedding(self) -> str | None:
+        """The parameter with a learned vector for each position, (block_size, C); None where there is none."""
 
     # From torch.nn.Module:
     def parameters(self) -> "Iterator[nn.Parameter]": ...
@@ -141,13 +150,14 @@ class NetworkKind:
     Attributes:
         network: the class, or "module:Class"; called with a config.
         config: the class of its shape.
-        options: the dataclass of its own options, or "module:Class"; flags `--network.OPTION`.
+        options: the dataclass of its own options, or "module:Class"; flags `--network.OPTION`. None: of the kind that
+            the config has by default.
         model_type: in a config.json of Hugging Face's that this network can load. None: it has only Myna's own layout.
     """
 
     network: str | type
     config: type[NetworkConfig] = NetworkConfig
-    options: str | type[Options] = Options
+    options: str | type[Options] | None = None
     model_type: str | None = None
 
     def load(self) -> Any:
@@ -156,7 +166,7 @@ class NetworkKind:
 
     def options_class(self) -> type[Options]:
         """The dataclass of its options itself."""
-        return _loaded(self.options)
+        return _loaded(self.options) if self.options is not None else type(self.config().options)
 
 
 def _loaded(named: Any) -> Any:

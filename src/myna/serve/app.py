@@ -185,7 +185,10 @@ class Checked:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        headers: dict[str, str] = {}
+        for raw_key, raw_value in scope["headers"]:  # one that is sent twice is no name and no key of ours
+            key, value = raw_key.decode("latin-1").lower(), raw_value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {value}" if key in headers else value
         path, begun = scope["path"], False
 
         async def send_safely(message: Any) -> None:
@@ -262,7 +265,8 @@ def build_app(
         Route("/metrics", server.metrics),
         Route("/openapi.json", server.openapi),
         *more,
-        Mount("/page", StaticFiles(directory=PAGE)),
+        # The charts, and what else pages in one file have too, lie with those: see `myna.html`.
+        Mount("/page", StaticFiles(directory=PAGE, packages=[("myna.html", "assets")])),
         Route("/", page),
     ]
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {

@@ -2,15 +2,16 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from myna.parsing import number, whole
+
 MOST_POINTS = 2000  # of the training loss in one answer; a wide screen has as many columns
 EXACT_POINTS = 200  # the newest of them, each a single step
 MOST_BYTES = 64 << 20  # read for one answer; more come with the next
-MOST_WHOLE = 1 << 53  # JavaScript's whole numbers are exact up to here
 
 
 @dataclass(frozen=True)
@@ -65,31 +66,6 @@ def _records(data: bytes) -> Iterator[dict[str, Any]]:
             continue  # a line that a crash cut
         if isinstance(record, dict):
             yield record
-
-
-def number(record: Mapping[str, Any], key: str) -> float | None:
-    """A finite number of a record; None where there is none.
-
-    >>> number({"a": 1.5, "b": float("nan"), "c": "1", "d": True, "e": 10**400}, "a")
-    1.5
-    >>> [number({"b": float("nan"), "c": "1", "d": True, "e": 10**400}, key) for key in "bcdef"]
-    [None, None, None, None, None]
-    """
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def whole(record: Mapping[str, Any], key: str) -> int | None:
-    """A whole number of a record, 0 or more; None where there is none."""
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_WHOLE:
-        return None
-    return value
 
 
 @dataclass(frozen=True)

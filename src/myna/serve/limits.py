@@ -25,8 +25,10 @@ class Limits:
     """Bytes of a text whose tokens or merges are asked for; an answer is some eighty times as long."""
     max_seconds: float = 600.0
     """From a request's arrival to its end. What was written by then is the answer."""
+    max_connections: int = 512
+    """Connections at once. Beyond it, the one that has asked for nothing for longest is closed."""
     body_seconds: float = 30.0
-    """For a request's bytes to arrive."""
+    """For a request's bytes to arrive: its head, and then its body."""
     keep_alive_seconds: float = 15.0
     """A stream that is silent for so long sends a comment, so that nobody between takes it for dead."""
     drain_seconds: float = 30.0

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from myna.errors import OutputError
 from myna.serve.app import Server
+from myna.serve.connections import connection_class
 from myna.serve.limits import Limits
 from myna.serve.models import Models
 
@@ -61,6 +62,7 @@ def serve(
         app,
         access_log=log_requests,
         log_level="info" if log_requests else "warning",
+        http=connection_class(limits),
         lifespan="off",
         server_header=False,
         timeout_graceful_shutdown=math.ceil(limits.drain_seconds) + LAST_SECONDS,

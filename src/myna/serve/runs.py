@@ -9,7 +9,6 @@ a link: runs and files elsewhere are not there.
 
 import math
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from myna.errors import MynaError
-from myna.locks import lock_is_held
+from myna.parsing import number, whole
 from myna.references import (
-    GPT2_FINEWEB_EDU_LOSS,
     HELLASWAG_CHANCE,
     hellaswag_reference,
     loss_reference,
@@ -31,14 +29,13 @@ from myna.references import (
 )
 from myna.run import Run
 from myna.serve.answers import Json
-from myna.serve.curves import Chunk, curves, number, read_on, whole
+from myna.serve.curves import Chunk, curves, read_on
 from myna.serve.errors import ApiError
 
 IN_SHORT = (
     "name", "network", "corpus", "tokenizer", "n_layer", "n_head", "n_embd", "block_size", "steps", "batch_tokens",
     "sequence_length", "learning_rate", "warmup_steps", "dropout", "optimizer", "seed",
 )  # fmt: skip
-QUIET_SECONDS = 120.0  # a run whose lock tells nothing counts as written to for so long after its last record
 MOST_SAMPLES = 200  # in one answer, the newest
 MOST_CHARACTERS = 20_000  # of one sample
 MOST_AFTER = 1 << 62
@@ -148,8 +145,8 @@ class RunsFolder:
         recipe, problem = self._recipe(run)
         last = self._last.setdefault(name, Last())
         last.look(self._file(run.metrics_path))
-        modified = max(map(modified_at, (run.recipe_path, run.metrics_path, run.samples_path)))
-        writing, known_by = is_written(run, modified)
+        modified = run.modified()
+        writing, known_by = run.is_written()
         return {
             "name": name,
             "recipe": plain(recipe.get("name")),
@@ -180,8 +177,8 @@ class RunsFolder:
             "tokenizer": tokenizer_of(recipe),
             "references": {
                 "loss": {
-                    "gpt2": GPT2_FINEWEB_EDU_LOSS if loss.applies else None,
-                    "label": "GPT-2 124M on FineWeb-Edu",
+                    "gpt2": loss.value,
+                    "label": loss.label,
                     "why": loss.why,
                 },
                 "hellaswag": {
@@ -235,22 +232,6 @@ def inside(root: Path, path: Path) -> bool:
         return path.is_file() and path.resolve().is_relative_to(root)
     except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
         return False
-
-
-def modified_at(path: Path) -> float:
-    """Seconds since 1970; 0 for a file that isn't there."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def is_written(run: Run, modified: float) -> tuple[bool, str]:
-    """Whether a process trains there now, and how that is known: by the "lock", or by the time ("mtime") alone."""
-    held = lock_is_held(run.lock_path)
-    if held is not None:
-        return held, "lock"
-    return time.time() - modified < QUIET_SECONDS, "mtime"
 
 
 def texts(chunk: Chunk) -> list[dict[str, Any]]:

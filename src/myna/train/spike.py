@@ -1,25 +1,15 @@
-"""A loss that jumps: the rule by which it is noticed, whose state is part of the checkpoint.
+"""What follows when the loss of a step spikes: a line, or the end of the run. Its state is part of the checkpoint."""
 
-A step's loss is a spike when it lies more than LIMIT deviations, and at least LEAST_NATS, above the mean. Mean and
-deviation run over the steps before with weights that decay by 1/e in WINDOW_STEPS; the first WINDOW_STEPS are not
-judged. A spike enters the mean as if it lay at the limit, so one doesn't blind the rule, and a lasting rise is in
-the end the new normal.
-"""
-
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from myna.errors import CheckpointError, DivergedError
-
-WINDOW_STEPS = 100
-LIMIT = 6.0
-LEAST_NATS = 0.1
+from myna.spikes import RunningLoss
 
 OnSpike = Literal["warn", "stop"]
 
 
-class SpikeRule:
+class SpikeRule(RunningLoss):
     """Judges each step's loss; the same on every rank, as the loss is.
 
     Args:
@@ -28,8 +18,8 @@ class SpikeRule:
     """
 
     def __init__(self, on_spike: OnSpike, say: Callable[[str], None]):
+        super().__init__()
         self.on_spike, self.say = on_spike, say
-        self.steps, self.mean, self.variance = 0, 0.0, 0.0
 
     def see(self, step: int, loss: float) -> None:
         """The loss of the update about to be made, the `step`-th.
@@ -37,8 +27,8 @@ class SpikeRule:
         Raises:
             DivergedError: it is a spike, and the run is to stop for one.
         """
-        limit = self.mean + max(LIMIT * math.sqrt(self.variance), LEAST_NATS)
-        if self.steps >= WINDOW_STEPS and loss > limit:
+        limit = self.limit()
+        if loss > limit:
             what = f"step {step}: the loss {loss:.4f} spikes above {limit:.4f} (mean {self.mean:.4f})"
             if self.on_spike == "stop":
                 raise DivergedError(
@@ -46,12 +36,7 @@ class SpikeRule:
                     "Lower --learning-rate with --override, or go on with --on-spike warn"
                 )
             self.say(what)
-            loss = limit
-        self.steps += 1
-        weight = 1 / min(self.steps, WINDOW_STEPS)
-        difference = loss - self.mean
-        self.mean += weight * difference
-        self.variance = (1 - weight) * (self.variance + weight * difference * difference)
+        self.take(loss)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

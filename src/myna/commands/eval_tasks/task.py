@@ -20,9 +20,9 @@ class Eval:
     data: Path | None = None
     """val: a prepared dataset (see `myna prepare`); default for a run: the dataset that it trained on.
     hellaswag: a file in its official format (JSONL); default: the official one, fetched once (12 MB).
-    perplexity: a text file (UTF-8; also .jsonl, .parquet), a folder of them, or a prepared dataset.
     mmlu: its folder, as the authors or the hub have it. core: the folder of nanochat's eval_bundle.
-    harness: a folder of task files (YAML). They may name Python functions, which run."""
+    harness: a folder of task files (YAML). They may name Python functions, which run.
+    perplexity: a text file (UTF-8; also .jsonl, .parquet), a folder of them, or a prepared dataset."""
     json: bool = False
     """Print one JSON object, with the keys of metrics.jsonl."""
     # From here on: flags of some tasks. None is "not given": a flag that the task does not read is refused.
@@ -33,6 +33,7 @@ class Eval:
     """perplexity: tokens from one window to the next; each is scored once. Default: half of a window."""
     rendering: Literal["lecture", "harness"] | None = None
     """hellaswag: how an item becomes text: as in the lecture (the default), or as lm-evaluation-harness does."""
+
     style: Literal["letters", "ending"] | None = None
     """hellaswag, mmlu: letters: the prompt lists the choices, and the model picks a letter.
     ending: each choice is scored as it stands. Default: ending for hellaswag, letters for mmlu."""

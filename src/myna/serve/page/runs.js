@@ -9,6 +9,7 @@ import { Samples } from "./samples.js";
 
 const POLL_MS = 4000;
 const MOST_SELECTED = COLOURS;
+const SMOOTHED = "train, smoothed";
 const NO_SCORES = "No scores yet. `myna train --hellaswag hellaswag_val.jsonl` scores the model as it trains.";
 const OTHER_TOKENS = "The runs' tokenizers differ, so their losses per token do not compare. Bits per byte do: see below.";
 
@@ -145,16 +146,17 @@ function lossCurves(runs, x) {
     const own = runColour(number);
     const other = alone ? runColour(number + 1) : own;
     const group = alone ? undefined : name;
-    const faint = alone ? ["low", "high"].map((key) => ({ label: key, colour: own, x: train[x], y: train[key], kind: "faint" })) : [];
+    const faint = alone ? ["low", "high"].map((key) => ({ label: key, behind: SMOOTHED, colour: own, x: train[x], y: train[key], kind: "faint" })) : [];
     return [
       ...faint,
-      { group, label: alone ? "train, smoothed" : "train", colour: own, x: train[x], y: smoothed(train), kind: "line" },
+      { group, label: alone ? SMOOTHED : "train", colour: own, x: train[x], y: smoothed(train), kind: "line" },
       { group, label: "validation", colour: other, x: val[x], y: val.loss, kind: "dots" },
     ];
   });
   const loss = ({ data }) => data.about.references.loss;
   const notes = reasons(runs.filter((run) => loss(run).gpt2 === null).map((run) => [run.name, loss(run).why]));
-  const shared = runs.length && !notes.length ? loss(runs[0]) : null; // a line stands beside all curves, or none
+  const lines = new Set(runs.map((run) => loss(run).label));
+  const shared = lines.size === 1 && !notes.length ? loss(runs[0]) : null; // a line stands beside all curves, or none
   if (new Set(runs.map(({ data }) => data.about.tokenizer)).size > 1) notes.push(OTHER_TOKENS);
   return { curves, references: shared ? [{ value: shared.gpt2, side: "left", label: `${shared.label}: ${shared.gpt2}` }] : [], notes };
 }

@@ -25,21 +25,29 @@ export function colour(name) {
 /**
  * A curve: {group, label, colour (a name in the style sheet), x, y, errors, kind}.
  * group: the run that it is of, where there are several; label: what its values are.
- * kind: "line"; "faint", the single values behind one; "dots", a few values. errors: of each value, where known.
- * A reference: {value, label, side}; its words stand at the left or the right, where the curves are usually not.
+ * kind: "line"; "dots", a few values; "dashed", another project's curve; "faint", the lowest or the highest of the
+ * single values behind a line, with `behind`, that line's label. errors: of each value, where known.
+ * A reference: {value, label, side, above}; its words stand above or below the line's left or right end, where the
+ * curves are usually not.
  */
 export class Chart {
   /**
    * @param {(value: number) => string} format a value of the curves.
    * @param {number} leastSpan of the scale: less would make much of nothing.
+   * @param {boolean} fromZero the scale begins at 0.
+   * @param {string} heading the tag of the title.
+   * @param {string[]} hidden lines of the legend that are switched off at first.
+   * @param {() => void} onToggle called when a person has switched one.
    */
-  constructor(place, { title, format, leastSpan = 0.1 }) {
+  constructor(place, { title, format, leastSpan = 0.1, fromZero = false, heading = "h2", hidden = [], onToggle = () => {} }) {
     this.format = format;
-    this.leastSpan = leastSpan;
-    this.title = make("h2", { text: title });
+    this.span = { leastSpan, fromZero };
+    this.title = make(heading, { text: title });
     this.plotPlace = make("div.plot", { role: "img", tabindex: "0" });
     this.legend = make("ul.legend");
     this.notes = make("div.notes");
+    this.hidden = new Set(hidden); // keys of the curves that a person has switched off
+    this.onToggle = onToggle;
     place.replaceChildren(this.title, this.plotPlace, this.legend, this.notes);
     this.plotPlace.addEventListener("keydown", (event) => this.#walk(event));
     new ResizeObserver(() => this.#fit()).observe(this.plotPlace);
@@ -49,14 +57,17 @@ export class Chart {
   draw({ curves, references = [], xName, log = false, notes = [] }) {
     this.curves = curves.filter(({ x }) => x.length);
     this.references = references;
+    log &&= this.curves.every(({ y }) => y.every((value) => value > 0)); // what is 0 has no place on such a scale
+    this.log = log;
     const tables = this.curves.map(({ x, y }) => [x, y]);
     const data = tables.length ? uPlot.join(tables) : [[], []];
     const signature = JSON.stringify([this.curves.map(({ group, label, colour: c, kind }) => [group, label, c, kind]), references, xName, log, colour("--ink")]);
-    this.bounds = yBounds(this.curves, references, { log, leastSpan: this.leastSpan });
+    this.#bound();
     if (signature === this.signature) this.plot.setData(data);
     else this.#build(data, { xName, log });
     this.signature = signature;
     this.#describe(xName);
+    this.#list();
     this.#tell(null);
     this.notes.replaceChildren(...notes.map((text) => make("p.hint", {}, ...withCode(text))));
   }
@@ -78,12 +89,12 @@ export class Chart {
         { ...axis, grid: { show: false }, size: 28, space: 70, values: (_, splits) => splits.map(short) },
         {
           ...axis,
-          size: 50,
-          values: (_, splits) => splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(4))))),
+          size: 54,
+          values: (_, splits) => splits.map((value) => (value === null ? "" : tickName(value))),
           ...(log ? { splits: (_, __, low, high) => logTicks(low, high), filter: (_, splits) => splits } : {}),
         },
       ],
-      series: [{}, ...(this.curves.length ? this.curves.map(series) : [{}])],
+      series: [{}, ...(this.curves.length ? this.curves.map((curve) => ({ ...series(curve), show: !this.hidden.has(key(curve)) })) : [{}])],
       cursor: { y: false, drag: { x: false, y: false }, dataIdx: nearest, points: { size: 7 } },
       // Below the curves: no line or word may hide a value.
       hooks: { drawAxes: [(plot) => this.#drawBands(plot), (plot) => this.#drawReferences(plot)], setCursor: [(plot) => this.#tell(plot)] },
@@ -93,11 +104,29 @@ export class Chart {
     this.plot = new uPlot(options, data, this.plotPlace);
   }
 
+  #shown() {
+    return this.curves.filter((curve) => !this.hidden.has(key(curve)));
+  }
+
+  #bound() {
+    const shown = this.#shown();
+    this.bounds = yBounds(shown.length ? shown : this.curves, this.references, { log: this.log, ...this.span });
+  }
+
+  /** Switches the curves of a line of the legend off or on. */
+  #toggle(name, button) {
+    if (!this.hidden.delete(name)) this.hidden.add(name);
+    button.setAttribute("aria-pressed", String(!this.hidden.has(name)));
+    this.#bound();
+    this.onToggle();
+    this.plot.batch(() => this.curves.forEach((curve, n) => this.plot.setSeries(n + 1, { show: !this.hidden.has(key(curve)) })));
+  }
+
   /** The room between the lowest and the highest of the single values, and a standard error around each score. */
   #drawBands(plot) {
-    const [low, high] = this.curves.filter(({ kind }) => kind === "faint");
+    const [low, high] = this.#shown().filter(({ kind }) => kind === "faint");
     if (high) fill(plot, low.x, low.y, high.y, low.colour);
-    for (const { x, y, errors, colour: name } of this.curves) {
+    for (const { x, y, errors, colour: name } of this.#shown()) {
       if (!errors) continue;
       const by = (sign) => y.map((value, n) => value + sign * (errors[n] ?? 0));
       fill(plot, x, by(-1), by(1), name);
@@ -109,7 +138,7 @@ export class Chart {
     const ratio = devicePixelRatio;
     ctx.save();
     ctx.font = `${12 * ratio}px system-ui, sans-serif`;
-    for (const { value, label, side } of this.references) {
+    for (const { value, label, side, above = side === "left" } of this.references) {
       const y = Math.round(plot.valToPos(value, "y", true));
       ctx.strokeStyle = ctx.fillStyle = colour("--muted");
       ctx.lineWidth = ratio;
@@ -119,35 +148,58 @@ export class Chart {
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
       // Chance is what curves rise from: its words stand under its line.
-      ctx.textBaseline = side === "left" ? "bottom" : "top";
-      const words = side === "left" ? y - 3 * ratio : y + 4 * ratio;
+      ctx.textBaseline = above ? "bottom" : "top";
+      const words = above ? y - 3 * ratio : y + 4 * ratio;
       ctx.textAlign = side;
       const x = side === "left" ? bbox.left + 4 * ratio : bbox.left + bbox.width - 4 * ratio;
+      const room = bbox.width - 8 * ratio; // on a phone long words are drawn narrower
       // The grid crosses the words: a rim of the background keeps them legible.
       ctx.setLineDash([]);
       ctx.lineWidth = 4 * ratio;
       ctx.strokeStyle = colour("--card");
-      ctx.strokeText(label, x, words);
-      ctx.fillText(label, x, words);
+      ctx.strokeText(label, x, words, room);
+      ctx.fillText(label, x, words, room);
     }
     ctx.restore();
   }
 
-  /** The legend: values under the cursor, or the last ones. */
+  /** The legend's lines: one for each run, or for each curve where there is one run. Where there are several, a line switches its curves. */
+  #list() {
+    const told = this.curves.filter(({ kind }) => kind !== "faint");
+    const keys = new Set(told.map(key));
+    const items = new Map();
+    this.values = new Map(); // curve -> where its value stands
+    for (const curve of told) {
+      const name = key(curve);
+      if (!items.has(name)) items.set(name, make("li", {}, this.#switch(curve, keys.size > 1)));
+      if (curve.group && curve.label) items.get(name).append(make("span.hint", { text: curve.label }));
+      const value = make("b");
+      items.get(name).append(value);
+      this.values.set(curve, value);
+    }
+    this.where = make("li.hint");
+    const lines = this.references.map(({ label }) => make("li.hint", {}, make("span.swatch.dashes"), label));
+    this.legend.replaceChildren(...items.values(), this.where, ...lines);
+  }
+
+  #switch(curve, several) {
+    const name = key(curve);
+    const inside = [swatch(curve), make("span.legend-name", { text: name })];
+    if (!several) return make("span.toggle", {}, ...inside);
+    const button = make("button.toggle", { type: "button", "aria-pressed": String(!this.hidden.has(name)), title: "show or hide" }, ...inside);
+    button.addEventListener("click", () => this.#toggle(name, button));
+    return button;
+  }
+
+  /** Writes the values under the cursor into the legend, or the last ones. */
   #tell(plot) {
     const at = plot?.cursor.idx ?? null;
-    const items = new Map(); // group, or label where there is one run -> its line
     this.curves.forEach((curve, n) => {
-      if (curve.kind === "faint") return;
+      if (!this.values.has(curve)) return;
       const index = at === null ? curve.y.length - 1 : curve.x.indexOf(plot.data[0][plot.cursor.idxs[n + 1]]);
-      const key = curve.group ?? curve.label;
-      if (!items.has(key)) items.set(key, make("li", {}, swatch(curve), make("span.legend-name", { text: key })));
-      const value = make("b", { text: this.#value(curve, index) });
-      items.get(key).append(...(curve.group && curve.label ? [make("span.hint", { text: curve.label }), value] : [value]));
+      this.values.get(curve).textContent = this.#value(curve, index);
     });
-    const where = at === null ? "last values" : `at ${short(plot.data[0][at])} ${this.xName}`;
-    const lines = this.references.map(({ label }) => make("li.hint", {}, make("span.swatch.dashes"), label));
-    this.legend.replaceChildren(...items.values(), make("li.hint", { text: where }), ...lines);
+    this.where.textContent = at === null ? "last values" : `at ${short(plot.data[0][at])} ${this.xName}`;
   }
 
   #value({ y, errors }, index) {
@@ -180,8 +232,13 @@ export class Chart {
   }
 }
 
+/** The line of the legend that a curve belongs to. */
+const key = ({ group, behind, label }) => group ?? behind ?? label;
+
+const SWATCHES = { dots: "span.swatch.dots", dashed: "span.swatch.dashes" };
+
 function swatch({ colour: name, kind }) {
-  const mark = make(kind === "dots" ? "span.swatch.dots" : "span.swatch");
+  const mark = make(SWATCHES[kind] ?? "span.swatch");
   mark.style.setProperty("--swatch", `var(${name})`);
   return mark;
 }
@@ -206,8 +263,11 @@ function series({ colour: name, kind }) {
   const stroke = colour(name);
   if (kind === "faint") return { stroke, alpha: 0.22, width: 1, points: { show: false }, spanGaps: true };
   if (kind === "dots") return { stroke, width: 1, spanGaps: true, points: { show: true, size: 7, fill: stroke, stroke: colour("--card"), width: 1 } };
-  return { stroke, width: 2, points: { show: false }, spanGaps: true };
+  const dash = kind === "dashed" ? { dash: [6, 4], width: 1.5 } : { width: 2 };
+  return { stroke, ...dash, points: { show: false }, spanGaps: true };
 }
+
+const tickName = (value) => (Math.abs(value) >= 10_000 ? short(value) : String(Number(value.toPrecision(4))));
 
 /** The nearest point of a curve that has one: curves of several runs have their points at other places. */
 function nearest(plot, number, index) {
@@ -220,7 +280,7 @@ function nearest(plot, number, index) {
 }
 
 /** From a little under the lowest value to a little over the highest that is left after the opening fall. */
-function yBounds(curves, references, { log, leastSpan }) {
+function yBounds(curves, references, { log, leastSpan, fromZero }) {
   let [low, high, start] = [Infinity, -Infinity, -Infinity];
   const end = Math.max(...curves.map(({ x }) => x.at(-1)));
   for (const { x, y, kind, errors } of curves) {
@@ -239,6 +299,7 @@ function yBounds(curves, references, { log, leastSpan }) {
   if (!Number.isFinite(low)) return [0, 1];
   if (!Number.isFinite(high) || start - high < 0.5 * (high - low)) high = Math.max(high, start); // too little to hide
   if (log) return [low * 0.97, high * 1.04];
+  if (fromZero) return [0, 1.08 * Math.max(high, start) || 1];
   const missing = Math.max(0, leastSpan - (high - low)) / 2;
   [low, high] = [low - missing, high + missing];
   const margin = 0.06 * (high - low);

@@ -1,0 +1,74 @@
+"""What `--out` names: a folder or a file that is made whole, in a place that was free."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from myna.errors import OutputError
+from myna.files import atomic_directory, remove_empty, sync_directory
+
+
+def check_free(out: Path, what: str = "a new or an empty folder") -> None:
+    """
+    Args:
+        what: may be given instead, for the message.
+    Raises:
+        OutputError: there is something in that place.
+    """
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() or out.is_symlink():
+        raise OutputError(f"--out {out} holds something else; give {what}")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """`atomic_directory`, which takes an empty folder for a new one, and leaves no folder above it if it fails."""
+    above = _missing(out.parents)
+    if out.is_dir():
+        with contextlib.suppress(OSError):  # `atomic_directory` says what is in the way
+            out.rmdir()
+    try:
+        with atomic_directory(out) as folder:
+            yield folder
+    except BaseException:
+        remove_empty(above)
+        raise
+
+
+@contextlib.contextmanager
+def new_file(out: Path) -> Iterator[Path]:
+    """A path for the block to write a file to; what it wrote is flushed and put at `out`, whole or not at all.
+
+    Raises:
+        OutputError: the place can't be written.
+    """
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    above = _missing(out.parents)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        sync_file(temporary)
+        os.replace(temporary, out)
+        sync_directory(out.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        remove_empty(above)
+        if not isinstance(error, OSError):
+            raise
+        raise OutputError(f"cannot write {out}: {error.strerror}; choose another place or free it") from error
+
+
+def _missing(folders: Iterable[Path]) -> list[Path]:
+    return [folder for folder in folders if not os.path.lexists(folder)]
+
+
+def sync_file(path: Path) -> None:
+    """Flushes a file to the disk that another library wrote."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

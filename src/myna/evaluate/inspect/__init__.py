@@ -1,0 +1,1 @@
+"""A look inside a model: its tensors, positions, weights, attention, predictions on the way, and tokens."""

@@ -1,0 +1,1 @@
+"""Pages in one file: what a report shows, readable without a server and without a network."""
