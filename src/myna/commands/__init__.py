@@ -103,8 +103,6 @@ def _with_paths(call: T) -> T:
             changes[field.name] = given_path(value)
         elif isinstance(value, tuple) and any(isinstance(one, Path) for one in value):
             changes[field.name] = tuple(map(given_path, value))
-        elif dataclasses.is_dataclass(value):
-            changes[field.name] = _with_paths(value)
     return dataclasses.replace(cast(Any, call), **changes)
 
 

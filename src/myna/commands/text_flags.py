@@ -9,6 +9,7 @@ import tyro
 
 from myna.errors import DataError, UsageError
 from myna.parsing import parse_json
+from myna.paths import given_path
 
 if TYPE_CHECKING:
     from myna.generate.sampling import Sampling
@@ -69,7 +70,7 @@ def read_prompts(flags: TextFlags) -> list[str]:
 
     Raises:
         UsageError: neither or both of --prompt and --file, or an impossible --count. DataError: the file can't be read,
-            or holds something else.
+            or holds something else; see `given_path` too.
     """
     if not 1 <= flags.count <= MOST_COUNT:
         raise UsageError(f"--count is {flags.count}; give 1 to {MOST_COUNT:,}")
@@ -80,19 +81,16 @@ def read_prompts(flags: TextFlags) -> list[str]:
     if flags.prompt is not None:
         return [flags.prompt]
     assert flags.file is not None
+    file = given_path(flags.file)
     try:
-        lines = flags.file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{flags.file} cannot be read as text: {error}; give a file of prompts in UTF-8"
-        ) from error
+        raise DataError(f"{file} cannot be read as text: {error}; give a file of prompts in UTF-8") from error
     prompts = [line for line in lines if line.strip()]
-    if flags.file.suffix == ".jsonl":
-        prompts = [
-            _prompt_of(line, f"{flags.file}, line {n}") for n, line in enumerate(lines, 1) if line.strip()
-        ]
+    if file.suffix == ".jsonl":
+        prompts = [_prompt_of(line, f"{file}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise DataError(f"{flags.file} holds no prompt; write one a line")
+        raise DataError(f"{file} holds no prompt; write one a line")
     return prompts
 
 
