@@ -29,6 +29,7 @@ CALLS = [
     "compare model BAD --prompt x",
     "compare model model --file BAD",
     "compare BAD BAD --checkpoints --prompt x",
+    "compare model model --prompt x --max-tokens 1 --html BAD/x.html",
     "serve BAD --port 0",
     "serve model --port 0 --runs BAD",
     "serve model --port 0 --api-key-file BAD",

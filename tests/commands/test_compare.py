@@ -1,3 +1,4 @@
+import html
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ import torch
 
 from myna import GPT, GPTConfig, Tokenizer
 from myna.cli import main
+from myna.evaluate.compare import visible
 from myna.model.checkpoint import save_checkpoint
 from myna.model.weights import config_files
 
@@ -126,3 +128,25 @@ def test_what_cannot_be_compared_is_a_line(models, capsys, args, says):
     assert out == ""
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_the_page_has_each_models_text_under_its_name(models, capsys):
+    a, b = sampled(capsys, "a", "<i>Once", 2), sampled(capsys, "b", "<i>Once", 2)
+    assert compare("a", "b", "--prompt", "<i>Once", "--count", "2", "--html", "new/page.html") == 0
+    assert capsys.readouterr().out.endswith("new/page.html\n")
+    page = (models / "new" / "page.html").read_text("utf-8")
+    found = re.findall(r'<p class="pre-label">(.*?)</p><pre[^>]*>\n(.*?)</pre>', page, re.DOTALL)
+    assert [(label, html.unescape(text)) for label, text in found] == [
+        (name, visible(text))
+        for pair in zip(a, b, strict=True)
+        for name, text in zip("ab", pair, strict=True)
+    ]
+    assert "<i>" not in page
+    assert "seed 3, temperature 1, at most 12 new tokens" in page
+
+
+@pytest.mark.parametrize(("out", "says"), [("page.png", "ends in .html"), ("dir.html", "is a folder")])
+def test_a_place_for_the_page_that_cannot_be_is_a_line(models, capsys, out, says):
+    (models / "dir.html").mkdir()
+    assert compare("a", "b", "--prompt", "x", "--html", out) == 2
+    assert says in capsys.readouterr().err

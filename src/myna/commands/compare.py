@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -12,7 +13,7 @@ import tyro
 from myna.commands import parse, write_any_character
 from myna.commands.model_flags import RunningFlags, checked_name, open_to_run
 from myna.commands.text_flags import TextFlags, read_prompts, sampling_of
-from myna.errors import CheckpointError, ModelError, UsageError
+from myna.errors import CheckpointError, ModelError, OutputError, UsageError
 from myna.paths import given_path
 from myna.progress import Progress
 from myna.run import Run
@@ -36,6 +37,8 @@ class Compare:
     running: Annotated[RunningFlags, tyro.conf.arg(name="")]
     json: bool = False
     """Print a JSON object for each text, a line each, as `myna sample --json` does."""
+    html: Path | None = None
+    """Write the comparison to this file (.html), too: one page that needs no network."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ def main(args: Sequence[str]) -> None:
     """Runs `myna compare`."""
     call = parse(Compare, args, command="compare")
     models = wanted(call)
+    check_page(call.html)
     prompts = read_prompts(call.texts)
     sampling = sampling_of(call.texts)
     write_any_character()
@@ -66,6 +70,25 @@ def main(args: Sequence[str]) -> None:
         raise CheckpointError("no checkpoint of what was named is sound; give another model")
     if not call.json:
         show(columns, sampling)
+    if call.html is not None:
+        from myna.evaluate.compare_page import compare_page
+
+        compare_page(columns, sampling).write(call.html)
+        if not call.json:
+            print(call.html)
+
+
+def check_page(out: Path | None) -> None:
+    """
+    Raises:
+        UsageError: it is not named like a page. OutputError: it is a folder.
+    """
+    if out is None:
+        return
+    if out.suffix.lower() != ".html":
+        raise UsageError(f"--html {out}: the page is HTML; give a name that ends in .html")
+    if out.is_dir():
+        raise OutputError(f"--html {out} is a folder; give a file in it")
 
 
 def wanted(call: Compare) -> list[Wanted]:
