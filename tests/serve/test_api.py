@@ -690,6 +690,9 @@ def test_names_are_short_and_each_once():
     ]
 
 
+ANY_CHARACTER = st.characters(exclude_categories=())  # lone surrogates too
+
+
 def schema_values(schema: dict) -> st.SearchStrategy:
     """What a schema allows, and near misses of it."""
     if "anyOf" in schema:
@@ -698,9 +701,9 @@ def schema_values(schema: dict) -> st.SearchStrategy:
     found = []
     for kind in [kinds] if isinstance(kinds, str) else kinds:
         if kind == "string":
-            found.append(st.text(max_size=70))
+            found.append(st.text(ANY_CHARACTER, max_size=70))
         elif kind in ("integer", "number"):
-            found.append(st.integers(-3, 70) | st.sampled_from([0, 1, 256, 257, 10**30]))
+            found.append(st.integers(-3, 70) | st.sampled_from([0, 1, 256, 257, 10**30, 10**400]))
             found.append(st.floats(-1, 3, allow_nan=False) | st.just(1e300))
         elif kind == "boolean":
             found.append(st.booleans())
@@ -715,8 +718,10 @@ def schema_values(schema: dict) -> st.SearchStrategy:
 
 
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(ANY_CHARACTER, max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(ANY_CHARACTER, max_size=8), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -728,7 +733,7 @@ def fuzzed(one: Running, case: st.DataObject) -> None:
     schema = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     body = case.draw(schema_values(schema))
     if case.draw(st.integers(0, 3)) == 0:  # a field of another type, or one that is none
-        body[case.draw(st.sampled_from([*schema["properties"], "foo"]))] = case.draw(ANY_JSON)
+        body[case.draw(st.sampled_from([*schema["properties"], "foo", "\ud800"]))] = case.draw(ANY_JSON)
     if path == "/v1/completions" and not isinstance(body.get("max_tokens"), int):
         body["max_tokens"] = 3  # for time's sake
     sent = case.draw(st.sampled_from([json.dumps(body).encode()] * 9 + [json.dumps(body).encode()[:-1]]))

@@ -13,6 +13,7 @@ import tyro
 from myna.commands import parse
 from myna.commands.model_flags import RunningFlags, open_to_run
 from myna.errors import DataError, UsageError
+from myna.paths import cannot_use, shown
 from myna.progress import speak
 from myna.serve.limits import LOOPBACK, Guard, Limits
 
@@ -58,6 +59,9 @@ def main(args: Sequence[str]) -> None:
             f"--host {call.host} lets others ask this server; give a key with --api-key-file FILE or "
             f"{API_KEY_VARIABLE}, or listen on 127.0.0.1"
         )
+    for name in call.allow_host:
+        if not name or "/" in name:
+            raise UsageError(f"--allow-host is {name!r}; give a name alone, such as gpu.example.org")
     if call.runs is not None and not call.runs.is_dir():
         raise DataError(f"--runs {call.runs} is no folder; give one that holds runs")
     from myna.serve.app import build_app
@@ -88,10 +92,10 @@ def main(args: Sequence[str]) -> None:
         guard = Guard(key, [call.host, *call.allow_host])
         app, server = build_app(models, limits, guard, measures, [*run_routes(call.runs)])
         port = listening.getsockname()[1]
-        shown = f"[{call.host}]" if ":" in call.host else call.host
+        address = f"[{call.host}]" if ":" in call.host else call.host
 
         def ready() -> None:
-            speak(f"serving at http://{shown}:{port} (the API at /v1); Ctrl-C ends it")
+            speak(f"serving at http://{address}:{port} (the API at /v1); Ctrl-C ends it")
 
         serve(app, server, models, limits, listening, log_requests=call.log_requests, on_ready=ready)
 
@@ -116,8 +120,10 @@ def api_key(call: Serve) -> str | None:
     if call.api_key_file is not None:
         try:
             key = call.api_key_file.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"--api-key-file {call.api_key_file} cannot be read: {error}") from error
+        except OSError as error:
+            raise DataError(f"--api-key-file: {cannot_use(error, call.api_key_file)}") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"--api-key-file {shown(call.api_key_file)} is no text in UTF-8") from error
         where = f"--api-key-file {call.api_key_file}"
     else:
         key, where = os.environ.get(API_KEY_VARIABLE, "").strip(), API_KEY_VARIABLE
@@ -125,4 +131,8 @@ def api_key(call: Serve) -> str | None:
             return None
     if not key:
         raise UsageError(f"{where} holds no key; write one, such as: openssl rand -hex 24")
+    if any(letter.isspace() or not letter.isprintable() for letter in key):
+        raise UsageError(
+            f"{where} holds more than a key: there is a space or a line break in it; leave the key alone"
+        )
     return key

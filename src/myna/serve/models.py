@@ -79,12 +79,13 @@ class Models:
 def unique_names(specs: Iterable[str]) -> list[str]:
     """Short names for MODELs, each once: the last part of a path, and a number where it came before.
 
-    >>> unique_names(["runs/a", "gpt2", "old/a/"])
-    ['a', 'gpt2', 'a-2']
+    >>> unique_names(["runs/a", "gpt2", "old/a/", "caf\\udce9"])
+    ['a', 'gpt2', 'a-2', 'caf?']
     """
     names: list[str] = []
     for spec in specs:
-        short = Path(spec).name or spec
+        # A folder's name may be no Unicode; the API's names are.
+        short = (Path(spec).name or spec).encode("utf-8", "replace").decode("utf-8")
         name, number = short, 1
         while name in names:
             number += 1

@@ -18,6 +18,7 @@ from myna.serve.connections import connection_class
 from myna.serve.limits import Limits
 from myna.serve.models import Models
 
+MOST_PORT = (1 << 16) - 1
 LAST_SECONDS = 5  # after running texts were cut, for their ends to be sent
 
 
@@ -25,11 +26,13 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Raises:
-        OutputError: the port is in use, or the address is not this machine's.
+        OutputError: the port is in use or is none, or the address is not this machine's.
     """
+    if not 0 <= port <= MOST_PORT:  # the system would take what is left after a division
+        raise OutputError(f"--port is {port}; give 0 to {MOST_PORT}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (socket.gaierror, OverflowError, UnicodeError) as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise OutputError(f"--host {host} --port {port} is no address: {error}; give another") from error
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -88,7 +88,8 @@ class TokenView {
     const kind = chosen(byId("show-tokens"));
     const bytes = tokens.at(-1)?.end ?? 0;
     const parts = [count(tokens.length, "token"), count(bytes, "byte"), count([...(this.text ?? "")].length, "character")];
-    if (tokens.length) parts.push(`${trimmed(bytes / tokens.length, 2)} bytes a token`);
+    const share = trimmed(bytes / Math.max(1, tokens.length), 2);
+    if (tokens.length) parts.push(`${share === "1" ? "1 byte" : `${share} bytes`} a token`);
     this.counts.textContent = parts.join(" · ");
     this.tokensPlace.replaceChildren();
     tokens.slice(0, MOST_TOKENS).forEach((token, n) => {
@@ -105,11 +106,12 @@ class TokenView {
   }
 
   #describe(token) {
+    const last = token.end - 1;
     const rows = [
       ["id", [String(token.id)]],
       ["text", nodes(legibleBytes(token.bytes))],
       ["bytes", [hex(token.bytes)]],
-      ["place", [`bytes ${whole(token.start)} to ${whole(token.end - 1)}`]],
+      ["place", [last > token.start ? `bytes ${whole(token.start)} to ${whole(last)}` : `byte ${whole(token.start)}`]],
     ];
     if (token.of) rows.push(["part of", [token.of]]);
     return [make("table", {}, make("tbody", {}, ...rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", {}, ...value)))))];
