@@ -88,12 +88,15 @@ def test_eval_fetches_it_once(model, official, capsys):
     scored(model, capsys)  # without the server, too
 
 
-def test_training_fetches_it(official, train, tmp_path):
+def test_training_fetches_it(official, train, tmp_path, capsys):
     with serving(CONTENT) as (address, asked):
         official(address)
         run = train(tmp_path / "run", 1, "--hellaswag", "auto", "--hellaswag-every", 1)
         assert len(asked) == 1
     assert [record["hellaswag_items"] for record in run.metrics() if "hellaswag_items" in record] == [3, 3]
+    assert "HellaSwag items" not in capsys.readouterr().out
+    train(tmp_path / "small", 1, "--hellaswag", "auto", "--block-size", 16, "--sequence-length", 16)
+    assert "3 of 3 HellaSwag items are longer than the model's 16 positions" in capsys.readouterr().out
 
 
 def test_another_file_in_its_place_is_refused(model, official, capsys):

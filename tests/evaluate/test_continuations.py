@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from myna.errors import ModelError
-from myna.evaluate import trees
+from myna.evaluate import continuations, trees
 from myna.evaluate.continuations import Question, Score, n_cut, question, question_scores
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
@@ -107,9 +107,9 @@ def test_scores_are_those_of_the_definition(model):
 def test_neither_the_batch_nor_the_ranks_change_a_score(model):
     _, questions = drawn_questions(model, 64, seed=1)
     whole = all_scores(model, questions)
-    for batch_questions in (1, 2, 3, 8, 64):
+    for batch_questions in (1, 3, 16, 64):
         assert_same(all_scores(model, questions, batch_questions=batch_questions), whole)
-    for batch_positions in (1, 50, 400):
+    for batch_positions in (1, 100):
         assert_same(all_scores(model, questions, batch_positions=batch_positions), whole)
     parts: dict[int, tuple[Score, ...]] = {}
     for rank in range(2):
@@ -119,13 +119,23 @@ def test_neither_the_batch_nor_the_ranks_change_a_score(model):
 
 
 def test_no_batch_is_larger_than_allowed(model, monkeypatch):
-    _, questions = drawn_questions(model, 64, seed=2)
+    _, questions = drawn_questions(model, 40, seed=2)
+    shots = [5] * 15
+    quiz = [question([([*shots, n], [n])], block_size=BLOCK, eot=EOT) for n in range(9)]  # they share a tree
     shapes = []
     hidden = model.hidden
     monkeypatch.setattr(model, "hidden", lambda ids, *more: shapes.append(ids.shape) or hidden(ids, *more))
-    batches = list(question_scores(model, questions, batch_questions=7, batch_positions=120))
-    assert max(map(len, batches)) == 7
+    batches = list(question_scores(model, questions + quiz, batch_questions=3, batch_positions=120))
+    assert max(map(len, batches)) == 3
     assert all(rows * T <= 120 for rows, T in shapes)
+
+
+def test_the_head_goes_in_pieces(model, monkeypatch):
+    """Each with the rows that its positions predict, and no other."""
+    _, questions = drawn_questions(model, 20, seed=5)
+    whole = all_scores(model, questions)
+    monkeypatch.setattr(continuations, "LOGIT_BYTES", 4 * V * 3)
+    assert_same(all_scores(model, questions), whole)
 
 
 def test_what_rows_have_in_common_is_computed_once(model, monkeypatch):
@@ -146,10 +156,25 @@ def test_what_rows_have_in_common_is_computed_once(model, monkeypatch):
         question([([*shots, 20 + n], [n, m]) for m in range(3)], block_size=BLOCK, eot=EOT) for n in range(4)
     ]
     all_scores(model, some)
-    assert computed == [
-        12 + 4 * 2
-    ]  # the shots; of each question the last id of the context and the first of the ending
+    # The shots; of each question the last id of the context and the first of the ending.
+    assert computed == [12 + 4 * 2]
     assert predicted == [4 * 2]
+
+
+def test_questions_that_share_are_in_one_batch(model, monkeypatch):
+    """Though others are as long as they are."""
+    computed = []
+    hidden = model.hidden
+    monkeypatch.setattr(
+        model, "hidden", lambda ids, *more: computed.append(ids.numel()) or hidden(ids, *more)
+    )
+    quizzes = [
+        question([([shot] * 12 + [20 + n] * (n + 1), [n])], block_size=BLOCK, eot=EOT)
+        for n in range(4)
+        for shot in (1, 2)
+    ]
+    all_scores(model, quizzes, batch_questions=4)
+    assert computed == [12 + 1 + 2 + 3 + 4] * 2
 
 
 def test_equal_rows_cost_exactly_the_same(model):

@@ -87,9 +87,9 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hellaswag_file(tmp_path: Path) -> Path:
-    """Contexts of eight lengths: eight batches."""
+    """Enough for more than three batches."""
     endings = ["rows.", "sinks a lot.", "waves.", "is."]
-    rows = [{"ctx": "A man sits" + "." * n, "label": n % 4, "endings": endings} for n in range(8)]
+    rows = [{"ctx": f"{n} men sit" + "." * (n % 8), "label": n % 4, "endings": endings} for n in range(80)]
     (tmp_path / "h.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return tmp_path / "h.jsonl"
 
@@ -106,7 +106,7 @@ CODES = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_hellaswag(signal_in, capsys, model, hellaswag_file, number, code):
-    batches = signal_in(Decoder, "token_nats", number)
+    batches = signal_in(Decoder, "logits", number)
     call = ("eval", model, "--task", "hellaswag", "--data", hellaswag_file, *CPU)
     assert stopped(capsys, *call) == (code, f"myna eval: stopped by {number.name}")
     assert len(batches) == SIGNAL_IN
@@ -374,7 +374,7 @@ def test_training_before_step_1(signal_in, capsys, small_run, tmp_path):
 @pytest.mark.parametrize("what", ["hellaswag", "samples"])
 def test_an_evaluation_on_the_way(signal_in, capsys, small_run, hellaswag_file, tmp_path, what):
     """The step is saved, and made up for by the same call."""
-    unit = (Decoder, "token_nats") if what == "hellaswag" else (engine, "choose")
+    unit = (Decoder, "logits") if what == "hellaswag" else (engine, "choose")
     flags = {"hellaswag": ("--hellaswag", hellaswag_file, "--hellaswag-every", "2"), "samples": ()}
     every = ("--sample-every", "2" if what == "samples" else "0")
     call = ("train", *small_run, *every, *flags[what], "--steps", "2", "--out", tmp_path / "run")

@@ -62,10 +62,10 @@ def test_scoring(launched, tmp_path):
     torch.manual_seed(0)
     network = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=64, vocab_size=257))
     network.save_pretrained(tmp_path / "model", Tokenizer.bytes())
-    rows = [{"ctx": "A man" + "." * n, "label": 0, "endings": list("abcd")} for n in range(8)]
+    rows = [{"ctx": f"{n} men sit on a wall", "label": 0, "endings": list("abcd")} for n in range(300)]
     (tmp_path / "h.jsonl").write_text("\n".join(map(json.dumps, rows)))
     call = ("eval", tmp_path / "model", "--task", "hellaswag", "--data", tmp_path / "h.jsonl", *CPU)
-    said = launched(stop_in_unit.__file__, "myna.model.decoder:Decoder.token_nats", "0,1", *call)
+    said = launched(stop_in_unit.__file__, "myna.model.decoder:Decoder.logits", "0,1", *call)
     assert said.count("myna eval: stopped by SIGTERM") == 2, said
     assert codes(said) <= {"143", "-15"}, said  # torchrun ends a rank that is still on its way out
     assert re.findall(r"rank \d: (\d+) units", said) == [str(stop_in_unit.SIGNAL_IN)] * 2

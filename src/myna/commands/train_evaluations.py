@@ -12,6 +12,7 @@ import torch
 
 from myna.data.split import Dataset
 from myna.device import Precision
+from myna.evaluate.continuations import n_cut
 from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
 from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
 from myna.evaluate.rounds import in_rounds
@@ -114,7 +115,13 @@ def hellaswag(around: Around) -> Evaluation | None:
     """The three accuracies, where `--hellaswag` names the file."""
     if around.hellaswag is None:
         return None
-    questions = encode_items(read_items(around.hellaswag), around.tokenizer, around.recipe.block_size)
+    positions = around.recipe.block_size
+    questions = encode_items(read_items(around.hellaswag), around.tokenizer, positions)
+    if around.ranks.is_main and (count := n_cut(questions)):
+        speak(
+            f"{count:,} of {len(questions):,} HellaSwag items are longer than the model's {positions} positions; "
+            "they lose their beginning"
+        )
 
     def score(network: Network, step: int, before_batch: Check) -> dict[str, float]:
         sums = hellaswag_sums(network, questions, before_batch=before_batch, **around.share())
