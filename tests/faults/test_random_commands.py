@@ -52,6 +52,7 @@ BASES: list[list[tuple[str, ...]]] = [
     [("import",), ("ckpt.pt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("bench",), ("--out", "new")],
     [("report",), ("run",)],
+    [("inspect",), ("run",), ("--show", "tensors"), ("--out", "new")],
     [("tokenizer", "train"), ("text.txt",), ("--vocab-size", "258"), ("--out", "new")],
     [("tokenizer", "show"), ("text",), ("--tokenizer", "hf")],
     [("tokenizer", "compare"), ("text.txt",), ("--tokenizer", "bytes"), ("--tokenizer", "hf")],
