@@ -9,7 +9,7 @@ import torch
 from myna import GPT, GPTConfig, Tokenizer
 from myna.cli import main
 from myna.commands.eval_tasks.core import shown
-from myna.evaluate.bundle import CORE_LABELS
+from myna.evaluate.core_bundle import CORE_LABELS
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 
 from myna import GPT, GPTConfig, Tokenizer
 from myna.errors import DataError, ModelError
-from myna.evaluate.bundle import CORE_LABELS, is_whole, read_bundle
 from myna.evaluate.core import core_scores, core_sums, encode_items
+from myna.evaluate.core_bundle import CORE_LABELS, is_whole, read_bundle
 
 TOK = Tokenizer.bytes()
 WORDS = ["the", "a", "cat", "sat", "ran", "on", "mat", "fast", "home", "then", "water", "he", "jumps", "it"]

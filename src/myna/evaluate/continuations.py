@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from myna.device import autocast
-from myna.evaluate.bundles import Limits, Row, grown, passes, planned
+from myna.evaluate.plan import Limits, Row, grown, passes, planned
 from myna.evaluate.rounds import in_rounds
 from myna.evaluate.trees import Tree
 from myna.model.ids import check_ids

@@ -1,7 +1,7 @@
 """CORE: one number for a base model, the mean of 22 tasks' accuracies, each measured from chance.
 
 A task's centred accuracy is (accuracy - chance) / (1 - chance): 0 is guessing, 1 is all right. CORE is the mean of all
-22, so a bundle without one of them has none. The bundle's tasks and their text are in bundle.py; here an item becomes
+22, so a bundle without one of them has none. The bundle's tasks and their text are in core_bundle.py; here an item becomes
 ids, and its costs become right or wrong.
 
 What is scored of each text, as the published numbers have it: of multiple_choice what comes after the ids that all
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from myna.errors import DataError
 from myna.evaluate.accuracy import standard_error
-from myna.evaluate.bundle import Task, is_whole
 from myna.evaluate.continuations import Question, Score, question_scores
 from myna.evaluate.continuations import question as question_of
+from myna.evaluate.core_bundle import Task, is_whole
 from myna.evaluate.finite import finite
 from myna.evaluate.trees import common
 from myna.model.network import Network

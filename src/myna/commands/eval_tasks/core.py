@@ -28,8 +28,8 @@ def core(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:
     Raises:
         DataError: a file is missing or is not what it should be; names it, and the line.
     """
-    from myna.evaluate.bundle import read_bundle
     from myna.evaluate.core import core_scores, core_sums
+    from myna.evaluate.core_bundle import read_bundle
 
     assert data is not None
     tasks = read_bundle(data)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from myna.errors import DataError
-from myna.evaluate.bundle import CORE_LABELS, Item, is_whole, read_bundle
+from myna.evaluate.core_bundle import CORE_LABELS, Item, is_whole, read_bundle
 
 CHOICES = [{"query": f"Q{n}", "choices": ["yes", "no"], "gold": n % 2} for n in range(6)]
 YAML = """
@@ -118,5 +118,5 @@ def test_a_missing_file_is_named(tmp_path, name):
 
 
 def test_reading_a_bundle_takes_no_torch():
-    script = "import sys, myna.evaluate.bundle; sys.exit('torch' in sys.modules)"
+    script = "import sys, myna.evaluate.core_bundle; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
