@@ -1,8 +1,8 @@
 """CORE: one number for a base model, the mean of 22 tasks' accuracies, each measured from chance.
 
 A task's centred accuracy is (accuracy - chance) / (1 - chance): 0 is guessing, 1 is all right. CORE is the mean of all
-22, so a bundle without one of them has none. The bundle's tasks and their text are in core_bundle.py; here an item becomes
-ids, and its costs become right or wrong.
+22, so a bundle without one of them has none. The bundle's tasks and their text are in core_bundle.py; here an item
+becomes ids, and its costs become right or wrong.
 
 What is scored of each text, as the published numbers have it: of multiple_choice what comes after the ids that all
 choices begin with; of schema the ids that all contexts end in; of language_modeling what comes after the context. A
