@@ -114,6 +114,7 @@ def test_bad_input_is_a_line(model, small_dataset, tmp_path, capsys):
         (("--data", tmp_path / "empty.txt"), "empty.txt holds no text"),
         (("--data", tmp_path / "latin.txt"), "latin.txt is not UTF-8 at byte 1 (line 1)"),
         (("--data", tmp_path / "folder"), "folder holds no text"),
+        (("--data", "/dev/null"), "/dev/null is a device or a pipe"),
         ((*text, "--stride", 0), "--stride is 0; give 1 to 32"),
         ((*text, "--stride", -1), "--stride is -1; give 1 to 32"),
         ((*text, "--stride", 33), "--stride is 33; give 1 to 32"),

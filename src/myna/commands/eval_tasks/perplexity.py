@@ -11,6 +11,7 @@ from myna.commands.eval_tasks.task import Eval, Task
 from myna.commands.eval_tasks.val import open_data
 from myna.commands.model_flags import Running
 from myna.errors import DataError, UsageError
+from myna.files import reading
 from myna.progress import Progress
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def data_path(call: Eval) -> Path:
     """What --data names.
 
     Raises:
-        UsageError: nothing is named. DataError: it is not there.
+        UsageError: nothing is named. DataError: it is not there. UnreadableError: it can't be looked at.
     """
     if call.data is None:
         raise UsageError(
@@ -80,9 +81,9 @@ def perplexity(call: Eval, running: Running, data: Path | None) -> dict[str, Any
 
 def is_dataset(path: Path) -> bool:
     """Whether a folder holds ids, ours or another project's, and not texts."""
-    return (path / "dataset.json").is_file() or (
-        path.is_dir() and any(file.suffix in (".npy", ".bin") for file in path.iterdir())
-    )
+    with reading(path):
+        names = [file.name for file in path.iterdir()] if path.is_dir() else []
+    return "dataset.json" in names or any(name.endswith((".npy", ".bin")) for name in names)
 
 
 def ids_of_dataset(path: Path, tokenizer: "Tokenizer") -> Ids:
