@@ -28,7 +28,9 @@ from myna.serve.completions import Texts, TextStream, read_request
 from myna.serve.limits import Guard, Limits
 from myna.serve.measures import Measures
 from myna.serve.models import Models, Served, serve_model, unique_names
+from myna.serve.openapi import openapi
 from myna.serve.run import bound_socket, serve
+from myna.serve.runs import run_routes
 
 TOKENIZER = Tokenizer.bytes()
 
@@ -284,6 +286,12 @@ def test_other_paths_and_methods(one):
     assert one.ask("/v1/models/large")[0] == 404
     assert b'myna_generated_tokens_total{model="small"}' in one.ask("/metrics")[1]["raw"]
     assert "script-src 'self'" in one.ask("/")[2]["content-security-policy"]
+
+
+def test_the_description_names_every_path():
+    app, _ = build_app(Models([]), DEFAULTS, Guard(None, []), Measures(), [*run_routes(None)])
+    served = {path.replace(":path", "") for path in app.paths} - {"/", "/openapi.json"}
+    assert set(openapi(DEFAULTS, "1")["paths"]) == served
 
 
 def test_tokens_and_back(one):
@@ -697,6 +705,8 @@ def schema_values(schema: dict) -> st.SearchStrategy:
     """What a schema allows, and near misses of it."""
     if "anyOf" in schema:
         return st.one_of(*map(schema_values, schema["anyOf"]))
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
     kinds = schema.get("type", "object")
     found = []
     for kind in [kinds] if isinstance(kinds, str) else kinds:
