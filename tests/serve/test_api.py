@@ -490,6 +490,18 @@ def test_an_error_of_the_model_is_told_and_the_next_request_is_served(capsys):
     assert "ZeroDivisionError" in capsys.readouterr().err  # for who runs the server
 
 
+def test_a_defect_of_the_worker_is_told_and_its_thread_goes_on(monkeypatch, capsys):
+    with running() as one:
+        fine = one.complete(prompt="x", max_tokens=5, seed=1)["choices"]
+        with monkeypatch.context() as patch:
+            patch.setattr(one.served.worker, "_seat", lambda: 1 / 0)
+            for _ in range(2):
+                assert one.ask("/v1/completions", {"prompt": "x", "max_tokens": 5})[0] == 500
+        assert one.complete(prompt="x", max_tokens=5, seed=1)["choices"] == fine
+        assert one.ask("/health")[0] == 200
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_score_that_is_not_finite_is_an_error(stream):
     model = small_model()
