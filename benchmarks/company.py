@@ -1,4 +1,4 @@
-"""What a text becomes in company against what it becomes alone, with weights in fp32, bf16 and int8.
+"""What a text becomes in company against what it becomes alone, for each way to store weights.
 
     python benchmarks/company.py                                # a small model of random weights, 2,000 requests each
     python benchmarks/company.py --model runs/pydoc --weights fp32,int8
@@ -20,7 +20,7 @@ import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +29,9 @@ import myna.generate.engine
 from myna.generate.engine import Engine, Slot
 from myna.generate.sampling import Draw, Sampling
 from myna.model.quantize import store_weights
+from myna.settings import WeightsName
 
+KINDS = get_args(WeightsName)[1:]  # without auto
 TOLERANCE = 1e-4  # of logits, in fp32
 TOGETHER = 32  # texts in an engine
 GROUP = 64  # requests whose logits are kept at a time
@@ -206,7 +208,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", help="a run or a folder; by default random weights")
-    parser.add_argument("--weights", type=lambda text: text.split(","), default=["fp32", "bf16", "int8"])
+    parser.add_argument("--weights", type=lambda text: text.split(","), default=list(KINDS))
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--json", action="store_true")
     call = parser.parse_args()

@@ -119,6 +119,43 @@ def test_several_models_say_the_same_prompt_one_after_the_other(model_folder, ca
     assert first.startswith("A")
 
 
+def test_a_model_that_is_not_there_is_found_before_another_has_written(model_folder, tmp_path, capsys):
+    assert sample(model_folder, tmp_path / "absent", "--prompt", "A", "--max-tokens", 5) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{tmp_path / 'absent'} is no model" in err
+
+
+def test_a_line_of_prompts_ends_at_a_line_break_alone(model_folder, tmp_path, capsys):
+    """Not at a form feed, nor at U+2028, which JSON need not escape. A mark of UTF-8 is no part of the first."""
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfone\x0ctwo\r\n\xe2\x80\xa8three\n")
+    (tmp_path / "p.jsonl").write_bytes(b'\xef\xbb\xbf"a\xe2\x80\xa8b"\n{"prompt": "c\xc2\x85"}')
+    for name, prompts in (("p.txt", ["one\x0ctwo", "\u2028three"]), ("p.jsonl", ["a\u2028b", "c\x85"])):
+        assert sample(model_folder, "--file", tmp_path / name, "--json", "--max-tokens", 1, "--seed", 1) == 0
+        lines = capsys.readouterr().out.split("\n")[:-1]
+        assert [json.loads(line)["prompt"] for line in lines] == prompts
+
+
+def test_a_prompt_that_is_longer_than_the_window_is_told(model_folder, tmp_path, capsys):
+    call = (model_folder, "--max-tokens", 3, "--seed", 1)
+    with pytest.warns(UserWarning, match="the prompt has more than 32 tokens; the model sees the last 32"):
+        assert sample(*call, "--prompt", "x" * 33) == 0
+    assert capsys.readouterr().out == expected(model_folder, "x" * 33, max_tokens=3, seed=1)[0] + "\n"
+    (tmp_path / "p.txt").write_text("\n".join(["x" * 33, "x" * 32, "x" * 40]))
+    with pytest.warns(UserWarning, match="2 of 3 prompts have more than 32 tokens"):
+        assert sample(*call, "--file", tmp_path / "p.txt") == 0
+
+
+def test_the_texts_are_not_listed_before_they_are_made(model_folder, monkeypatch):
+    """However many are asked for."""
+
+    def stopped(engine):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "step", stopped)
+    assert sample(model_folder, "--prompt", "A", "--count", 10**15) == 130
+
+
 def test_it_ends_before_a_stop_text(model_folder, capsys):
     assert sample(model_folder, "--prompt", "A", "--max-tokens", 40, "--seed", 3) == 0
     whole = capsys.readouterr().out.rstrip("\n")

@@ -28,7 +28,9 @@ from myna.serve.completions import Texts, TextStream, read_request
 from myna.serve.limits import Guard, Limits
 from myna.serve.measures import Measures
 from myna.serve.models import Models, Served, serve_model, unique_names
+from myna.serve.openapi import openapi
 from myna.serve.run import bound_socket, serve
+from myna.serve.runs import run_routes
 
 TOKENIZER = Tokenizer.bytes()
 
@@ -286,6 +288,12 @@ def test_other_paths_and_methods(one):
     assert "script-src 'self'" in one.ask("/")[2]["content-security-policy"]
 
 
+def test_the_description_names_every_path():
+    app, _ = build_app(Models([]), DEFAULTS, Guard(None, []), Measures(), [*run_routes(None)])
+    served = {path.replace(":path", "") for path in app.paths} - {"/", "/openapi.json"}
+    assert set(openapi(DEFAULTS, "1")["paths"]) == served
+
+
 def test_tokens_and_back(one):
     found = one.ask("/v1/tokenize", {"text": "a🙂"})[1]
     assert found["count"] == 5
@@ -480,6 +488,18 @@ def test_an_error_of_the_model_is_told_and_the_next_request_is_served(capsys):
         model.hidden = hidden
         assert one.complete(prompt="x", max_tokens=5, seed=1)["choices"] == fine
     assert "ZeroDivisionError" in capsys.readouterr().err  # for who runs the server
+
+
+def test_a_defect_of_the_worker_is_told_and_its_thread_goes_on(monkeypatch, capsys):
+    with running() as one:
+        fine = one.complete(prompt="x", max_tokens=5, seed=1)["choices"]
+        with monkeypatch.context() as patch:
+            patch.setattr(one.served.worker, "_seat", lambda: 1 / 0)
+            for _ in range(2):
+                assert one.ask("/v1/completions", {"prompt": "x", "max_tokens": 5})[0] == 500
+        assert one.complete(prompt="x", max_tokens=5, seed=1)["choices"] == fine
+        assert one.ask("/health")[0] == 200
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -697,6 +717,8 @@ def schema_values(schema: dict) -> st.SearchStrategy:
     """What a schema allows, and near misses of it."""
     if "anyOf" in schema:
         return st.one_of(*map(schema_values, schema["anyOf"]))
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
     kinds = schema.get("type", "object")
     found = []
     for kind in [kinds] if isinstance(kinds, str) else kinds:

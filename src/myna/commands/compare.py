@@ -12,7 +12,7 @@ import tyro
 
 from myna.commands import parse, write_any_character
 from myna.commands.model_flags import RunningFlags, checked_name, open_to_run
-from myna.commands.text_flags import TextFlags, read_prompts, sampling_of
+from myna.commands.text_flags import TextFlags, read_prompts, sampling_of, warn_of_cut
 from myna.errors import CheckpointError, ModelError, OutputError, UsageError
 from myna.paths import given_path
 from myna.progress import Progress
@@ -137,6 +137,7 @@ def column_of(model: Wanted, call: Compare, prompts: Sequence[str], sampling: "S
         return None
     running.store()
     network = running.opened.model
+    warn_of_cut(prompts, running.tokenizer, network.config.block_size)
     engine = TextEngine(network, running.tokenizer, autocast_dtype=running.precision.dtype)
     together = rows_at_once(network.config)
     return Column(model.name, list(in_order(engine, prompts, call.texts.count, sampling, together)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from myna.commands import parse, write_any_character
-from myna.commands.model_flags import RunningFlags, open_to_run
-from myna.commands.text_flags import TextFlags, read_prompts, sampling_of
+from myna.commands.model_flags import RunningFlags, checked_name, open_to_run
+from myna.commands.text_flags import TextFlags, read_prompts, sampling_of, warn_of_cut
 from myna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,12 +38,16 @@ def main(args: Sequence[str]) -> None:
     sampling = sampling_of(call.texts)
     from myna.generate.many import in_order, rows_at_once
     from myna.generate.text import TextEngine
+    from myna.model.open import find_folder
 
+    for model in call.models[1:]:  # before the texts of the first, which may take long
+        find_folder(checked_name(model))
     write_any_character()
     total = len(prompts) * count
     for model in call.models:
         running = open_to_run(model, call.running)
         running.store()
+        warn_of_cut(prompts, running.tokenizer, running.opened.model.config.block_size)
         engine = TextEngine(running.opened.model, running.tokenizer, autocast_dtype=running.precision.dtype)
         if len(call.models) > 1 and not call.json:
             print(f"=== {model} ===", flush=True)

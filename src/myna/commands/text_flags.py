@@ -1,6 +1,8 @@
 """The flags of every command that lets models continue prompts, and how they are read."""
 
 import random
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +15,7 @@ from myna.paths import given_path
 
 if TYPE_CHECKING:
     from myna.generate.sampling import Sampling
-
-MOST_COUNT = 1_000_000  # of texts for each prompt, each of which is listed before the first is made
+    from myna.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,8 @@ def read_prompts(flags: TextFlags) -> list[str]:
         UsageError: neither or both of --prompt and --file, or an impossible --count. DataError: the file can't be read,
             or holds something else; see `given_path` too.
     """
-    if not 1 <= flags.count <= MOST_COUNT:
-        raise UsageError(f"--count is {flags.count}; give 1 to {MOST_COUNT:,}")
+    if flags.count < 1:
+        raise UsageError(f"--count is {flags.count}; give 1 or more")
     if (flags.prompt is None) == (flags.file is None):
         raise UsageError(
             "give --prompt TEXT, or --file FILE with prompts" + " (not both)" * (flags.file is not None)
@@ -83,7 +84,8 @@ def read_prompts(flags: TextFlags) -> list[str]:
     assert flags.file is not None
     file = given_path(flags.file)
     try:
-        lines = file.read_text("utf-8").splitlines()
+        # Only line breaks end a line: a form feed, or U+2028 in JSON, is a part of a prompt.
+        lines = file.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as text: {error}; give a file of prompts in UTF-8") from error
     prompts = [line for line in lines if line.strip()]
@@ -92,6 +94,14 @@ def read_prompts(flags: TextFlags) -> list[str]:
     if not prompts:
         raise DataError(f"{file} holds no prompt; write one a line")
     return prompts
+
+
+def warn_of_cut(prompts: Sequence[str], tokenizer: "Tokenizer", context: int) -> None:
+    """Says how many prompts have more tokens than a model sees."""
+    n = sum(len(tokenizer.encode(prompt)) > context for prompt in prompts)
+    if n:
+        which = "the prompt has" if len(prompts) == 1 else f"{n:,} of {len(prompts):,} prompts have"
+        warnings.warn(f"{which} more than {context} tokens; the model sees the last {context}", stacklevel=2)
 
 
 def _prompt_of(line: str, where: str) -> str:

@@ -27,18 +27,18 @@ def in_order(
     engine: TextEngine, prompts: Sequence[str], count: int, sampling: Sampling, together: int
 ) -> Iterator[Text]:
     """All texts, in the order asked for. So many are computed together; one that ends makes room for the next."""
-    waiting = deque(Text(prompt, number) for prompt in prompts for number in range(count))
+    waiting = deque((prompt, 0) for prompt in prompts)  # each with the number of its next text
     order: dict[Continuation, Text] = {}  # those not handed out yet, in the order asked for
     while waiting or order:
         room = together - sum(made.finish_reason is None for made in order)
         while waiting and room > 0:
-            first = waiting.popleft()
-            alike = [first]  # and further ones of the same prompt, which is then computed once
-            while waiting and waiting[0].number > first.number and len(alike) < room:
-                alike.append(waiting.popleft())
-            made = engine.add(first.prompt, sampling, count=len(alike), first_row=first.number)
-            order |= zip(made, alike, strict=True)
-            room -= len(alike)
+            prompt, first = waiting.popleft()
+            n = min(count - first, room)  # of the same prompt, which is then computed once
+            made = engine.add(prompt, sampling, count=n, first_row=first)
+            order |= {one: Text(prompt, first + more) for more, one in enumerate(made)}
+            room -= n
+            if first + n < count:
+                waiting.appendleft((prompt, first + n))
         for piece in engine.step():
             if piece.new.error:
                 raise piece.new.error

@@ -76,11 +76,7 @@ def find_model(spec: str | Path) -> Path:
     Raises:
         ModelError, CheckpointError, DownloadError; UnreadableError: it is there and can't be read.
     """
-    if not isinstance(spec, str | os.PathLike):
-        raise ModelError(f"a model is named by a path or a name, not by {type(spec).__name__}")
-    path = given_path(spec, ModelError)
-    if path.exists():  # else it is a name, which no door may change
-        spec = path
+    path = find_folder(spec)
     with reading(path):
         is_run = (path / "checkpoints").is_dir() or (path / "recipe.json").exists()
     if is_run:
@@ -91,12 +87,23 @@ def find_model(spec: str | Path) -> Path:
                 "train the run further if it was never saved, or give another model"
             )
         return found
-    path = pretrained_directory(spec)
     with reading(path / MANIFEST):
         has_manifest = (path / MANIFEST).exists()
     if has_manifest:
         verify(path)
     return path
+
+
+def find_folder(spec: str | Path) -> Path:
+    """The folder that MODEL names, a run's too. Of the hub's it is the local copy. Nothing in it is read.
+
+    Raises:
+        ModelError, DownloadError: there is none.
+    """
+    if not isinstance(spec, str | os.PathLike):
+        raise ModelError(f"a model is named by a path or a name, not by {type(spec).__name__}")
+    path = given_path(spec, ModelError)
+    return pretrained_directory(path if path.exists() else spec)  # a name, which no door may change
 
 
 def _warn_damaged(path: Path, error: CheckpointError) -> None:

@@ -4,10 +4,11 @@ from typing import Any
 
 from myna.generate.sampling import MOST_LOGPROBS
 from myna.serve.limits import Limits
-from myna.serve.protocol import MOST_STOPS
+from myna.serve.protocol import FORGOTTEN, MOST_STOPS, ONLY
 
 TEXT: dict[str, Any] = {"type": "string"}
 WHOLE: dict[str, Any] = {"type": "integer"}
+REFUSALS = ("400", "401", "403", "404", "408", "413", "429", "500", "503")
 FLAG: dict[str, Any] = {"type": ["boolean", "null"]}
 ERROR = {
     "type": "object",
@@ -25,6 +26,9 @@ ERROR = {
         }
     },
 }
+
+NAME: dict[str, Any] = {"name": "name", "in": "path", "required": True, "schema": TEXT}
+AFTER: dict[str, Any] = {"name": "after", "in": "query", "schema": WHOLE | {"minimum": 0}}
 
 
 def number(least: float | None = None, most: float | None = None, *, whole: bool = False) -> dict[str, Any]:
@@ -72,7 +76,9 @@ def completion_schema(limits: Limits) -> dict[str, Any]:
             "stream_options": {"type": ["object", "null"], "properties": {"include_usage": FLAG}},
             "truncate": FLAG,
             "slide": FLAG,
-            "user": {"type": ["string", "null"]},
+            **{name: {"enum": [value, None]} for name, value in ONLY.items() if value is not None},
+            "suffix": {"type": "null"},
+            **{name: {} for name in sorted(FORGOTTEN)},
         },
     }
 
@@ -84,7 +90,7 @@ def openapi(limits: Limits, version: str) -> dict[str, Any]:
     def answers(content: dict[str, Any]) -> dict[str, Any]:
         wrong = {"description": "refused", "content": {"application/json": {"schema": ERROR}}}
         fine = {"description": "done", "content": content}
-        return {"200": fine} | dict.fromkeys(("400", "401", "403", "404", "408", "413", "429", "503"), wrong)
+        return {"200": fine} | dict.fromkeys(REFUSALS, wrong)
 
     def asked(schema: dict[str, Any], summary: str) -> dict[str, Any]:
         body = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -93,6 +99,11 @@ def openapi(limits: Limits, version: str) -> dict[str, Any]:
 
     def told(summary: str, kind: str = "application/json") -> dict[str, Any]:
         return {"get": {"summary": summary, "responses": answers({kind: {"schema": {}}})}}
+
+    def named(summary: str, *more: dict[str, Any]) -> dict[str, Any]:
+        one = told(summary)
+        one["get"]["parameters"] = [NAME, *more]
+        return one
 
     def of_text(**fields: Any) -> dict[str, Any]:
         return {"type": "object", "required": list(fields), "properties": model | fields}
@@ -109,7 +120,11 @@ def openapi(limits: Limits, version: str) -> dict[str, Any]:
                 "The merges of a text's words, step by step; with `at`, a byte of the text, of the one word there",
             ),
             "/v1/models": told("The models that are served"),
+            "/v1/models/{name}": named("A model"),
             "/v1/runs": told("The runs of the folder that --runs names"),
+            "/v1/runs/{name}": named("A run: its recipe, and the reference values that apply"),
+            "/v1/runs/{name}/metrics": named("A run's curves, from a byte of metrics.jsonl on", AFTER),
+            "/v1/runs/{name}/samples": named("A run's samples, from a byte of samples.jsonl on", AFTER),
             "/health": told("Whether the server is well"),
             "/metrics": told("Counts and gauges, in Prometheus's format", "text/plain"),
         },

@@ -119,13 +119,27 @@ class Worker:
         self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        while self._take_orders():
-            self._cut_late()
-            self._seat()
-            if self._running:
-                self._step()
+        goes_on = True
+        while goes_on:
+            try:
+                goes_on = self._round()
+            except (
+                Exception
+            ) as error:  # a defect of ours: all are told, and nobody waits for a thread that ended
+                traceback.print_exc()
+                for job in {*self._running.values(), *self._waiting}:
+                    self._fail(job, error)
             self._tell_news()
-        self._tell_news()
+
+    def _round(self) -> bool:
+        """Orders, places, a step. False at the end."""
+        if not self._take_orders():
+            return False
+        self._cut_late()
+        self._seat()
+        if self._running:
+            self._step()
+        return True
 
     def _tell_news(self) -> None:
         """Hands what a round brought to the event loops, to each in one go: waking a loop costs more than a token."""
