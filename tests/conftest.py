@@ -137,7 +137,7 @@ def save_tiny() -> "Callable[..., GPT]":
         save_checkpoint(
             path,
             network,
-            files=config_files(network, eot=256),
+            files=config_files(network, Tokenizer.bytes()),
             weights=weights,
             tokenizer=Tokenizer.bytes(),
             tensors={f"exp_avg.{name}": network.unpadded(name, w) for name, w in weights.items()},

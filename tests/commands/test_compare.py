@@ -34,7 +34,7 @@ def models(tmp_path, monkeypatch):
         save_checkpoint(
             tmp_path / "run" / "checkpoints" / f"step_0000000{seed + 1}",
             made,
-            files=config_files(made, Tokenizer.bytes().eot),
+            files=config_files(made, Tokenizer.bytes()),
             weights=made.state_dict(),
             tokenizer=Tokenizer.bytes(),
             tensors={},

@@ -55,7 +55,7 @@ def trained_run(tmp_path: Path, data_folder: Path, monkeypatch) -> Run:
     save_checkpoint(
         run.checkpoints / "step_00000005",
         model,
-        files=config_files(model, tokenizer.eot),
+        files=config_files(model, tokenizer),
         weights=model.state_dict(),
         tokenizer=tokenizer,
         tensors={},

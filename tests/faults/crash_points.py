@@ -120,7 +120,7 @@ def save(folder, step, keep_last=1):
     """As a run does it: by the saver's thread, with what retention removes."""
     model = network(step)
     with Saver(
-        folder, model, config_files(model, eot=256), TOKENIZER, Retention(keep_last), say=print
+        folder, model, config_files(model, Tokenizer.bytes()), TOKENIZER, Retention(keep_last), say=print
     ) as saver:
         saver.begin(snapshot(step))
 

@@ -93,7 +93,7 @@ def test_a_checkpoint_loads_as_it_lies_with_equal_ids_and_greedy_text(pattern, t
     save_checkpoint(
         tmp_path / "step_00000001",
         model,
-        files=config_files(model, tokenizer.eot),
+        files=config_files(model, tokenizer),
         weights=model.state_dict(),
         tokenizer=tokenizer,
         tensors={f"exp_avg {name}": parameter for name, parameter in model.named_parameters()},

@@ -132,7 +132,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     wanted = evaluations(around)  # their files are read before anything is written
     network = new_network(recipe, tokenizer.n_vocab, ranks.device, sharded=sharded)
     network.recompute = call.activation_checkpointing
-    files, flops = config_files(network, tokenizer.eot), network.flops_per_token(recipe.sequence_length)
+    files, flops = config_files(network, tokenizer), network.flops_per_token(recipe.sequence_length)
     stepper = new_stepper(recipe, network, ranks, setting.precision, sharded=sharded)
     whole_network = functools.partial(network_to_evaluate, recipe, tokenizer.n_vocab, stepper)
     due = Evaluations(wanted, whole_network, ranks, recipe.steps)

@@ -18,6 +18,7 @@ from myna.model.network import NETWORKS, Network, NetworkKind
 from myna.parsing import read_object
 from myna.paths import is_unicode
 from myna.signals import answering
+from myna.text.chat import can_chat, stop_ids
 from myna.text.exchange import NAMES
 from myna.text.tokenizer import Tokenizer
 
@@ -177,7 +178,6 @@ def save_network(directory: Path, network: Network, tokenizer: Tokenizer | None)
             "save the model with its own tokenizer"
         )
     layout.check(network)
-    eot = None if tokenizer is None else tokenizer.eot
     ensure_writable_directory(directory)
     weights, temporary = directory / WEIGHTS, directory / f".{WEIGHTS}.tmp"
     try:
@@ -186,15 +186,20 @@ def save_network(directory: Path, network: Network, tokenizer: Tokenizer | None)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {weights}: {error.strerror}; free some space") from error
-    for name, content in config_files(network, eot).items():
+    for name, content in config_files(network, tokenizer).items():
         write_atomic(directory / name, content)
     if tokenizer is not None:
         tokenizer.save(directory)
 
 
-def config_files(network: Network, eot: int | None) -> dict[str, bytes]:
-    """config.json and generation_config.json: the network, and where a text begins and ends."""
-    ends = {"bos_token_id": eot, "eos_token_id": eot, "pad_token_id": eot}
+def config_files(network: Network, tokenizer: Tokenizer | None) -> dict[str, bytes]:
+    """config.json and generation_config.json: the network, and where a text begins and ends.
+
+    In a model that can chat, the end of a turn ends a text, too.
+    """
+    eot = None if tokenizer is None else tokenizer.eot
+    end = eot if tokenizer is None or not can_chat(tokenizer) else sorted(stop_ids(tokenizer))
+    ends = {"bos_token_id": eot, "eos_token_id": end, "pad_token_id": eot}
     return {
         CONFIG: json_bytes(network.layout.config_json(network, eot)),
         "generation_config.json": json_bytes(ends),

@@ -151,6 +151,29 @@ class Tokenizer:
             return cls.gpt2() if spec == "gpt2" else cls.bytes()
         raise no_such(spec)
 
+    def with_special_tokens(self, names: Iterable[str]) -> "Tokenizer":
+        """The same tokenizer with more special tokens, whose ids follow all others. Those that it has keep theirs.
+
+        Raises:
+            TokenizerError: it is no byte-level BPE of ours.
+
+        >>> Tokenizer.gpt2().with_special_tokens(["<|im_start|>"]).special_tokens
+        {'<|endoftext|>': 50256, '<|im_start|>': 50257}
+        """
+        names = list(names)
+        if set(names) <= set(self.special_tokens):
+            return self
+        return Tokenizer(RankModel(self.vocabulary.with_special_tokens(names)), self.name)
+
+    def extends(self, base: "Tokenizer") -> bool:
+        """Whether it gives the ids of `base`, and only has special tokens besides."""
+        if self == base:
+            return True
+        if not isinstance(self.model, RankModel) or not isinstance(base.model, RankModel):
+            return False
+        added = [name for name in self.special_tokens if name not in base.special_tokens]
+        return self == base.with_special_tokens(sorted(added, key=self.special_tokens.__getitem__))
+
     # -- what it is
 
     @functools.cached_property
@@ -374,9 +397,8 @@ class Tokenizer:
         if str(path).endswith(".tiktoken"):
             save_ranks(self.vocabulary, Path(path))
             return
-        end_of_text = find_end_of_text(self.special_tokens)
         write_atomic(Path(path, "tokenizer.json"), self.to_json())
-        write_atomic(Path(path, "tokenizer_config.json"), config_json(end_of_text))
+        write_atomic(Path(path, "tokenizer_config.json"), config_json(self.special_tokens))
 
 
 @functools.cache

@@ -1,13 +1,13 @@
 """Byte-level BPE in tokenizer.json, the format of Hugging Face's libraries: written, and read if its rule is ours."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from myna.errors import TokenizerError
 from myna.files import json_bytes
 from myna.text import gpt2, patterns
 from myna.text.patterns import Pattern
-from myna.text.vocabulary import Vocabulary, tokens_by_id
+from myna.text.vocabulary import CHAT_TEMPLATE, CHAT_TOKENS, Vocabulary, find_end_of_text, tokens_by_id
 
 
 def to_json(vocabulary: Vocabulary) -> bytes:
@@ -47,8 +47,13 @@ def to_json(vocabulary: Vocabulary) -> bytes:
     )
 
 
-def config_json(end_of_text: str | None) -> bytes:
-    """A tokenizer_config.json: its class keeps transformers from putting GPT-2's pattern in place of ours."""
+def config_json(special_tokens: Collection[str]) -> bytes:
+    """A tokenizer_config.json: its class keeps transformers from putting GPT-2's pattern in place of ours.
+
+    One with the tokens of a conversation also has the template by which transformers writes one.
+    """
+    end_of_text = find_end_of_text(special_tokens)
+    chats = end_of_text is not None and set(CHAT_TOKENS) <= set(special_tokens)
     return json_bytes(
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -56,6 +61,7 @@ def config_json(end_of_text: str | None) -> bytes:
             "eos_token": end_of_text,
             "clean_up_tokenization_spaces": False,
             "model_max_length": 1_000_000_000_000,
+            **({"chat_template": CHAT_TEMPLATE} if chats else {}),
         }
     )
 

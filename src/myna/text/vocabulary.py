@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from myna.errors import TokenizerError
 from myna.text import bpe
@@ -10,6 +10,14 @@ from myna.text.patterns import Pattern
 
 Merge = tuple[bytes, bytes]
 END_OF_TEXT = "<|endoftext|>"
+# What frames a turn of a conversation: see chat.py.
+TURN_START, TURN_END = CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
+# The rule of chat.py in Jinja, for transformers.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 # Names under which vocabularies keep the token that ends a text, the likeliest first. A tokenizer.json doesn't say
 # which of its special tokens that is, and the same file must always give the same answer.
@@ -82,6 +90,13 @@ class Vocabulary:
     def ranks(self) -> dict[bytes, int]:
         """token -> id."""
         return {token: i for i, token in enumerate(self.tokens) if token is not None}
+
+    def with_special_tokens(self, names: Iterable[str]) -> "Vocabulary":
+        """This vocabulary with more special tokens, whose ids follow all others; those that it has keep theirs."""
+        special = dict(self.special_tokens)
+        for name in names:
+            special.setdefault(name, max(len(self.tokens) - 1, *special.values(), -1) + 1)
+        return replace(self, special_tokens=special)
 
     @functools.cached_property
     def merges(self) -> tuple[Merge, ...]:

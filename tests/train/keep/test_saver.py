@@ -51,7 +51,7 @@ def make(model, tmp_path):
     """Makes a saver."""
 
     def make(said=None, **kept):
-        folder, files = tmp_path / "checkpoints", config_files(model, eot=256)
+        folder, files = tmp_path / "checkpoints", config_files(model, Tokenizer.bytes())
         say = print if said is None else said.append
         return Saver(folder, model, files, Tokenizer.bytes(), Retention(**kept), say=say)
 
