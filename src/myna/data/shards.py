@@ -5,7 +5,8 @@
     DIR/train_000000.npy     one-dimensional little-endian uint16 (uint32 for a large vocabulary)
     DIR/val_000000.npy
 
-A split's shards are one stream; each document in it begins with the end-of-text id.
+A split's shards are one stream; each document in it begins with the end-of-text id. A dataset of conversations has a
+second file beside each shard, train_000000.scored.npy: one byte an id, 1 where the id is scored (see `text.chat`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from myna.data.other_projects import open_other_project
-from myna.data.split import SPLITS, Dataset, Shard, Split
+from myna.data.split import SCORED_DTYPE, SPLITS, Dataset, Shard, Split
 from myna.data.verify import hash_files
 from myna.errors import DataError
 from myna.files import sha256_file
@@ -76,7 +77,7 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
             f"has {tokenizer.n_vocab} ids; dataset.json was changed by hand: put {tokenizer.n_vocab} back, or prepare "
             "the dataset again"
         )
-    shards = [*dataset.train.shards, *dataset.val.shards]
+    shards = [shard for stream in dataset.streams() for shard in stream.shards]
     for shard in shards:
         shard.check_size()
     if verify:
@@ -133,7 +134,22 @@ def _split_of(path: Path, name: str, info: Mapping[str, Any], vocab_size: int) -
         Shard(path / Path(s["file"]).name, int(s["tokens"]), NPY_HEADER_BYTES, dtype, str(s["sha256"]))
         for s in about["shards"]
     ]
-    split = Split(f"{path} ({name})", shards, vocab_size, int(about["documents"]), int(about["bytes"]))
+    scored = None
+    if info["source"].get("conversations"):
+        masks = [
+            Shard(
+                path / Path(s["scored"]["file"]).name,
+                int(s["tokens"]),
+                NPY_HEADER_BYTES,
+                SCORED_DTYPE,
+                str(s["scored"]["sha256"]),
+            )
+            for s in about["shards"]
+        ]
+        scored = Split(f"{path} ({name}, scored)", masks, 2)
+    split = Split(
+        f"{path} ({name})", shards, vocab_size, int(about["documents"]), int(about["bytes"]), scored=scored
+    )
     if split.n_tokens != int(about["tokens"]):
         raise ValueError(f"{name} has {about['tokens']} tokens, its shards {split.n_tokens}")
     return split

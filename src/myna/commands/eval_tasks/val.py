@@ -92,12 +92,14 @@ def validation(call: Eval, running: Running, data: Path | None) -> dict[str, Any
     if call.data is None:
         check_trained_on(dataset, opened.path, call.model.run())
     split = dataset.val
-    with Progress("validation targets", min(split.n_tokens - 1, VALIDATION_TARGETS)) as progress:
+    targets = None if split.scored else min(split.n_tokens - 1, VALIDATION_TARGETS)
+    with Progress("validation targets", targets) as progress:
         sums = validation_sums(
             opened.model,
             split,
             tokenizer.id_bytes(),
             text_ids=tokenizer.text_ids(),
+            eot=tokenizer.eot,
             sequence_length=length,
             autocast_dtype=running.precision.dtype,
             on_targets=progress.advance,
