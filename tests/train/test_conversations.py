@@ -148,7 +148,7 @@ def test_a_run_that_is_taken_up_again_is_bit_equal(arguments, tmp_path, hashes, 
         assert "train_loss" not in record or 0 < record["train_loss"] < 6
     samples = Run(tmp_path / "a").samples()
     assert [(one["step"], one["prompt"]) for one in samples] == [
-        (step, prompt) for step in (0, 6) for prompt in ("Hi", "Who are you?")
+        (step, prompt) for step in (0, 6) for prompt in ("Hi\n", "Who are you?\n")
     ]
     assert {"val_loss", "val_bits_per_byte"} <= set(Run(tmp_path / "a").metrics()[0])
     # as if it had been killed after step 3

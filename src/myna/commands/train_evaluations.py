@@ -112,8 +112,9 @@ def samples(around: Around) -> Evaluation | None:
             # At most a step a token. The other ranks go along, to agree on a stop before each.
             texts.append("".join(piece for (piece,) in in_rounds(pieces, sampling.max_tokens, before_batch)))
         if around.ranks.is_main:
+            end = "\n" * around.dataset.has_conversations
             for prompt, text in zip(prompts, texts, strict=True):
-                around.run.append_sample({"step": step, "prompt": prompt, "text": text})
+                around.run.append_sample({"step": step, "prompt": prompt + end, "text": text})
 
     def recorded(step: int) -> bool:
         return any(record.get("step") == step for record in around.run.samples())

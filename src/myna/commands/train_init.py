@@ -62,15 +62,12 @@ def shape_of(init: str, recipe: str = "") -> dict[str, Any]:
     from myna.model.open import find_model
     from myna.model.weights import read_shape
 
-    try:
-        path = find_model(init)
-    except ModelError as error:
-        if not recipe:
-            raise
+    if recipe and init.startswith("runs/") and not Path(init).exists():  # which could be a name on the hub
         raise ModelError(
             f"{recipe} starts from {init}, which is not there; train it first with `myna train "
-            f"{init.rpartition('/')[2]}`, or name another model with --init"
-        ) from error
+            f"{init.removeprefix('runs/')}`, or name another model with --init"
+        )
+    path = find_model(init)
     network, config = read_shape(path)
     return {
         "network": network,
