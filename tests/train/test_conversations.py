@@ -162,36 +162,6 @@ def test_a_run_that_is_taken_up_again_is_bit_equal(arguments, tmp_path, hashes, 
     assert hashes(tmp_path / "a", 6) == before
 
 
-@pytest.mark.slow
-def test_real_ranks_agree(arguments, launch, tmp_path):
-    losses = []
-    for ranks, micro_batch in ((1, 8), (2, 4), (4, 2)):
-        more = ["--micro-batch", str(micro_batch), "--steps", "6", "--dropout", "0"]
-        run = launch([*arguments[1:], *more], tmp_path / str(ranks), ranks=ranks)
-        assert run.wait(240) == 0, run.said()
-        records = Run(run.out).metrics()
-        losses.append([[r[key] for r in records if key in r] for key in ("train_loss", "val_loss")])
-    for one in losses[1:]:
-        for found, expected in zip(one, losses[0], strict=True):
-            assert found == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.slow
-def test_compiled_and_sharded_are_near_eager(arguments, launch, tmp_path):
-    found = []
-    for name, more in (("eager", []), ("compiled", ["--compile"]), ("fsdp", ["--shard", "fsdp"])):
-        run = launch(
-            [*arguments[1:], "--steps", "4", "--dropout", "0", *more],
-            tmp_path / name,
-            ranks=1 + (name == "fsdp"),
-        )
-        assert run.wait(400) == 0, run.said()
-        assert "training without" not in run.said()
-        found.append([r["train_loss"] for r in Run(run.out).metrics() if "train_loss" in r])
-    assert found[1] == pytest.approx(found[0], abs=1e-4)
-    assert found[2] == pytest.approx(found[0], abs=1e-5)
-
-
 def test_recipes_of_conversations_say_so():
     from myna.recipes import RECIPES
 
