@@ -35,6 +35,7 @@ from myna.serve.measures import Measures
 from myna.serve.models import Models, serve_model
 from myna.serve.run import bound_socket
 from myna.serve.runs import run_routes
+from myna.text.chat import with_chat_tokens
 from myna.text.tokenizer import Tokenizer
 
 BROWSERS = [os.environ.get("MYNA_BROWSER", ""), "chromium", "chromium-browser", "google-chrome"]
@@ -49,12 +50,12 @@ STEP_SECONDS = 0.01  # of the model, so that a text takes long enough to be stop
 KEY = "open sesame"
 PATIENCE_MS = 60_000  # on a busy machine; what is waited for comes in milliseconds else
 expect.set_options(timeout=PATIENCE_MS)
-VIEWS = ("complete", "tokenize", "runs")
+VIEWS = ("complete", "chat", "tokenize", "runs")
 
 
 @dataclass
 class Site:
-    """Servers on loopback, with the same models: one open, one with a key."""
+    """Servers on loopback, with the same models, of which "other" can chat: one open, one with a key."""
 
     url: str
     url_with_key: str
@@ -70,9 +71,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     torch.manual_seed(0)
     slow = [0.0]
     served = []
-    for name in ("small", "other"):
-        model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=512, vocab_size=257)).eval()
-        served.append(serve_model(name, model, Tokenizer.bytes(), "fp32", most_texts=8, prefix_bytes=0))
+    for name, tokenizer in (("small", Tokenizer.bytes()), ("other", with_chat_tokens(Tokenizer.bytes()))):
+        shape = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=512, vocab_size=tokenizer.n_vocab)
+        model = GPT(shape).eval()
+        served.append(serve_model(name, model, tokenizer, "fp32", most_texts=8, prefix_bytes=0))
         engine = served[-1].worker.engine
         step = engine.step
         engine.step = lambda step=step: (time.sleep(slow[0]), step())[1]
@@ -196,11 +198,11 @@ def answer(*bodies: tuple[int, str, dict[str, str]]) -> Callable[[Route], None]:
 def test_a_text_comes_token_by_token_and_can_be_stopped(watched, site):
     page = watched.open()
     side = page.locator(".side").first
-    page.get_by_label("Prompt").fill("Once upon")
+    page.get_by_label("Prompt", exact=True).fill("Once upon")
     page.get_by_label("Most new tokens").first.fill("400")
     page.get_by_label("Seed").first.fill("3")
     site.slow[0] = STEP_SECONDS
-    page.get_by_label("Prompt").press("Control+Enter")
+    page.get_by_label("Prompt", exact=True).press("Control+Enter")
     expect(side.locator(".token").nth(2)).to_be_attached()
     expect(page.locator("#stop")).to_be_enabled()
     expect(side.locator(".end")).to_be_empty()
@@ -253,7 +255,7 @@ def test_what_a_model_writes_is_text(watched, site):
     ]
     body = stream((HTML, HTML, likeliest), *parts, ("\n", "\n", {"\n": -4.0}))
     page.route("**/v1/completions", answer((200, body, {})))
-    page.get_by_label("Prompt").fill(HTML)
+    page.get_by_label("Prompt", exact=True).fill(HTML)
     page.locator("#run").click()
     tokens = page.locator(".side .token")
     expect(tokens).to_have_count(4)
@@ -310,6 +312,125 @@ def test_errors_stand_where_the_text_would(watched, site):
     page.locator("#run").click()
     expect(problem).to_contain_text("The server does not answer.")
     expect(page.locator("#stop")).to_be_disabled()
+
+
+def said(*texts: str, finish: str = "stop", **first: object) -> str:
+    """A stream of the chat API."""
+    parts = [{"delta": {"content": text}, "finish_reason": None} for text in texts]
+    parts.append({"delta": {}, "finish_reason": finish})
+    events = [{"choices": []} | first, *({"choices": [part]} for part in parts)]
+    usage = {"prompt_tokens": 9, "completion_tokens": len(texts), "total_tokens": 9 + len(texts)}
+    events.append({"choices": [], "usage": usage})
+    return "".join(f"data: {event}\n\n" for event in [*map(json.dumps, events), "[DONE]"])
+
+
+def test_a_conversation_by_keyboard(watched, site):
+    page = watched.open(view="chat")
+    asked = []
+    page.on(
+        "request", lambda one: asked.append(one.post_data_json) if "chat/completions" in one.url else None
+    )
+    assert page.locator("#chat-model option").all_text_contents() == ["other"]
+    expect(page.locator("#chat-unable")).to_have_text("No conversations with small: not trained on any.")
+    page.locator("#chat-settings summary").click()
+    page.locator("#chat-settings").get_by_label("Most new tokens").fill("100")
+    page.locator("#chat-settings").get_by_label("Seed").fill("3")
+    page.get_by_label("System prompt").fill("Be kind.")
+    field, turns = page.get_by_label("Message"), page.locator(".turn")
+    field.press("Shift+Enter")
+    assert field.input_value() == "\n"
+    field.fill(" \n")
+    field.press("Enter")  # nothing is asked
+    field.fill("One\nTwo")
+    site.slow[0] = STEP_SECONDS
+    field.press("Enter")
+    expect(turns).to_have_count(2)
+    expect(page.locator("#turns")).to_have_attribute("aria-busy", "true")
+    expect(turns.last.locator(".said")).not_to_be_empty()
+    early = turns.last.locator(".said").text_content()
+    assert field.input_value() == ""
+    field.fill("And?")
+    field.press("Enter")  # while an answer is written, nothing is sent
+    page.keyboard.press("Escape")
+    expect(page.locator("#chat-status")).to_have_text("Stopped.")
+    expect(page.locator("#chat-stop")).to_be_disabled()
+    site.slow[0] = 0.0
+    kept = turns.last.locator(".said").text_content()
+    assert kept.startswith(early)
+    assert field.input_value() == "And?"
+    field.press("Enter")
+    expect(page.locator("#chat-status")).to_contain_text("in the context")
+    assert turns.count() == 4
+    assert [body["messages"] for body in asked] == [
+        [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "One\nTwo"}],
+        [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "One\nTwo"},
+            {"role": "assistant", "content": kept},
+            {"role": "user", "content": "And?"},
+        ],
+    ]
+    assert asked[1] | {"messages": None} == {
+        "model": "other", "messages": None, "truncate": True, "stream": True, "seed": 3, "max_tokens": 100,
+        "stream_options": {"include_usage": True}, "temperature": 0.8, "top_k": 50,
+    }  # fmt: skip
+    page.get_by_role("button", name="New conversation").click()
+    expect(turns).to_have_count(0)
+    expect(field).to_be_focused()
+    field.fill("Hi")
+    field.press("Enter")
+    expect(page.locator("#chat-status")).to_contain_text("in the context")
+    assert len(asked[2]["messages"]) == 2
+
+
+def test_what_is_said_in_a_conversation_is_text(watched, site):
+    page = watched.open(view="chat")
+    image = "<img src=x onerror=alert(2)>"
+    page.route("**/v1/chat/completions", answer((200, said(HTML, image, finish="length", left_out=2), {})))
+    page.get_by_label("Message").fill(HTML)
+    page.locator("#send").click()
+    expect(page.locator(".turn .said")).to_have_text([HTML, HTML + image])
+    expect(page.locator(".turn .hint")).to_have_text(
+        "Written without the 2 oldest turns: the model's context is full. Cut after 2 tokens."
+    )
+    assert page.locator("main img").count() == 0
+    assert page.locator("script").count() == 2
+
+
+def test_a_question_without_an_answer_is_back_in_the_field(watched, site):
+    watched.expected = "Failed to load resource"
+    page = watched.open(view="chat")
+    field, problem = page.get_by_label("Message"), page.locator("#chat-problem")
+    page.locator("#chat-settings summary").click()
+    page.locator("#chat-settings").get_by_label("Temperature").fill("-1")
+    field.fill("Hi")
+    field.press("Enter")
+    expect(problem).to_have_text("Temperature is -1; give 0 (greedy) or more.")
+    assert field.input_value() == "Hi"
+    assert page.locator(".turn").count() == 0
+    busy = json.dumps({"error": {"message": "too many requests", "type": "rate_limit_error"}})
+    page.route("**/v1/chat/completions", answer((429, busy, {"retry-after": "0.1"}), (200, said(" \n"), {})))
+    field.press("Enter")
+    expect(page.locator("#chat-status")).to_have_text(
+        "The model answered nothing. Your message is back in the field."
+    )
+    expect(problem).to_be_hidden()
+    assert field.input_value() == "Hi"
+    page.unroute("**/v1/chat/completions")
+    page.route("**/v1/chat/completions", answer((200, said("A").replace("data: [DONE]\n\n", ""), {})))
+    field.press("Enter")
+    expect(problem).to_contain_text("ended before the text did")
+    assert page.locator(".turn .said").all_text_contents() == ["Hi", "A"]  # what came stays
+
+
+def test_a_model_that_cannot_chat_is_told(watched, site):
+    page = watched.context.new_page()
+    one = {"id": "small", "object": "model", "context_length": 512, "can_chat": False}
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [one]}))
+    page.goto(f"{site.url}/#chat")
+    expect(page.locator("#cannot-chat")).to_contain_text("small can't chat")
+    expect(page.locator("#cannot-chat")).to_contain_text("myna prepare CORPUS --conversations")
+    expect(page.locator("#chat-body")).to_be_hidden()
 
 
 def test_the_key_is_asked_for_and_kept_in_memory_alone(watched, site):
@@ -420,6 +541,7 @@ def test_tabs_and_theme_by_keyboard(watched, site):
     tabs = {view: page.locator(f"#tab-{view}") for view in VIEWS}
     tabs["complete"].focus()
     for key, view in (
+        ("ArrowRight", "chat"),
         ("ArrowRight", "tokenize"),
         ("End", "runs"),
         ("ArrowRight", "complete"),
@@ -446,7 +568,7 @@ def test_every_view_is_accessible_and_fits(browser, site, theme):
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.goto(site.url)
-    page.get_by_label("Prompt").fill("Once upon a time")
+    page.get_by_label("Prompt", exact=True).fill("Once upon a time")
     page.get_by_label("Two side by side").check()
     for side in page.locator(".side").all():
         side.locator("summary").click()
@@ -458,6 +580,13 @@ def test_every_view_is_accessible_and_fits(browser, site, theme):
         page.get_by_role("tab", name=view.capitalize()).click()
         if view == "complete":
             page.locator(".side .token").first.hover()  # the panel of a token is looked at too
+        elif view == "chat":
+            page.get_by_label("Message").fill("Hi")
+            page.locator("#chat-settings summary").click()
+            page.locator("#chat-settings").get_by_label("Most new tokens").fill("12")
+            page.keyboard.press("Escape")
+            page.locator("#send").click()
+            expect(page.locator(".turn .hint")).to_have_text("Cut after 12 tokens.")
         elif view == "tokenize":
             page.locator("#text").fill("A 😀\n")  # few tokens: the check looks at each
             expect(page.locator("#tokenizers article").last.locator(".token")).to_have_count(7)

@@ -10,6 +10,7 @@ from myna.generate.text import TextEngine
 from myna.model.network import Network
 from myna.serve.errors import ApiError
 from myna.serve.worker import Worker
+from myna.text.chat import can_chat
 from myna.text.tokenizer import Tokenizer
 
 
@@ -45,6 +46,7 @@ class Served:
             "vocabulary": self.tokenizer.n_vocab,
             "tokenizer": self.tokenizer.name,
             "weights": self.weights,
+            "can_chat": can_chat(self.tokenizer),
         }
 
 

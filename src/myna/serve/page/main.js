@@ -1,5 +1,6 @@
-// The page: three views behind tabs, a theme, and the models there are.
+// The page: four views behind tabs, a theme, and the models there are.
 import { ApiError, ask } from "./api.js";
+import { setUpChat } from "./chat.js";
 import { setUpComplete } from "./complete.js";
 import { byId, showProblem } from "./dom.js";
 import { setUpKey } from "./key.js";
@@ -7,7 +8,7 @@ import { close } from "./panel.js";
 import { setUpRuns } from "./runs.js";
 import { setUpTokenize } from "./tokenize.js";
 
-const views = ["complete", "tokenize", "runs"];
+const views = ["complete", "chat", "tokenize", "runs"];
 const shown = new EventTarget(); // tells a view that it is shown
 
 function show(view, { focus = false } = {}) {
@@ -84,4 +85,5 @@ setUpRuns(shown);
 setUpTabs();
 const found = await models();
 setUpComplete(found);
+setUpChat(found);
 setUpTokenize(found, shown);

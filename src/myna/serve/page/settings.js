@@ -11,15 +11,15 @@ const FIELDS = [
   { name: "seed", label: "Seed", value: "", min: "0", step: "1", hint: "empty: new each run" },
 ];
 
-/** The controls, as labels with inputs. */
-export function settingFields() {
-  const fields = FIELDS.map(({ name, label, value, hint, ...limits }) =>
+/** The controls, as labels with inputs. `values` stand in place of the usual ones. */
+export function settingFields(values = {}) {
+  const fields = FIELDS.map(({ name, label, value: usual, hint, ...limits }) =>
     make(
       "label.field",
       {},
       make("span.label", { text: label }),
       // "any": a person may type finer numbers than the arrows give. The server checks them.
-      make("input", { name, type: "number", inputmode: "decimal", value, autocomplete: "off", ...limits, step: "any", "data-step": limits.step }),
+      make("input", { name, type: "number", inputmode: "decimal", value: values[name] ?? usual, autocomplete: "off", ...limits, step: "any", "data-step": limits.step }),
       make("span.hint", { text: hint }),
     ),
   );
@@ -73,13 +73,13 @@ function stopTexts(typed) {
     .map((line) => line.replace(/\\([nt\\])/g, (_, letter) => escapes[letter]));
 }
 
-/** The settings in a line, for where the controls are folded away. */
-export function inShort(place) {
+/** The settings in a line, for where the controls are folded away. `most`: new tokens where none are asked for. */
+export function inShort(place, most = 16) {
   const shown = [
     ["temperature", "temperature"], ["top_k", "top-k"], ["top_p", "top-p"], ["min_p", "min-p"],
     ["repetition_penalty", "penalty"], ["seed", "seed"],
   ];
   const value = (name) => place.querySelector(`[name=${name}]`).value;
   const parts = shown.filter(([name]) => value(name) !== "").map(([name, label]) => `${label} ${value(name)}`);
-  return [...parts, `${value("max_tokens") || 16} tokens`].join(" · ");
+  return [...parts, `${value("max_tokens") || most} tokens`].join(" · ");
 }

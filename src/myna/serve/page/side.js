@@ -3,10 +3,8 @@ import { ApiError, isAbort } from "./api.js";
 import { Completion, describe } from "./completion.js";
 import { make, showProblem } from "./dom.js";
 import { describeTokens } from "./panel.js";
+import { retried } from "./retry.js";
 import { inShort, readSettings, settingFields } from "./settings.js";
-
-const MOST_TRIES = 5; // of a request that a busy server sends away
-const WAIT_SECONDS = 1; // where it does not say for how long
 
 /** One side. `element` goes into the page. */
 export class Side {
@@ -50,7 +48,8 @@ export class Side {
     this.onChange();
     try {
       const request = { model: this.model.value, prompt, ...readSettings(this.fields) };
-      await this.#retried(request, stopper.signal);
+      const work = () => this.#complete(request, stopper.signal);
+      await retried(work, stopper.signal, (message) => (this.counts.textContent = message));
       this.end.textContent = this.completion.end();
     } catch (error) {
       if (turn !== this.turn) return;
@@ -68,21 +67,12 @@ export class Side {
     this.stopper = null;
   }
 
-  async #retried(request, signal) {
-    for (let tries = 1; ; tries += 1) {
-      this.completion = new Completion(this.output, request.prompt);
-      const completion = this.completion;
-      const count = () => (this.counts.textContent = completion.counts());
-      count();
-      try {
-        return await completion.run(request, signal, count);
-      } catch (error) {
-        if (error.status !== 429 || tries === MOST_TRIES) throw error;
-        const seconds = error.retryAfter ?? WAIT_SECONDS;
-        this.counts.textContent = `The server is busy. Trying again in ${seconds} s (${tries} of ${MOST_TRIES - 1}).`;
-        await pause(seconds, signal);
-      }
-    }
+  async #complete(request, signal) {
+    this.completion = new Completion(this.output, request.prompt);
+    const completion = this.completion;
+    const count = () => (this.counts.textContent = completion.counts());
+    count();
+    await completion.run(request, signal, count);
   }
 
   #fail(error) {
@@ -94,14 +84,4 @@ export class Side {
   #sayShort() {
     this.short.textContent = inShort(this.fields);
   }
-}
-
-function pause(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, seconds * 1000);
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    });
-  });
 }
