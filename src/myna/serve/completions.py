@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from myna.generate.sampling import LogProbs
 from myna.serve.answers import json_bytes
 from myna.serve.errors import ApiError
+from myna.serve.filling import as_filling, read_filling
 from myna.serve.limits import Limits
 from myna.serve.models import Models, Served
 from myna.serve.protocol import (
@@ -49,8 +50,12 @@ def read_request(body: Any, models: Models, limits: Limits) -> tuple[Served, Com
             400, f"{n_texts} texts asked for at once (prompts times n); this server gives {most}", param="n"
         )
     check_known(asked.sampling.stop_ids, served.tokenizer, "stop_token_ids")
-    prompts = [read_prompt(one, served.tokenizer, served.context, asked.truncate) for one in asked.prompts]
-    return served, asked, prompts
+    tokenizer, context, suffix = served.tokenizer, served.context, asked.suffix
+    if suffix is None:
+        prompts = [read_prompt(one, tokenizer, context, asked.truncate) for one in asked.prompts]
+        return served, asked, prompts
+    asked = as_filling(asked, served.name, tokenizer)
+    return served, asked, [read_filling(one, suffix, tokenizer, context, asked) for one in asked.prompts]
 
 
 class Texts:

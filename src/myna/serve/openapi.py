@@ -77,7 +77,7 @@ def completion_schema(limits: Limits) -> dict[str, Any]:
             "truncate": FLAG,
             "slide": FLAG,
             **{name: {"enum": [value, None]} for name, value in ONLY.items() if value is not None},
-            "suffix": {"type": "null"},
+            "suffix": {"type": ["string", "null"]},
             **{name: {} for name in sorted(FORGOTTEN)},
         },
     }

@@ -2,7 +2,8 @@
 
 A field that would change the text and is not supported is refused, never ignored. Fields that only tell who asks are
 taken and forgotten. Beside OpenAI's fields there are `top_k`, `min_p`, `repetition_penalty`, `stop_token_ids`,
-`truncate` (of a prompt that is too long, keep the right end) and `slide` (a full window goes on from its last half).
+`truncate` (of a prompt that is too long, keep the right end; of a suffix, the left end) and `slide` (a full window goes
+on from its last half).
 
 Source: https://platform.openai.com/docs/api-reference/completions
 """
@@ -21,7 +22,7 @@ from myna.text.stream import CharacterOffsets
 from myna.text.tokenizer import Tokenizer
 
 # Of OpenAI's fields, those that are supported at one value alone, which changes nothing.
-ONLY = {"presence_penalty": 0, "frequency_penalty": 0, "best_of": 1, "logit_bias": {}, "suffix": None}
+ONLY = {"presence_penalty": 0, "frequency_penalty": 0, "best_of": 1, "logit_bias": {}}
 FORGOTTEN = frozenset({"user", "metadata", "store"})
 # Field -> the name in `Sampling`; null stands for the default.
 SAMPLING = {
@@ -41,7 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "max_tokens": 16,
     "slide": False,
 }  # where OpenAI's, or a server's, is not `Sampling`'s
-OWN = frozenset({"model", "prompt", "n", "echo", "stream", "stream_options", "truncate"})
+OWN = frozenset({"model", "prompt", "n", "echo", "stream", "stream_options", "truncate", "suffix"})
 MOST_STOPS = 16
 
 
@@ -53,6 +54,7 @@ class Completion:
         prompts: texts, or ids.
         n: texts of each.
         truncate: of a prompt that is longer than the model's context, keep the right end.
+        suffix: what stands behind the text that is asked for; None: nothing is known of it.
     """
 
     model: str | None
@@ -63,6 +65,7 @@ class Completion:
     stream: bool
     include_usage: bool
     truncate: bool
+    suffix: str | None
 
 
 def read_completion(body: Any) -> Completion:
@@ -82,6 +85,9 @@ def read_completion(body: Any) -> Completion:
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise ApiError(400, "model is no text; give a name that /v1/models lists", param="model")
+    suffix = body.get("suffix")
+    if suffix is not None and not isinstance(suffix, str):
+        raise ApiError(400, "suffix is no text; give one, or leave it out", param="suffix")
     options = _object(body, "stream_options", {"include_usage", "include_obfuscation"})
     if options and not _flag(body, "stream"):
         raise ApiError(400, "stream_options is for stream: true alone", param="stream_options")
@@ -94,6 +100,7 @@ def read_completion(body: Any) -> Completion:
         stream=_flag(body, "stream"),
         include_usage=_flag(options, "include_usage"),
         truncate=_flag(body, "truncate"),
+        suffix=suffix,
     )
 
 
@@ -166,7 +173,7 @@ class Prompt:
 
     Attributes:
         ids: one or more, at most the model's context.
-        truncated: its beginning was left out.
+        truncated: its beginning was left out; of a prompt with a suffix, an end of either.
         echo: the text that the ids stand for.
     """
 
@@ -180,14 +187,7 @@ def read_prompt(prompt: str | list[int], tokenizer: Tokenizer, context: int, tru
     Raises:
         ApiError: 400: it can't be encoded, is too long, or holds ids that the model does not have.
     """
-    if isinstance(prompt, str):
-        try:
-            ids = tokenizer.encode(prompt)
-        except MynaError as error:
-            raise ApiError(400, f"the prompt can't be encoded: {error}", param="prompt") from error
-    else:
-        ids = prompt
-        check_known(ids, tokenizer, "prompt")
+    ids = prompt_ids(prompt, tokenizer)
     truncated = len(ids) > context
     if truncated and not truncate:
         raise ApiError(
@@ -200,6 +200,21 @@ def read_prompt(prompt: str | list[int], tokenizer: Tokenizer, context: int, tru
     ids = ids[-context:]
     echo = prompt if isinstance(prompt, str) and not truncated else tokenizer.decode(ids)
     return Prompt(ids or [tokenizer.eot], truncated, echo)
+
+
+def prompt_ids(prompt: str | list[int], tokenizer: Tokenizer) -> list[int]:
+    """The ids of a prompt, however long.
+
+    Raises:
+        ApiError: 400: it can't be encoded, or holds ids that the model does not have.
+    """
+    if not isinstance(prompt, str):
+        check_known(prompt, tokenizer, "prompt")
+        return prompt
+    try:
+        return tokenizer.encode(prompt)
+    except MynaError as error:
+        raise ApiError(400, f"the prompt can't be encoded: {error}", param="prompt") from error
 
 
 def check_known(ids: Iterable[int], tokenizer: Tokenizer, param: str) -> None:
