@@ -147,6 +147,23 @@ def test_so_many_documents_are_moved(split, tokenizer):
         assert abs(share - rate) < 0.05
 
 
+def test_each_order_has_half_of_the_documents(tmp_path):
+    ids = [256, *(b"abcdefghij" * 10)]
+    stream = FillStream(split_of(tmp_path, ids, BYTES), 100, seed=1, tokenizer=BYTES, rate=1.0)
+    whole = [stream._filled(number, 0).ids for number in range(400)]
+    found = [filled[2] == Frames.of(BYTES).suffix for filled in whole]
+    assert 0.4 < sum(found) / len(found) < 0.6
+
+
+def test_a_character_that_the_window_cut_leaves_the_rest_as_it_is(tmp_path):
+    """Encoded in one call with it, the whole part would be one pre-token."""
+    tokenizer = with_fim_tokens(Tokenizer.train(["56 " * 50], vocab_size=258, pattern="gpt4"))
+    stream = FillStream(split_of(tmp_path, [0] * 9, tokenizer), 8, 0, tokenizer=tokenizer, rate=1.0)
+    half = "日".encode()[1:]
+    assert tokenizer.encode("3456") == [*b"3456"]  # in threes: 345 and 6
+    assert stream._encode(half + b"3456") == [*half, *b"3456"]
+
+
 def test_a_rate_of_0_changes_nothing(split, tokenizer):
     stream = FillStream(split, 40, seed=1, tokenizer=tokenizer, rate=0.0)
     assert np.array_equal(stream.batch(5, 30)[1], TrainStream(split, 40, seed=1).batch(5, 30)[1])
@@ -170,8 +187,9 @@ def test_other_seeds_and_epochs_cut_elsewhere(split, tokenizer):
     stream = FillStream(split, 30, seed=7, tokenizer=tokenizer, rate=1.0)
     other = FillStream(split, 30, seed=8, tokenizer=tokenizer, rate=1.0)
     start, n = stream.window(0), stream.windows_per_epoch
-    assert not np.array_equal(stream.batch(0, 8)[0], other.batch(0, 8)[0])
-    assert stream._filled(0, start).ids != stream._filled(n, start).ids
+    same = range(20)  # numbers, at the same windows
+    assert [stream._filled(k, start).ids for k in same] != [other._filled(k, start).ids for k in same]
+    assert [stream._filled(k, start).ids for k in same] != [stream._filled(n + k, start).ids for k in same]
 
 
 def test_borders_stand_before_characters():
