@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a model from a recipe; with no argument, the whole route on text this machine already has",
     "prepare": "text to tokens: a corpus becomes shards that training reads",
     "sample": "a model continues a prompt",
+    "chat": "talk with a model that was trained on conversations, in the terminal",
     "serve": "talk to a model: OpenAI's API, and a page in the browser",
     "compare": "what several models write with the same prompt and seed, side by side",
     "eval": "validation loss, bits per byte, HellaSwag",

@@ -18,26 +18,28 @@ from hypothesis import strategies as st
 from myna.generate.engine import generate
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
+from myna.text.chat import ROLES, with_chat_tokens
 from myna.text.tokenizer import Tokenizer
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from myna.serve.app import SHORT_BYTES, Server, build_app
-from myna.serve.completions import Texts, TextStream, read_request
+from myna.serve.completions import read_request
 from myna.serve.limits import Guard, Limits
 from myna.serve.measures import Measures
 from myna.serve.models import Models, Served, serve_model, unique_names
 from myna.serve.openapi import openapi
 from myna.serve.run import bound_socket, serve
 from myna.serve.runs import run_routes
+from myna.serve.texts import Texts, TextStream
 
 TOKENIZER = Tokenizer.bytes()
 
 
-def small_model(block_size: int = 64) -> GPT:
+def small_model(block_size: int = 64, vocab_size: int = 257) -> GPT:
     torch.manual_seed(0)
-    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=block_size, vocab_size=257))
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=block_size, vocab_size=vocab_size))
     with torch.no_grad():  # logits well apart, so that texts don't hang on the last bit of a sum
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -82,10 +84,14 @@ DEFAULTS = Limits()
 
 
 @contextlib.contextmanager
-def running(limits: Limits = DEFAULTS, key: str | None = None, model: GPT | None = None) -> Iterator[Running]:
-    served = serve_model(
-        "small", model or small_model(), TOKENIZER, "fp32", limits.max_texts, limits.prefix_bytes
-    )
+def running(
+    limits: Limits = DEFAULTS,
+    key: str | None = None,
+    model: GPT | None = None,
+    tokenizer: Tokenizer = TOKENIZER,
+) -> Iterator[Running]:
+    model = model or small_model(vocab_size=tokenizer.n_vocab)
+    served = serve_model("small", model, tokenizer, "fp32", limits.max_texts, limits.prefix_bytes)
     models, measures = Models([served]), Measures()
     measures.watch(models)
     app, server = build_app(models, limits, Guard(key, []), measures, [])
@@ -284,6 +290,7 @@ def test_other_paths_and_methods(one):
     assert "POST" in headers["allow"]
     assert one.ask("/health")[:2] == (200, {"status": "ok"})
     assert one.ask("/v1/models/small")[1]["context_length"] == 64
+    assert one.ask("/v1/models/small")[1]["can_chat"] is False
     assert one.ask("/v1/models/large")[0] == 404
     assert b'myna_generated_tokens_total{model="small"}' in one.ask("/metrics")[1]["raw"]
     assert "script-src 'self'" in one.ask("/")[2]["content-security-policy"]
@@ -522,7 +529,7 @@ def test_who_hangs_up_before_the_first_line_of_a_stream_leaves_no_text_behind(on
 
     async def hung_up() -> Texts:
         body = {"prompt": "x", "max_tokens": 400, "slide": True, "stream": True}
-        texts = Texts(*read_request(body, one.server.models, DEFAULTS), DEFAULTS)
+        texts = Texts(read_request(body, one.server.models, DEFAULTS), DEFAULTS)
 
         async def receive():
             return {"type": "http.disconnect"}
@@ -761,23 +768,36 @@ def fuzzed(one: Running, case: st.DataObject) -> None:
     body = case.draw(schema_values(schema))
     if case.draw(st.integers(0, 3)) == 0:  # a field of another type, or one that is none
         body[case.draw(st.sampled_from([*schema["properties"], "foo", "\ud800"]))] = case.draw(ANY_JSON)
-    if path == "/v1/completions" and not isinstance(body.get("max_tokens"), int):
+    if path.endswith("completions") and not isinstance(body.get("max_tokens"), int):
         body["max_tokens"] = 3  # for time's sake
+    if path == "/v1/chat/completions" and case.draw(st.booleans()):  # hardly met by chance
+        turns = case.draw(st.lists(st.text(ANY_CHARACTER, min_size=1, max_size=9), min_size=1, max_size=5))
+        body["messages"] = [
+            {"role": ROLES[1 + n % 2], "content": content}
+            for n, content in enumerate(turns[len(turns) % 2 - 1 :])
+        ]
     sent = case.draw(st.sampled_from([json.dumps(body).encode()] * 9 + [json.dumps(body).encode()[:-1]]))
     status, found, _ = one.ask(path, sent)
     assert 200 <= status < 300 or 400 <= status < 500, (path, sent, found)
     assert status < 300 or set(found["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.fixture(scope="module")
+def chatty() -> Iterator[Running]:
+    """A server whose model can chat."""
+    with running(tokenizer=with_chat_tokens(TOKENIZER)) as found:
+        yield found
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_whatever_is_sent_is_answered(one, case):
-    fuzzed(one, case)
+def test_whatever_is_sent_is_answered(chatty, case):
+    fuzzed(chatty, case)
 
 
 @pytest.mark.slow
 def test_ten_thousand_requests_and_the_server_is_as_before():
-    with running() as one:
+    with running(tokenizer=with_chat_tokens(TOKENIZER)) as one:
         fixed = {"prompt": "Hello", "max_tokens": 20, "seed": 3}
         before = one.complete(**fixed)["choices"]
 

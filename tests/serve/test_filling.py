@@ -14,10 +14,11 @@ from myna.text.tokenizer import Tokenizer
 
 pytest.importorskip("starlette")
 
-from myna.serve.completions import Texts, read_request, whole
+from myna.serve.completions import read_request
 from myna.serve.errors import ApiError
 from myna.serve.limits import Limits
 from myna.serve.models import Models, Served, serve_model
+from myna.serve.texts import Texts, whole
 
 TOKENIZER = with_fim_tokens(Tokenizer.bytes())
 EOT, PREFIX, MIDDLE, SUFFIX = 256, 257, 258, 259
@@ -34,12 +35,12 @@ def served() -> Iterator[Served]:
 
 
 def prompts(served: Served, **body: object) -> list:
-    return read_request(body, Models([served]), Limits())[2]
+    return read_request(body, Models([served]), Limits()).shape.prompts
 
 
 def answer(served: Served, **body: object) -> dict:
     async def ask() -> dict:
-        texts = Texts(*read_request(body, Models([served]), Limits()), Limits())
+        texts = Texts(read_request(body, Models([served]), Limits()), Limits())
         try:
             return await whole(texts)
         finally:

@@ -55,7 +55,7 @@ def main(args: Sequence[str]) -> None:
     models = wanted(call)
     check_page(call.html)
     prompts = read_prompts(call.texts)
-    sampling = sampling_of(call.texts)
+    sampling = sampling_of(call.texts.sampling, call.texts.max_tokens)
     write_any_character()
     columns: list[Column] = []
     with Progress("models", len(models), shown=not call.json) as progress:

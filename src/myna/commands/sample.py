@@ -42,7 +42,7 @@ def main(args: Sequence[str]) -> None:
     if not call.models:
         raise UsageError("no MODEL; name a run, a checkpoint, a folder or a hub name such as gpt2")
     prompts, count = read_prompts(call.texts), call.texts.count
-    sampling = sampling_of(call.texts)
+    sampling = sampling_of(call.texts.sampling, call.texts.max_tokens)
     from myna.generate.many import in_order, rows_at_once
     from myna.generate.text import TextEngine
     from myna.model.open import find_folder

@@ -1,4 +1,4 @@
-"""The flags of every command that lets models continue prompts, and how they are read."""
+"""The flags of every command that lets models write, and how they are read."""
 
 import random
 import warnings
@@ -19,17 +19,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextFlags:
-    """What to continue, and how."""
+class SamplingFlags:
+    """How the next token is chosen, and what ends a text."""
 
-    prompt: str | None = None
-    """The text to continue. Ordinary text, also where it spells a special token. Empty: the beginning of a document."""
-    file: Path | None = None
-    """Prompts, in place of --prompt: a text file, one a line; or a .jsonl file of strings, or objects with "prompt"."""
-    count: int = 1
-    """How many continuations of each prompt. The first of many is the one that --count 1 gives for the same seed."""
-    max_tokens: int = 128
-    """New tokens at most, in each."""
     temperature: float = 1.0
     """0 is greedy (always the most likely token), 1 the model's own distribution; more is bolder."""
     top_k: int | None = None
@@ -46,7 +38,22 @@ class TextFlags:
     """The same seed gives the same texts. Default: another one each time, the same for all models."""
 
 
-def sampling_of(flags: TextFlags) -> "Sampling":
+@dataclass(frozen=True, kw_only=True)
+class TextFlags:
+    """What to continue, and how."""
+
+    prompt: str | None = None
+    """The text to continue. Ordinary text, also where it spells a special token. Empty: the beginning of a document."""
+    file: Path | None = None
+    """Prompts, in place of --prompt: a text file, one a line; or a .jsonl file of strings, or objects with "prompt"."""
+    count: int = 1
+    """How many continuations of each prompt. The first of many is the one that --count 1 gives for the same seed."""
+    max_tokens: int = 128
+    """New tokens at most, in each."""
+    sampling: Annotated[SamplingFlags, tyro.conf.arg(name="")]
+
+
+def sampling_of(flags: SamplingFlags, max_tokens: int) -> "Sampling":
     """How to sample; a seed that was not given is drawn here.
 
     Raises:
@@ -55,7 +62,7 @@ def sampling_of(flags: TextFlags) -> "Sampling":
     from myna.generate.sampling import Sampling
 
     return Sampling(
-        max_tokens=flags.max_tokens,
+        max_tokens=max_tokens,
         temperature=flags.temperature,
         top_k=flags.top_k,
         top_p=flags.top_p,

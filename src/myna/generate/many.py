@@ -57,7 +57,11 @@ def in_order(
             yield replace(order.pop(one), n_new=one.n_new, finish_reason=one.finish_reason)
 
 
+def window_bytes(config: NetworkConfig) -> int:
+    """Bytes of the keys and values (fp32) of a text that fills a model's window."""
+    return 2 * 4 * config.n_layer * config.block_size * config.n_embd
+
+
 def rows_at_once(config: NetworkConfig) -> int:
-    """How many continuations to compute together, so that their keys and values (fp32) stay under `CACHE_BYTES`."""
-    a_row = 2 * 4 * config.n_layer * config.block_size * config.n_embd
-    return max(1, min(MOST_ROWS, CACHE_BYTES // a_row))
+    """How many continuations to compute together, so that their keys and values stay under `CACHE_BYTES`."""
+    return max(1, min(MOST_ROWS, CACHE_BYTES // window_bytes(config)))

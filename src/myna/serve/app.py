@@ -1,4 +1,4 @@
-"""The server: OpenAI's completions API, a tokenizer's view, the runs of a folder, and the page."""
+"""The server: OpenAI's completions and chat API, a tokenizer's view, the runs of a folder, and the page."""
 
 import asyncio
 import contextlib
@@ -18,12 +18,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from myna.errors import MynaError
 from myna.serve.answers import Json
-from myna.serve.completions import Texts, TextStream, read_request, whole
+from myna.serve.chat import read_chat_request
+from myna.serve.completions import read_request
 from myna.serve.errors import ApiError, tell_defect
 from myna.serve.limits import Guard, Limits
 from myna.serve.measures import Measures
 from myna.serve.models import Models
 from myna.serve.openapi import openapi
+from myna.serve.texts import Request as TextRequest
+from myna.serve.texts import Texts, TextStream, whole
 from myna.serve.tokens import detokenize, merges, tokenize
 
 T = TypeVar("T")
@@ -60,11 +63,18 @@ class Server:
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        asked = await self._beside(request, lambda body: read_request(body, self.models, self.limits))
+        return await self._texts(request, lambda body: read_request(body, self.models, self.limits))
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        return await self._texts(request, lambda body: read_chat_request(body, self.models, self.limits))
+
+    async def _texts(self, request: Request, read: Callable[[Any], TextRequest]) -> Response:
+        asked = await self._beside(request, read)
         if self.draining:
             raise ApiError(503, "the server is stopping; ask another one", headers={"Connection": "close"})
-        texts = Texts(*asked, self.limits)
-        if asked[1].stream:
+        texts = Texts(asked, self.limits)
+        if asked.asked.stream:
             return TextStream(texts)
         try:
             return Json(await unless_gone(request, whole(texts)))
@@ -256,6 +266,7 @@ def build_app(
     server = Server(models, limits, measures)
     routes: list[Route | Mount] = [
         Route("/v1/completions", server.completions, methods=["POST"]),
+        Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/models", server.list_models),
         Route("/v1/models/{name:path}", server.list_models),
         Route("/v1/tokenize", server.tokenize, methods=["POST"]),

@@ -10,6 +10,7 @@ from myna.generate.text import TextEngine
 from myna.model.network import Network
 from myna.serve.errors import ApiError
 from myna.serve.worker import Worker
+from myna.text.chat import can_chat
 from myna.text.fim import can_fill
 from myna.text.tokenizer import Tokenizer
 
@@ -45,8 +46,9 @@ class Served:
             "context_length": self.context,
             "vocabulary": self.tokenizer.n_vocab,
             "tokenizer": self.tokenizer.name,
-            "can_fill": can_fill(self.tokenizer),
             "weights": self.weights,
+            "can_chat": can_chat(self.tokenizer),
+            "can_fill": can_fill(self.tokenizer),
         }
 
 

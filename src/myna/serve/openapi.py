@@ -1,10 +1,13 @@
 """/openapi.json: the API in the words that programs read. Held to the server by a test that sends what it allows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from myna.generate.sampling import MOST_LOGPROBS
+from myna.serve import chat, protocol
+from myna.serve.fields import FORGOTTEN, MOST_STOPS
 from myna.serve.limits import Limits
-from myna.serve.protocol import FORGOTTEN, MOST_STOPS, ONLY
+from myna.text.chat import ROLES
 
 TEXT: dict[str, Any] = {"type": "string"}
 WHOLE: dict[str, Any] = {"type": "integer"}
@@ -39,47 +42,81 @@ def number(least: float | None = None, most: float | None = None, *, whole: bool
     )
 
 
+def text_fields(limits: Limits, only: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of every request for texts.
+
+    Args:
+        only: those that are taken at one value alone.
+    """
+    return {
+        "model": {"type": ["string", "null"]},
+        "max_tokens": number(0, limits.max_tokens, whole=True),
+        "temperature": number(0),
+        "top_p": number(0, 1) | {"exclusiveMinimum": 0},
+        "top_k": number(1, whole=True),
+        "min_p": number(0, 1),
+        "repetition_penalty": number() | {"exclusiveMinimum": 0},
+        "seed": number(0, whole=True),
+        "n": number(1, min(limits.max_choices, limits.max_texts), whole=True),
+        "stop": {
+            "anyOf": [
+                {"type": ["string", "null"], "minLength": 1},
+                {"type": "array", "items": TEXT | {"minLength": 1}, "maxItems": MOST_STOPS},
+            ]
+        },
+        "stop_token_ids": {"type": ["array", "null"], "items": WHOLE},
+        "stream": FLAG,
+        "stream_options": {"type": ["object", "null"], "properties": {"include_usage": FLAG}},
+        "truncate": FLAG,
+        "slide": FLAG,
+        **{name: {"enum": [value, None]} for name, value in only.items() if value is not None},
+        **{name: {"type": "null"} for name, value in only.items() if value is None},
+        **{name: {} for name in sorted(FORGOTTEN)},
+    }
+
+
 def completion_schema(limits: Limits) -> dict[str, Any]:
-    """A request for texts."""
+    """A request for texts that go on from prompts."""
     ids = {"type": "array", "items": WHOLE | {"minimum": 0}, "minItems": 1}
+    prompt = {
+        "anyOf": [
+            {"type": ["string", "null"]},
+            {"type": "array", "items": TEXT, "minItems": 1},
+            ids,
+            {"type": "array", "items": ids, "minItems": 1},
+        ]
+    }
+    own = {"prompt": prompt, "logprobs": number(0, MOST_LOGPROBS, whole=True), "echo": FLAG}
+    own["suffix"] = {"type": ["string", "null"]}
+    properties = own | text_fields(limits, protocol.ONLY)
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def chat_schema(limits: Limits) -> dict[str, Any]:
+    """A request for the next answer of a conversation."""
+    part = {
+        "type": "object",
+        "required": ["type", "text"],
+        "properties": {"type": {"enum": ["text"]}, "text": TEXT},
+    }
+    content = {"anyOf": [TEXT | {"minLength": 1}, {"type": "array", "items": part, "minItems": 1}]}
+    turn = {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {"role": {"enum": list(ROLES)}, "content": content},
+    }
+    own = {
+        "messages": {"type": "array", "items": turn, "minItems": 1},
+        "max_completion_tokens": number(0, limits.max_tokens, whole=True),
+        "logprobs": FLAG,
+        "top_logprobs": number(0, MOST_LOGPROBS, whole=True),
+    }
+    properties = own | text_fields(limits, chat.ONLY)
     return {
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            "model": {"type": ["string", "null"]},
-            "prompt": {
-                "anyOf": [
-                    {"type": ["string", "null"]},
-                    {"type": "array", "items": TEXT, "minItems": 1},
-                    ids,
-                    {"type": "array", "items": ids, "minItems": 1},
-                ]
-            },
-            "max_tokens": number(0, limits.max_tokens, whole=True),
-            "temperature": number(0),
-            "top_p": number(0, 1) | {"exclusiveMinimum": 0},
-            "top_k": number(1, whole=True),
-            "min_p": number(0, 1),
-            "repetition_penalty": number() | {"exclusiveMinimum": 0},
-            "seed": number(0, whole=True),
-            "n": number(1, min(limits.max_choices, limits.max_texts), whole=True),
-            "logprobs": number(0, MOST_LOGPROBS, whole=True),
-            "stop": {
-                "anyOf": [
-                    {"type": ["string", "null"], "minLength": 1},
-                    {"type": "array", "items": TEXT | {"minLength": 1}, "maxItems": MOST_STOPS},
-                ]
-            },
-            "stop_token_ids": {"type": ["array", "null"], "items": WHOLE},
-            "echo": FLAG,
-            "stream": FLAG,
-            "stream_options": {"type": ["object", "null"], "properties": {"include_usage": FLAG}},
-            "truncate": FLAG,
-            "slide": FLAG,
-            **{name: {"enum": [value, None]} for name, value in ONLY.items() if value is not None},
-            "suffix": {"type": ["string", "null"]},
-            **{name: {} for name in sorted(FORGOTTEN)},
-        },
+        "required": ["messages"],
+        "properties": properties,
     }
 
 
@@ -113,6 +150,7 @@ def openapi(limits: Limits, version: str) -> dict[str, Any]:
         "info": {"title": "Myna", "version": version},
         "paths": {
             "/v1/completions": asked(completion_schema(limits), "Continue texts"),
+            "/v1/chat/completions": asked(chat_schema(limits), "Answer the last turn of a conversation"),
             "/v1/tokenize": asked(of_text(text=TEXT), "A text's tokens"),
             "/v1/detokenize": asked(of_text(tokens={"type": "array", "items": WHOLE}), "The text of tokens"),
             "/v1/merges": asked(

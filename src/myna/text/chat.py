@@ -24,6 +24,10 @@ from myna.text.vocabulary import CHAT_TOKENS, TURN_END, TURN_START
 SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
 
 
+class TooLongError(TextError):
+    """The newest turn does not fit a model's context, even alone."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One turn: who says what. `role` is one of `ROLES`."""
@@ -186,7 +190,8 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int |
         messages: as `check_messages` wants them; the last is the user's.
         room: ids at most; None for all turns.
     Raises:
-        TextError: the last turn is not the user's, or does not fit even alone. Others: see `encode_turn`.
+        TextError: the last turn is not the user's. TooLongError: it does not fit, even alone. Others: see
+            `encode_turn`.
     """
     if not messages or messages[-1].role != USER:
         raise TextError("the last turn must be the user's: it is what the assistant answers")
@@ -203,9 +208,9 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], room: int |
             taken -= len(rest[first])
             first += 1
         if first == len(rest):
-            raise TextError(
-                f"the last turn{' and the system turn' * bool(system)} need more than the {room} tokens that the "
-                "model's context has for them; shorten it"
+            what = "the system turn and the last turn need" if system else "the last turn needs"
+            raise TooLongError(
+                f"{what} more than the {room} tokens that the model's context has for messages; shorten it"
             )
     return ChatPrompt([*before, *chain(*rest[first:]), *after], first)
 
