@@ -59,6 +59,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
     from myna.commands.train_start import Setting, begin, settle_machine, take_folder, try_checkpoints
+    from myna.commands.train_stream import run_tokenizer
     from myna.model.checkpoint import checkpoint_step
     from myna.train.keep.checkpoints import newest_on_main
 
@@ -73,6 +74,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
         precision = settle_machine(recipe, call.shard, ranks)
         call = dataclasses.replace(call, hellaswag=hellaswag_file(call, ranks))
         dataset, tokenizer = open_data(call, recipe, ranks, say, begins=newest is None)
+        tokenizer = run_tokenizer(recipe, dataset, tokenizer, stored)
         setting = Setting(call, run, recipe, stored, ranks, precision, dataset, tokenizer, say)
         training = begin(setting, newest, ending, watch)
         whole = training.is_whole()

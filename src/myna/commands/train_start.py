@@ -13,7 +13,7 @@ from myna.commands.train_about import environment, trained_on
 from myna.commands.train_call import EXTENDED_FROM, Say, Stored, TrainCall
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
-from myna.commands.train_stream import stream_of
+from myna.commands.train_stream import stream_of, tell_of
 from myna.data.batches import Stream, micro_batches
 from myna.data.prefetch import Prefetcher
 from myna.data.split import Dataset
@@ -145,7 +145,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     state = resumed(setting, newest, stepper, spikes, known)
     stepper.first_new_row = state.init_ids if recipe.train_only == "new-tokens" else None
     going_on = state.step < recipe.steps
-    stream = stream_of(recipe, setting.dataset, tokenizer, say)
+    stream = stream_of(recipe, setting.dataset, tokenizer)
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
@@ -155,6 +155,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     plan = plan_of(recipe, stepper, stream, flops)
     if going_on:
         describe(setting, recipe, stream, micro_batch, stepper, saver)
+        tell_of(stream, say)
     # A finished run stays as it is: this call may be another machine's, or another recipe's with --override.
     unfinished = going_on or due.missing(state.step)
     record = open_records(setting, recipe, state, ending) if unfinished else _keep_nothing

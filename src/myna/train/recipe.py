@@ -114,6 +114,9 @@ class Recipe:
     from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
     seed: int = setting(1337, _SEED)
     """Seeds the initial weights, the order of the samples, and dropout."""
+    fim_rate: float = setting(0.0, UP_TO_1)
+    """Fill in the middle: the share of documents, 0 to 1, that are trained on with their middle at their end, so that
+    the model can write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""
 
     precision: PrecisionName = "auto"
     """What matrix products are computed in; auto: bf16 where the device is made for it, else fp32 (TF32 on CUDA)."""
@@ -241,7 +244,9 @@ class Change:
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
     """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
-    before, now, rules = upgraded(stored), _as_json(recipe.to_dict()), resume_rules(recipe)
+    # A recipe of before there was a rate says nothing of it: it was 0.
+    before = {"fim_rate": 0.0} | upgraded(stored)
+    now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")
     for of in ("network", "optimizer"):
         key, options = f"{of}_options", getattr(recipe, f"{of}_options")
