@@ -129,6 +129,17 @@ def test_turns_that_no_longer_fit_are_told(piped):
     ]
 
 
+def test_a_turn_is_computed_once(piped, monkeypatch):
+    computed, hidden = [], GPT.hidden
+    monkeypatch.setattr(
+        GPT,
+        "hidden",
+        lambda self, ids, cache=None: (computed.append(ids.numel()), hidden(self, ids, cache))[1],
+    )
+    assert piped(f"{'x' * 150}\nb\n", "--max-tokens", 4, "--seed", 1)[0] == 0
+    assert 150 < sum(computed) < 300
+
+
 @pytest.mark.parametrize(
     ("text", "flags", "words"),
     [

@@ -1,4 +1,4 @@
-"""`myna serve`: models behind OpenAI's completions API, and a page to talk to them."""
+"""`myna serve`: models behind OpenAI's API, and a page to talk to them."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ API_KEY_VARIABLE = "MYNA_API_KEY"
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Serve models: OpenAI's completions API at /v1, and a page to talk to them at /. Ends with Ctrl-C or SIGTERM."""
+    """Serve models: OpenAI's API at /v1, and a page to talk to them at /. Ends with Ctrl-C or SIGTERM."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
     """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, or hub names such as gpt2."""

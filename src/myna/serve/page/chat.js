@@ -88,7 +88,7 @@ class Chat {
       this.#tell("Waiting for the first token");
       const work = () => answer.read(request, stopper.signal);
       await retried(work, stopper.signal, (message) => this.#tell(message));
-      if (isCurrent()) this.#tell(answer.counts());
+      if (isCurrent()) this.#tell(answer.counts(this.#context()));
     } catch (error) {
       if (isCurrent()) this.#fail(error);
     }
@@ -150,8 +150,12 @@ class Chat {
   }
 
   #sayShort() {
-    const { context_length: context } = this.models.find(({ id }) => id === this.model.value);
-    byId("chat-short").textContent = inShort(this.fields, Math.min(MOST_ANSWER, Math.max(1, Math.floor(context / 2))));
+    const most = Math.min(MOST_ANSWER, Math.max(1, Math.floor(this.#context() / 2)));
+    byId("chat-short").textContent = inShort(this.fields, most);
+  }
+
+  #context() {
+    return this.models.find(({ id }) => id === this.model.value).context_length;
   }
 }
 
@@ -209,14 +213,14 @@ class Answer {
     for (const element of this.elements) element.remove();
   }
 
-  /** Tokens, speed, time to the first. */
-  counts() {
+  /** Tokens, speed, time to the first, and how full the model's context is. */
+  counts(context) {
     if (!this.usage) return "";
     const { completion_tokens: n, prompt_tokens: prompt } = this.usage;
     const seconds = (performance.now() - this.first) / 1000;
     const speed = n > 1 && seconds >= 0.2 ? [`${((n - 1) / seconds).toFixed(1)} tokens/s`] : [];
     const parts = [count(n, "token"), ...speed, `first after ${duration((this.first - this.asked) / 1000)}`];
-    return [...parts, `${whole(prompt + n)} in the context`].join(" · ");
+    return [...parts, `${whole(prompt + n)} of ${whole(context)} in the context`].join(" · ");
   }
 }
 
