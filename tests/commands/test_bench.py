@@ -98,6 +98,7 @@ def test_the_ladder_is_measured_and_written(tmp_path, capsys):
     assert second.keys() == {"name", "title", "change", "skipped"}
 
 
+@pytest.mark.slow
 def test_json_goes_to_stdout_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     args = ["--recipe", "pydoc", *TINY[2:], "--rungs", "ours", "--json"]  # a recipe that does not compile

@@ -200,6 +200,7 @@ def test_killed_and_resumed_is_bit_equal(seams, args, tmp_path, child_environmen
         )
 
 
+@pytest.mark.slow
 def test_ddp_and_fsdp_reach_the_loss_of_one_rank(seams, args, tmp_path, child_environment):
     steps = ["--steps", "6"]
     assert main(["train", *args, *steps, "--out", str(tmp_path / "alone")]) == 0
