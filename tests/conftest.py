@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -78,6 +79,29 @@ SMALL_RUN = """
 def small_run(small_dataset: Path) -> list[str]:
     """Arguments of `myna train` for a run of a few milliseconds a step, with dropout; --out and --steps to be added."""
     return [*SMALL_RUN.split(), "--data", str(small_dataset)]
+
+
+CONVERSATIONS = [
+    {"messages": [{"role": ("user", "assistant")[n % 2], "content": f"{number} times {n}{'!' * (number % 5)}"}
+                  for n in range(2 + 2 * (number % 3))]}
+    for number in range(300)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 300 conversations of 2, 4 and 6 turns, as byte tokens with chat tokens, prepared once."""
+    from myna import Tokenizer
+    from myna.data.prepare import prepare
+    from myna.text.chat import with_chat_tokens
+
+    folder = tmp_path_factory.mktemp("conversations")
+    (folder / "some.jsonl").write_text("".join(json.dumps(one) + "\n" for one in CONVERSATIONS))
+    tokenizer = with_chat_tokens(Tokenizer.bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        prepare([str(folder / "some.jsonl")], folder / "data", tokenizer, workers=1, conversations=True)
+    return folder / "data"
 
 
 @pytest.fixture

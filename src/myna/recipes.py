@@ -147,6 +147,56 @@ def gpt3_124m() -> Recipe:
     )
 
 
+def chat_pydoc() -> Recipe:
+    """The demo's model learns to answer questions about Python's functions. Minutes on two CPU cores.
+
+    A third of pydoc's learning rate: at more the answers get no better, and what was learned before is lost.
+    """
+    return Recipe(
+        name="chat-pydoc",
+        corpus=("pydoc-chat",),
+        conversations=True,
+        init="runs/pydoc",
+        tokenizer="from-init",
+        n_layer=4,
+        n_head=4,
+        n_embd=256,
+        block_size=256,
+        sequence_length=256,
+        steps=300,
+        batch_tokens=2048,
+        learning_rate=6e-4,
+        warmup_steps=20,
+        compile=False,
+        eval_every=100,
+        sample_every=100,
+        sample_prompt="What does shutil.copy do?\nHow do I call os.path.join?\nExplain random.shuffle.",
+        sample_temperature=0.0,
+        checkpoint_every=300,
+    )
+
+
+def chat_124m() -> Recipe:
+    """GPT-2 124M learns to talk from SmolTalk's million conversations: 0.8 billion tokens of windows.
+
+    The learning rate is a sixth of the one for fresh weights. It was not run yet.
+    """
+    return Recipe(
+        name="chat-124m",
+        corpus=("smoltalk",),
+        conversations=True,
+        init="gpt2",
+        tokenizer="from-init",
+        steps=6000,
+        batch_tokens=131_072,
+        learning_rate=1e-4,
+        final_learning_rate_fraction=0.0,
+        warmup_steps=100,
+        sample_prompt="What is the capital of France?\nWrite a short poem about the sea.",
+        checkpoint_every=1000,
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "pydoc": pydoc,
     "shakespeare": shakespeare,
@@ -156,10 +206,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "gpt2-774m": gpt2_774m,
     "gpt2-1558m": gpt2_1558m,
     "gpt3-124m": gpt3_124m,
+    "chat-pydoc": chat_pydoc,
+    "chat-124m": chat_124m,
 }
 
 # These prepare their data by themselves: it is on the machine, or a small download.
-SELF_PREPARING = frozenset({"pydoc", "shakespeare"})
+SELF_PREPARING = frozenset({"pydoc", "shakespeare", "pydoc-chat"})
 
 
 def named(name: str) -> Recipe:

@@ -12,6 +12,7 @@ from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.model.matrix import Int8Matrix
 from myna.model.quantize import resolve_weights
+from myna.text.fim import with_fim_tokens
 from myna.text.tokenizer import Tokenizer
 
 
@@ -261,3 +262,80 @@ def test_memory_does_not_grow_with_the_count():
 def test_an_empty_name_is_no_model(capsys):
     assert sample("", "--prompt", "A") == 2
     assert "MODEL is an empty name" in capsys.readouterr().err
+
+
+@pytest.fixture
+def filling_folder(tmp_path: Path) -> Path:
+    """The same with the tokens to fill in the middle, of 64 positions."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=64, vocab_size=260))
+    model.save_pretrained(tmp_path / "filling", with_fim_tokens(Tokenizer.bytes()))
+    return tmp_path / "filling"
+
+
+def middle(folder: Path, prefix: str, suffix: str, row: int = 0, **options: object) -> str:
+    """What stands between, by the ids of the prompt as the paper has them; it ends at any of the special tokens."""
+    ids = [256, 257, *prefix.encode(), 259, *suffix.encode(), 258]
+    rows = generate(GPT.from_pretrained(folder), [ids] * 3, **options, stop_ids=range(256, 260))
+    return Tokenizer.bytes().decode(rows[row])
+
+
+def test_a_middle_is_printed_between_its_prompt_and_its_suffix(filling_folder, tmp_path, capsys):
+    call = (filling_folder, "--suffix", "<|fim_middle|> end", "--max-tokens", 12, "--seed", 3)
+    wanted = [
+        middle(filling_folder, "Once ", "<|fim_middle|> end", row, max_tokens=12, seed=3) for row in (0, 1)
+    ]
+    assert sample(*call, "--prompt", "Once ") == 0
+    assert capsys.readouterr().out == f"Once {wanted[0]}<|fim_middle|> end\n"
+    assert sample(*call, "--prompt", "Once ", "--count", 2) == 0
+    texts = [f"--- {n} of 2 ---\nOnce {text}<|fim_middle|> end\n" for n, text in enumerate(wanted, start=1)]
+    assert capsys.readouterr().out == "".join(texts)
+    (tmp_path / "p.txt").write_text("Once \nOn")
+    assert sample(*call, "--file", tmp_path / "p.txt", "--json") == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["prompt"], one["suffix"], one["text"]) for one in said] == [
+        ("Once ", "<|fim_middle|> end", wanted[0]),
+        (
+            "On",
+            "<|fim_middle|> end",
+            middle(filling_folder, "On", "<|fim_middle|> end", max_tokens=12, seed=3),
+        ),
+    ]
+
+
+def test_a_middle_ends_at_a_frame(filling_folder, monkeypatch, capsys):
+    """Else one would be printed by its name."""
+    ids = iter([97, 257, 98])
+    monkeypatch.setattr("myna.generate.engine.choose", lambda logits, draws: [next(ids)])
+    call = ("--prompt", "x", "--suffix", "z", "--seed", 1, "--max-tokens", 9)
+    assert sample(filling_folder, *call) == 0
+    assert capsys.readouterr().out == "xaz\n"
+
+
+def test_what_does_not_fit_around_a_middle_is_told(filling_folder, capsys):
+    call = ("--suffix", "s" * 40, "--max-tokens", 10, "--seed", 3, "--temperature", 0)
+    words = (
+        "of 64 tokens, of which the middle needs 10; the model does not see the first 15 tokens of the prompt"
+    )
+    with pytest.warns(UserWarning, match=f"{words} and the last 15 tokens of the suffix$"):
+        assert sample(filling_folder, "--prompt", "p" * 40, *call) == 0
+    seen = middle(filling_folder, "p" * 25, "s" * 25, max_tokens=10, temperature=0)
+    assert capsys.readouterr().out == "p" * 40 + seen + "s" * 40 + "\n"
+
+
+def test_a_middle_does_not_slide(filling_folder, capsys):
+    """The frames stand at the window's left end: without them there would be no suffix any more."""
+    call = ("--prompt", "p", "--suffix", "s" * 26, "--max-tokens", 200, "--seed", 3, "--json")
+    assert sample(filling_folder, *call, "--count", 5) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert max(one["tokens"] for one in said) == 64 - (4 + 1 + 26) + 1  # the window, and one id drawn from it
+    assert said[0]["text"] == middle(filling_folder, "p", "s" * 26, max_tokens=34, seed=3)
+
+
+def test_a_model_that_cannot_fill_is_refused(model_folder, capsys):
+    assert sample(model_folder, "--prompt", "A", "--suffix", "") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "has no tokens to fill in the middle (<|fim_prefix|>, <|fim_middle|>, <|fim_suffix|>)" in err
+    assert "myna train RECIPE --data DATA --fim-rate 0.5" in err
+    assert err.count("\n") == 1

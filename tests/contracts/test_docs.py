@@ -49,6 +49,8 @@ def test_a_command_that_is_shown_parses(line, monkeypatch):
         raise Parsed
 
     monkeypatch.setattr(tyro, "cli", parse_and_end)
+    # The model of --init would be looked for before the flags are read.
+    monkeypatch.setattr("myna.commands.train_init.shape_of", lambda *given: {"block_size": 1024})
     with pytest.raises(Parsed):
         importlib.import_module(cli.module_of(name)).main(args)
 

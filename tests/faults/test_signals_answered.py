@@ -181,7 +181,7 @@ def test_looking_at_anothers_shards(signal_in, capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_preparing_in_this_process(signal_in, capsys, monkeypatch, text, tmp_path, number):
     monkeypatch.setattr(encode, "BLOCK_CHARACTERS", 10_000)
-    blocks = signal_in(encode.SplitEncoder, "flush", number)
+    blocks = signal_in(encode.TextEncoder, "flush", number)
     code, line = stopped(capsys, "prepare", text, "--out", tmp_path / "out" / "data")
     assert code == 75
     assert line.startswith(f"myna prepare: stopped by {number.name}; to go on, run the same command again")

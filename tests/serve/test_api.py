@@ -147,7 +147,7 @@ def test_the_official_client_streaming_and_not(one):
         assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == whole.choices[0].text
         assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]][-1] == "length"
         assert chunks[-1].usage == whole.usage
-        with pytest.raises(BadRequestError, match="suffix is not supported"):
+        with pytest.raises(BadRequestError, match="small has no tokens to fill in the middle"):
             client.completions.create(**asked, suffix="end")
         with pytest.raises(NotFoundError, match="there is no model 'large'; there are: small"):
             client.completions.create(model="large", prompt="x")
@@ -238,7 +238,8 @@ BAD = [
     ({"best_of": 2}, "best_of", "best_of is not supported"),
     ({"presence_penalty": 0.5}, "presence_penalty", "not supported"),
     ({"logit_bias": {"5": 100}}, "logit_bias", "not supported"),
-    ({"suffix": "x"}, "suffix", "not supported"),
+    ({"suffix": "x"}, "suffix", "train a model that can: myna train RECIPE --data DATA --fim-rate 0.5"),
+    ({"suffix": 3}, "suffix", "suffix is no text"),
     ({"presence_penalty": False}, "presence_penalty", "not supported"),
     ({"messages": []}, "messages", "there is no field 'messages'"),
     ({"\ud800": 1}, "\ud800", "there is no field"),

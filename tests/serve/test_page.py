@@ -274,6 +274,31 @@ def test_what_a_model_writes_is_text(watched, site):
     assert page.locator("main img").count() == 0
 
 
+def test_a_suffix_can_be_given_to_a_model_that_fills(watched, site):
+    listed = {"data": [{"id": "small", "can_fill": False}, {"id": "other", "can_fill": True}]}
+    watched.context.route("**/v1/models", lambda route: route.fulfill(json=listed))
+    page = watched.open()
+    asked = []
+
+    def fulfil(route: Route) -> None:
+        asked.append(route.request.post_data_json)
+        answer((200, stream(("mid", "mid", {"mid": -0.1}), finish="stop"), {}))(route)
+
+    page.route("**/v1/completions", fulfil)
+    side, suffix = page.locator(".side").first, page.get_by_label("Suffix")
+    page.get_by_label("Prompt", exact=True).fill("Once ")
+    expect(suffix).to_be_hidden()
+    page.get_by_label("Model 1").select_option("other")
+    suffix.fill(" end")
+    page.locator("#run").click()
+    expect(side.locator(".output")).to_have_text("Once mid end")
+    page.get_by_label("Model 1").select_option("small")
+    expect(suffix).to_be_hidden()
+    page.locator("#run").click()
+    expect(side.locator(".output")).to_have_text("Once mid")
+    assert [request.get("suffix") for request in asked] == [" end", None]
+
+
 def test_what_a_stop_text_cut_off_is_marked(watched, site):
     page = watched.open()
     tokens = [("one", "one", {"one": -0.1}), ("", " E", {" E": -0.1}), ("", "ND", {"ND": -0.1})]

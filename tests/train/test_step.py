@@ -31,12 +31,14 @@ def batch(seed=0):
     return ids[:, :-1], ids[:, 1:]
 
 
-def run(it, steps=3, parts=1, step_tokens=128):
+def run(it, steps=3, parts=1, step_targets=128):
     results = []
     for step in range(steps):
         ids, targets = batch(step)
         batches = iter(list(zip(ids.chunk(parts), targets.chunk(parts), strict=True)))
-        results.append(it.step(step, batches, accumulate=parts, step_tokens=step_tokens, learning_rate=1e-2))
+        results.append(
+            it.step(step, batches, accumulate=parts, step_targets=step_targets, learning_rate=1e-2)
+        )
     return results
 
 

@@ -91,7 +91,7 @@ class OurStep:
             0,
             iter(self.batches),
             accumulate=len(self.batches),
-            step_tokens=sum(ids.numel() for ids, _ in self.batches),
+            step_targets=sum(ids.numel() for ids, _ in self.batches),
             learning_rate=self.recipe.learning_rate,
         ).loss
 

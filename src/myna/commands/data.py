@@ -52,7 +52,7 @@ def main(args: Sequence[str]) -> None:
     if remark := remark_on(dataset):
         console.print(remark, soft_wrap=True)
     if call.verify:
-        shards = [*dataset.train.shards, *dataset.val.shards]
+        shards = [shard for stream in dataset.streams() for shard in stream.shards]
         hashed = sum(shard.sha256 is not None for shard in shards)
         if not hashed:
             raise DataError(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from myna.commands import parse, refuse_empty
-from myna.errors import UsageError
+from myna.errors import TokenizerError, UsageError
+from myna.paths import given_path
 
 if TYPE_CHECKING:
     from myna.data.split import Dataset
@@ -22,11 +23,12 @@ class Prepare:
     corpus: Annotated[tuple[str, ...], tyro.conf.Positional] = field(default=())
     """pydoc, shakespeare, fineweb-edu, fineweb, openwebtext, slimpajama, wikipedia, hf:OWNER/NAME[:CONFIG], an https or
     s3 address, or local files, folders and globs: .txt .md .jsonl .parquet, text of any other name, all also with .gz
-    or .zst. Binary and hidden files are left out of folders."""
+    or .zst. Binary and hidden files are left out of folders. With --conversations: pydoc-chat, smoltalk, ultrachat,
+    hf:OWNER/NAME[:CONFIG], .jsonl or .parquet."""
     out: Path | None = None
     """The folder to make."""
     tokenizer: str = "gpt2"
-    """gpt2, bytes, or a tokenizer's directory or file."""
+    """gpt2, bytes, a tokenizer's directory or file, or a run: the tokenizer of its model."""
     val_fraction: float | None = None
     """Share of the documents kept for validation. Default: 0.1, and 0.01 for web corpora."""
     shard_tokens: int = 100_000_000
@@ -37,6 +39,10 @@ class Prepare:
     """The text column of parquet files, or field of JSONL. Default: text, content, or the only one with text."""
     skip_bad: bool = False
     """Leave out and count documents that can't be read (not JSON, not UTF-8), instead of stopping at the first."""
+    conversations: bool = False
+    """The documents are conversations: lists of turns in a field `messages` (role, content) or `conversations` (from,
+    value). The tokenizer gets the special tokens of a conversation, if it has none. Shards also keep which ids are
+    scored: the assistant's words, and the end of its turn."""
     from_shards: Path | None = None
     """Convert a folder of token files (build-nanogpt .npy, llm.c .bin, nanoGPT .bin) instead of reading a corpus. Name
     the tokenizer they were made with."""
@@ -52,10 +58,26 @@ def main(args: Sequence[str]) -> None:
         raise UsageError(
             "name a corpus (pydoc, shakespeare, fineweb-edu, FILE, FOLDER ...), or --from-shards DIR"
         )
+    if call.conversations and call.from_shards:
+        raise UsageError("--from-shards reads ids, which don't say who speaks; leave --conversations out")
+    tokenizer = _tokenizer(call.tokenizer)
+    if call.conversations:
+        from myna.text.chat import with_chat_tokens
+
+        tokenizer = with_chat_tokens(tokenizer)
+    _print_result(_run(call, tokenizer))
+
+
+def _tokenizer(spec: str) -> "Tokenizer":
+    """What `Tokenizer.open` takes, or a run."""
+    from myna.run import Run
     from myna.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.open(call.tokenizer)
-    _print_result(_run(call, tokenizer))
+    if Run(given_path(spec, TokenizerError)).exists():
+        from myna.model.open import find_model
+
+        return Tokenizer.load(find_model(spec))
+    return Tokenizer.open(spec)
 
 
 def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
@@ -75,6 +97,7 @@ def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
         workers=call.workers,
         column=call.column,
         skip_bad=call.skip_bad,
+        conversations=call.conversations,
         quiet=False,
     )
 
@@ -88,6 +111,8 @@ def _print_result(dataset: "Dataset") -> None:
         )
     if source.get("empty_documents"):
         print(f"skipped {source['empty_documents']:,} empty documents")
+    if source.get("unanswered"):
+        print(f"skipped {source['unanswered']:,} conversations without an answer")
     if source.get("bad_documents"):
         print(f"skipped {source['bad_documents']:,} bad documents, the first: {source['first_bad']}")
     print(f"wrote {dataset.path}")

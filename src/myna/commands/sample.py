@@ -1,8 +1,9 @@
 """`myna sample`: models continue prompts."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -15,6 +16,9 @@ from myna.errors import UsageError
 if TYPE_CHECKING:
     from myna.generate.sampling import Sampling
     from myna.generate.text import TextEngine
+    from myna.text.tokenizer import Tokenizer
+
+    Encode = Callable[[str], Sequence[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,9 @@ class Sample:
     """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, or hub names such as gpt2."""
     texts: Annotated[TextFlags, tyro.conf.arg(name="")]
     running: Annotated[RunningFlags, tyro.conf.arg(name="")]
+    suffix: str | None = None
+    """Fill in the middle: write what stands between the prompt and this text, for models trained with --fim-rate. The
+    middle ends where the model ends it. Where both don't fit the context, what is next to the middle is kept."""
     json: bool = False
     """Print a JSON object for each text, a line each."""
 
@@ -46,27 +53,74 @@ def main(args: Sequence[str]) -> None:
     total = len(prompts) * count
     for model in call.models:
         running = open_to_run(model, call.running)
+        encode, drawn = None, sampling
+        context = running.opened.model.config.block_size
+        if call.suffix is None:
+            warn_of_cut(prompts, running.tokenizer, context)
+        else:
+            encode, drawn = filling(model, running.tokenizer, prompts, call.suffix, sampling, context)
         running.store()
-        warn_of_cut(prompts, running.tokenizer, running.opened.model.config.block_size)
         engine = TextEngine(running.opened.model, running.tokenizer, autocast_dtype=running.precision.dtype)
         if len(call.models) > 1 and not call.json:
             print(f"=== {model} ===", flush=True)
         if total == 1 and not call.json:
-            stream(engine, prompts[0], sampling)
+            stream(engine, prompts[0], call.suffix or "", encode, drawn)
             continue
         together = rows_at_once(running.opened.model.config)
-        for number, text in enumerate(in_order(engine, prompts, count, sampling, together), start=1):
+        texts = in_order(engine, prompts, count, drawn, together, encode)
+        for number, text in enumerate(texts, start=1):
             if call.json:
                 about = {"model": model, "prompt": text.prompt, "number": text.number, "seed": sampling.seed}
+                about |= {} if call.suffix is None else {"suffix": call.suffix}
                 done = {"text": text.new, "tokens": text.n_new, "finish_reason": text.finish_reason}
                 print(json.dumps(about | done, ensure_ascii=False), flush=True)
             else:
-                print(f"--- {number} of {total} ---\n{text.prompt}{text.new}", flush=True)
+                whole = f"{text.prompt}{text.new}{call.suffix or ''}"
+                print(f"--- {number} of {total} ---\n{whole}", flush=True)
 
 
-def stream(engine: "TextEngine", prompt: str, sampling: "Sampling") -> None:
+def filling(
+    model: str,
+    tokenizer: "Tokenizer",
+    prompts: Sequence[str],
+    suffix: str,
+    sampling: "Sampling",
+    context: int,
+) -> "tuple[Encode, Sampling]":
+    """How prompts become ids for the middle before a suffix, and how the middle is drawn. Says what doesn't fit.
+
+    Raises:
+        TokenizerError: the model can't fill. TextError: its context is too short.
+    """
+    from myna.text.fim import encode_fill, require_fill, room_for_prompt, stop_ids
+
+    require_fill(tokenizer, model)
+    room = room_for_prompt(context, sampling.max_tokens)
+
+    def encode(prompt: str) -> list[int]:
+        return encode_fill(tokenizer, prompt, suffix, room).ids
+
+    cuts = [encode_fill(tokenizer, prompt, suffix, room).cut for prompt in prompts]
+    if any(map(any, cuts)):
+        of_prompt, of_suffix = (max(lost) for lost in zip(*cuts, strict=True))
+        unseen = [f"the first {of_prompt:,} tokens of the prompt"] * bool(of_prompt)
+        unseen += [f"the last {of_suffix:,} tokens of the suffix"] * bool(of_suffix)
+        warnings.warn(
+            f"prompt and suffix don't fit the model's context of {context} tokens, of which the middle needs "
+            f"{context - room}; the model does not see {' and '.join(unseen)}"
+            + f" (at most, in {len(prompts):,} prompts)"
+            * (len(prompts) > 1),
+            stacklevel=2,
+        )
+    # The frames stand at the window's left: a text that fills the window ends, and does not slide.
+    return encode, replace(sampling, stop_ids={*sampling.stop_ids, *stop_ids(tokenizer)}, slide=False)
+
+
+def stream(
+    engine: "TextEngine", prompt: str, suffix: str, encode: "Encode | None", sampling: "Sampling"
+) -> None:
     """One text, shown as it comes."""
-    engine.add(prompt, sampling)
+    engine.add(encode(prompt) if encode else prompt, sampling)
     print(prompt, end="", flush=True)
     while engine.busy:
         for piece in engine.step():
@@ -74,4 +128,4 @@ def stream(engine: "TextEngine", prompt: str, sampling: "Sampling") -> None:
                 print()
                 raise piece.new.error
             print(piece.text, end="", flush=True)
-    print()
+    print(suffix)

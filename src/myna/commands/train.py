@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from myna.commands import parse, refuse_empty
 from myna.commands.train_call import Say, TrainCall, description, settle_recipe, with_options_of
+from myna.commands.train_init import check_shape, started_from
 from myna.recipes import named
 from myna.run import Run
 from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
@@ -41,13 +42,16 @@ def read_call(args: Sequence[str]) -> TrainCall:
     refuse_empty(args, but=("--sample-prompt",))
     recipe_given = bool(args) and not args[0].startswith("-")
     recipe = with_options_of(named(args[0] if recipe_given else "pydoc"), args)
-    return parse(
+    recipe = started_from(recipe, args)
+    call = parse(
         TrainCall,
         args[1:] if recipe_given else args,
         command="train",
         default=TrainCall(settings=recipe),
         description=description(cleandoc(TrainCall.__doc__ or "")),
     )
+    check_shape(call.settings, recipe)
+    return call
 
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
@@ -55,6 +59,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
     from myna.commands.train_start import Setting, begin, settle_machine, take_folder, try_checkpoints
+    from myna.commands.train_stream import run_tokenizer
     from myna.model.checkpoint import checkpoint_step
     from myna.train.keep.checkpoints import newest_on_main
 
@@ -68,7 +73,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
             ranks.main_does(lambda: try_checkpoints(run))
         precision = settle_machine(recipe, call.shard, ranks)
         call = dataclasses.replace(call, hellaswag=hellaswag_file(call, ranks))
-        dataset, tokenizer = open_data(call, recipe, ranks, say)
+        dataset, tokenizer = open_data(call, recipe, ranks, say, begins=newest is None)
+        tokenizer = run_tokenizer(recipe, dataset, tokenizer, stored)
         setting = Setting(call, run, recipe, stored, ranks, precision, dataset, tokenizer, say)
         training = begin(setting, newest, ending, watch)
         whole = training.is_whole()

@@ -89,8 +89,8 @@ def with_options_of(recipe: Recipe, args: Sequence[str]) -> Recipe:
     Raises:
         UsageError: there is none of that name.
     """
-    network = _value_of("--network", args) or recipe.network
-    optimizer = _value_of("--optimizer", args) or recipe.optimizer
+    network = value_of("--network", args) or recipe.network
+    optimizer = value_of("--optimizer", args) or recipe.optimizer
     changes: dict[str, Any] = {}
     if network != recipe.network:
         changes |= {"network": network, "network_options": network_kind(network).options_class()()}
@@ -99,7 +99,8 @@ def with_options_of(recipe: Recipe, args: Sequence[str]) -> Recipe:
     return replace(recipe, **changes)
 
 
-def _value_of(wanted: str, args: Sequence[str]) -> str | None:
+def value_of(wanted: str, args: Sequence[str]) -> str | None:
+    """What the arguments give a flag, before they are parsed; None where it is not among them."""
     found = None
     for number, arg in enumerate(args):
         if arg == wanted and number + 1 < len(args):

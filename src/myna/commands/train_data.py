@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from myna.commands.train_call import Say, TrainCall
+from myna.commands.train_init import base_tokenizer, require_extension
 from myna.errors import DataError, UsageError
 from myna.recipes import SELF_PREPARING
 from myna.train.recipe import Recipe
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
     from myna.train.machines.ranks import Ranks
 
 
-def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tuple[Dataset, Tokenizer]":
+def open_data(
+    call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say, *, begins: bool
+) -> "tuple[Dataset, Tokenizer]":
     """The dataset to train on, verified, and the tokenizer that made it; prepared first where a recipe can.
 
+    Args:
+        begins: the run is a new one, so that what it starts from must fit the data.
     Raises:
         UsageError: there is no data, and this recipe's is too large to fetch unasked.
         DataError: damaged, or made with another tokenizer.
@@ -31,11 +36,14 @@ def open_data(call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say) -> "tup
         if ranks.is_main:
             prepare_own(recipe, path, say)
         ranks.barrier()
-    if recipe.tokenizer == "from-data" or recipe.tokenizer.startswith("train:"):
+    if recipe.tokenizer in ("from-data", "from-init") or recipe.tokenizer.startswith("train:"):
         if not (path / "tokenizer.json").exists():
             raise DataError(f"{path} holds no tokenizer.json; name its tokenizer with --tokenizer")
         tokenizer = Tokenizer.load(path)
-        if recipe.tokenizer != "from-data" and tokenizer.n_vocab != trained_size(recipe.tokenizer):
+        if recipe.tokenizer == "from-init" and begins:
+            require_extension(tokenizer, base_tokenizer(recipe.init), recipe.init, str(path))
+        is_trained = recipe.tokenizer.startswith("train:")
+        if is_trained and tokenizer.n_vocab != trained_size(recipe.tokenizer):
             raise DataError(
                 f"{path} was made with a tokenizer of {tokenizer.n_vocab} ids, and the recipe says {recipe.tokenizer}; "
                 "use --tokenizer from-data, or prepare it again"
@@ -74,13 +82,15 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
     from myna.data.prepare import prepare
     from myna.data.shards import open_dataset
     from myna.data.sources.documents import documents
+    from myna.text.chat import with_chat_tokens
     from myna.text.tokenizer import Tokenizer
 
     if not set(recipe.corpus) <= SELF_PREPARING:
+        named = recipe.init if recipe.tokenizer == "from-init" else recipe.tokenizer
         raise UsageError(
             f"{recipe.name} trains on {' '.join(recipe.corpus)}, which is not prepared yet: "
-            f"myna prepare {' '.join(recipe.corpus)} --out data/{recipe.name} --tokenizer {recipe.tokenizer}, "
-            f"then myna train {recipe.name} --data data/{recipe.name}"
+            f"myna prepare {' '.join(recipe.corpus)}{' --conversations' * recipe.conversations} "
+            f"--out data/{recipe.name} --tokenizer {named}, then myna train {recipe.name} --data data/{recipe.name}"
         )
     if (path / "dataset.json").exists():
         made_of = open_dataset(path, verify=False).info["source"].get("corpus", [])
@@ -96,9 +106,13 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
         tokenizer = Tokenizer.train(documents(recipe.corpus, split="train"), vocab_size=size)
     elif recipe.tokenizer == "from-data":
         raise UsageError("--tokenizer from-data needs --data, a prepared dataset")
+    elif recipe.tokenizer == "from-init":
+        tokenizer = base_tokenizer(recipe.init)
     else:
         tokenizer = Tokenizer.open(recipe.tokenizer)
-    dataset = prepare(recipe.corpus, path, tokenizer)
+    if recipe.conversations:
+        tokenizer = with_chat_tokens(tokenizer)
+    dataset = prepare(recipe.corpus, path, tokenizer, conversations=recipe.conversations)
     say(
         f"prepared {path}: {dataset.train.n_tokens:,} training and {dataset.val.n_tokens:,} validation tokens "
         f"from {dataset.train.n_documents + dataset.val.n_documents:,} documents"

@@ -25,10 +25,12 @@ def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
             f"cannot draw {run.report_path}: {type(error).__name__}: {first_line(error)}; "
             f"once that is mended, `myna report {run.path}` draws it"
         ) from error
+    chats = dataset.has_conversations
     for sample in run.samples()[-1:]:
-        say(f"\n{run.path} writes on:\n\n{sample['prompt']}{sample['text']}\n")
+        say(f"\n{run.path} {'answers' if chats else 'writes on'}:\n\n{sample['prompt']}{sample['text']}\n")
     reached = [record["val_bits_per_byte"] for record in run.metrics() if "val_bits_per_byte" in record]
-    yardstick = bz2_bits_per_byte(dataset.val, tokenizer)
+    # Of conversations only the answers are scored, so all of the text compressed is no yardstick.
+    yardstick = None if chats else bz2_bits_per_byte(dataset.val, tokenizer)
     if reached and yardstick:
         say(f"bits per byte of the validation text ({yardstick[1]:,} bytes):")
         say(f"  this model  {reached[-1]:.3f}\n  bz2 -9      {yardstick[0]:.3f}\n")
@@ -39,7 +41,7 @@ def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
     say(f"report      {run.report_path}")
     say(f"            {run.page_path}\n")
     say("what to try next:")
-    say(f'  myna sample {run.path} --prompt "The "')
+    say(f"  myna chat {run.path}" if chats else f'  myna sample {run.path} --prompt "The "')
     if dataset.val.n_tokens > 1:
         say(f"  myna eval {run.path} --task val")
     say(f"  myna data show {dataset.path}")

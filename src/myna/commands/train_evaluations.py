@@ -4,7 +4,7 @@ Each function gets what the run has, and returns an Evaluation, or None where th
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from myna.generate.text import stream_text
 from myna.model.network import Network
 from myna.progress import speak
 from myna.run import Run
+from myna.text.chat import USER, Message, encode_prompt, stop_ids
 from myna.text.tokenizer import Tokenizer
 from myna.train.evaluations import Check, Evaluation
 from myna.train.machines.ranks import Ranks
@@ -73,6 +74,7 @@ def validation(around: Around) -> Evaluation | None:
             val,
             id_bytes,
             text_ids=text_ids,
+            eot=around.tokenizer.eot,
             sequence_length=recipe.sequence_length,
             before_batch=before_batch,
             **around.share(),
@@ -83,32 +85,48 @@ def validation(around: Around) -> Evaluation | None:
 
 
 def samples(around: Around) -> Evaluation | None:
-    """A text by the model, on the main rank."""
+    """What the model writes, on the main rank: a text, or where it learns conversations an answer to each question."""
     recipe = around.recipe
     if not recipe.sample_every:
         return None
     sampling = Sampling(max_tokens=100, temperature=recipe.sample_temperature, top_k=50, seed=recipe.seed)
+    prompts = [recipe.sample_prompt]
+    if around.dataset.has_conversations:
+        prompts = [line for line in prompts[0].splitlines() if line.strip()]
+        sampling = replace(sampling, stop_ids=stop_ids(around.tokenizer))
 
     def sample(network: Network, step: int, before_batch: Check) -> None:
-        pieces: Iterable[list[str]] = ()
+        texts = []
+        for prompt in prompts:
+            pieces: Iterable[list[str]] = ()
+            if around.ranks.is_main:
+                pieces = stream_text(
+                    network,
+                    around.tokenizer,
+                    asked(around, prompt),
+                    sampling,
+                    autocast_dtype=around.precision.dtype,
+                    # the prompt in one step: else the other ranks would go fewer rounds
+                    piece=recipe.block_size,
+                )
+            # At most a step a token. The other ranks go along, to agree on a stop before each.
+            texts.append("".join(piece for (piece,) in in_rounds(pieces, sampling.max_tokens, before_batch)))
         if around.ranks.is_main:
-            pieces = stream_text(
-                network,
-                around.tokenizer,
-                recipe.sample_prompt,
-                sampling,
-                autocast_dtype=around.precision.dtype,
-                piece=recipe.block_size,  # the prompt in one step: else the other ranks would go fewer rounds
-            )
-        # At most a step a token. The other ranks go along, to agree on a stop before each.
-        text = "".join(piece for (piece,) in in_rounds(pieces, sampling.max_tokens, before_batch))
-        if around.ranks.is_main:
-            around.run.append_sample({"step": step, "prompt": recipe.sample_prompt, "text": text})
+            end = "\n" * around.dataset.has_conversations
+            for prompt, text in zip(prompts, texts, strict=True):
+                around.run.append_sample({"step": step, "prompt": prompt + end, "text": text})
 
     def recorded(step: int) -> bool:
         return any(record.get("step") == step for record in around.run.samples())
 
     return Evaluation("samples", recipe.sample_every, sample, recorded)
+
+
+def asked(around: Around, prompt: str) -> str | list[int]:
+    """What the model goes on from."""
+    if not around.dataset.has_conversations:
+        return prompt
+    return encode_prompt(around.tokenizer, [Message(USER, prompt)]).ids
 
 
 def hellaswag(around: Around) -> Evaluation | None:

@@ -12,7 +12,9 @@ import torch
 from myna.commands.train_about import environment, trained_on
 from myna.commands.train_call import EXTENDED_FROM, Say, Stored, TrainCall
 from myna.commands.train_evaluations import Around, evaluations
-from myna.data.batches import TrainStream, micro_batches
+from myna.commands.train_init import take_weights
+from myna.commands.train_stream import stream_of, tell_of
+from myna.data.batches import Stream, micro_batches
 from myna.data.prefetch import Prefetcher
 from myna.data.split import Dataset
 from myna.device import Precision, apply_precision, device_name, processor_name, resolve_precision
@@ -108,6 +110,8 @@ def settle_machine(recipe: Recipe, shard: str, ranks: Ranks) -> Precision:
         DeviceError: the device can't do it. UsageError: fp16 of a sharded network.
     """
     precision = resolve_precision(recipe.precision, ranks.device)
+    if shard == "fsdp" and recipe.train_only != "all":
+        raise UsageError("--shard fsdp cannot train new tokens alone; use --shard ddp")
     if shard == "fsdp" and precision.name == "fp16":
         raise UsageError(
             "--shard fsdp cannot scale fp16's losses: each rank would see its own overflows; use --precision fp32 or "
@@ -131,24 +135,27 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     around = Around(recipe, setting.run, setting.dataset, tokenizer, ranks, setting.precision, call.hellaswag)
     wanted = evaluations(around)  # their files are read before anything is written
     network = new_network(recipe, tokenizer.n_vocab, ranks.device, sharded=sharded)
+    known = take_weights(network, recipe, say) if newest is None and recipe.init else 0
     network.recompute = call.activation_checkpointing
     files, flops = config_files(network, tokenizer), network.flops_per_token(recipe.sequence_length)
     stepper = new_stepper(recipe, network, ranks, setting.precision, sharded=sharded)
     whole_network = functools.partial(network_to_evaluate, recipe, tokenizer.n_vocab, stepper)
     due = Evaluations(wanted, whole_network, ranks, recipe.steps)
     spikes = SpikeRule(call.on_spike, say)
-    state = resumed(setting, newest, stepper, spikes)
+    state = resumed(setting, newest, stepper, spikes, known)
+    stepper.first_new_row = state.init_ids if recipe.train_only == "new-tokens" else None
     going_on = state.step < recipe.steps
-    stream = TrainStream(setting.dataset.train, recipe.sequence_length, recipe.seed)
+    stream = stream_of(recipe, setting.dataset, tokenizer)
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
     saver = open_saver(setting, stepper, files, newest, state, ending)
     watch.finish_first(saver.wait)
     state.recipe = recipe.to_dict()
-    plan = plan_of(recipe, stepper, flops)
+    plan = plan_of(recipe, stepper, stream, flops)
     if going_on:
-        describe(setting, recipe, micro_batch, stepper, saver)
+        describe(setting, recipe, stream, micro_batch, stepper, saver)
+        tell_of(stream, say)
     # A finished run stays as it is: this call may be another machine's, or another recipe's with --override.
     unfinished = going_on or due.missing(state.step)
     record = open_records(setting, recipe, state, ending) if unfinished else _keep_nothing
@@ -169,7 +176,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     )
 
 
-def plan_of(recipe: Recipe, stepper: Stepper, flops_per_token: float) -> Plan:
+def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: float) -> Plan:
     """The numbers of the loop.
 
     Raises:
@@ -184,26 +191,28 @@ def plan_of(recipe: Recipe, stepper: Stepper, flops_per_token: float) -> Plan:
         warmup_steps=recipe.warmup_steps,
         decay_steps=recipe.decay_steps or recipe.steps,
     )
-    return Plan(
-        recipe, accumulation(recipe, ranks.world_size), rate, flops_per_token / (peak * ranks.world_size)
-    )
+    mfu_per_rate = flops_per_token / (peak * ranks.world_size)
+    return Plan(recipe, accumulation(recipe, ranks.world_size), rate, stream.n_targets, mfu_per_rate)
 
 
-def _first_batch(stream: TrainStream, ranks: Ranks, n: int) -> Batch:
+def _first_batch(stream: Stream, ranks: Ranks, n: int) -> Batch:
     """The run's first n sequences, for trying the step out."""
-    inputs, targets = (torch.from_numpy(part.copy()) for part in stream.batch(0, n))
-    return inputs.to(ranks.device), targets.to(ranks.device)
+    return tuple(torch.from_numpy(part.copy()).to(ranks.device) for part in stream.batch(0, n))
 
 
-def _batches(stream: TrainStream, recipe: Recipe, ranks: Ranks, micro_batch: int, sample: int) -> Prefetcher:
+def _batches(stream: Stream, recipe: Recipe, ranks: Ranks, micro_batch: int, sample: int) -> Prefetcher:
     """This rank's micro-batches from a sample on."""
     batches = micro_batches(stream, sample, recipe.batch_samples, micro_batch, ranks.rank, ranks.world_size)
     return Prefetcher(batches, ranks.device)
 
 
-def resumed(setting: Setting, newest: Path | None, stepper: Stepper, spikes: SpikeRule) -> TrainState:
+def resumed(
+    setting: Setting, newest: Path | None, stepper: Stepper, spikes: SpikeRule, init_ids: int
+) -> TrainState:
     """Where the run stands: a new one's beginning, or its newest checkpoint, loaded.
 
+    Args:
+        init_ids: of a new one, see `TrainState`.
     Raises:
         UsageError: it was trained on other data, without `--override`.
         CheckpointError: it is not of this network and optimizer.
@@ -211,7 +220,9 @@ def resumed(setting: Setting, newest: Path | None, stepper: Stepper, spikes: Spi
     identity, ranks, say = setting.dataset.identity, setting.ranks, setting.say
     if newest is None:
         rng = {"seeded_by": "seed, step, rank", "seed": setting.recipe.seed}
-        return TrainState(identity, setting.recipe.to_dict(), world_size=ranks.world_size, rng=rng)
+        return TrainState(
+            identity, setting.recipe.to_dict(), init_ids=init_ids, world_size=ranks.world_size, rng=rng
+        )
     state = load_checkpoint(newest, stepper.network, stepper.optimizer, stepper.average)
     if state.dataset != identity:
         changed = f"dataset {state.dataset[:12]}, now {identity[:12]}"
@@ -353,11 +364,16 @@ def _keep_nothing(step: int, tokens: int, values: dict[str, float]) -> None:
 
 
 def describe(
-    setting: Setting, recipe: Recipe, micro_batch: MicroBatch, stepper: Stepper, saver: Saver
+    setting: Setting,
+    recipe: Recipe,
+    stream: Stream,
+    micro_batch: MicroBatch,
+    stepper: Stepper,
+    saver: Saver,
 ) -> None:
     """The run in three lines, before it begins."""
     say, train = setting.say, setting.dataset.train
-    epochs = recipe.steps * recipe.batch_tokens / train.n_tokens
+    epochs = recipe.steps * recipe.batch_samples / stream.windows_per_epoch
     say(
         f"{recipe.name}: {stepper.network.n_parameters():,} parameters, {train.n_tokens:,} training tokens, "
         f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"

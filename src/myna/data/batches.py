@@ -11,6 +11,7 @@ of them; the only state is the number of samples consumed. `prefetch.py` loads a
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,25 @@ from myna.data.split import Split
 from myna.errors import DataError, UsageError
 
 VALIDATION_TARGETS = 10_485_760
+
+# inputs (B, T), targets (B, T); where several texts share a window also the positions (B, T) of each id in its own.
+Batch = tuple[np.ndarray, ...]
+
+
+class Stream(Protocol):
+    """The samples of a run, numbered 0, 1, 2, ... without end: a function of the data and the seed.
+
+    Attributes:
+        windows_per_epoch: samples until all of the data was seen.
+    """
+
+    windows_per_epoch: int
+
+    def batch(self, first_sample: int, count: int) -> Batch:
+        """Samples first_sample to first_sample + count - 1."""
+
+    def n_targets(self, first_sample: int, count: int) -> int:
+        """How many targets of some samples a loss counts."""
 
 
 @lru_cache(maxsize=64)
@@ -70,6 +90,10 @@ class TrainStream:
     def window(self, k: int) -> int:
         """Where sample k's window begins in the stream."""
         return int(self.windows(k, 1)[0])
+
+    def n_targets(self, first_sample: int, count: int) -> int:
+        """How many targets of some samples a loss counts: all."""
+        return count * self.sequence_length
 
     def batch(self, first_sample: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Samples first_sample to first_sample + count - 1.
@@ -129,13 +153,13 @@ def ramped_samples(consumed: int, *, start: int, full: int, over: int, multiple:
 
 
 def micro_batches(
-    stream: TrainStream,
+    stream: Stream,
     consumed: int,
     step_samples: int | Callable[[int], int],
     micro_batch: int,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[Batch]:
     """One rank's micro-batches, step after step, without end.
 
     Args:
@@ -143,7 +167,7 @@ def micro_batches(
         step_samples: samples a step takes over all ranks; or a function of the samples consumed (`ramped_samples`).
         micro_batch: samples per item. A step is step_samples / world_size / micro_batch items.
     Yields:
-        inputs and targets, each (micro_batch, T) int64.
+        what the stream gives for `micro_batch` samples.
     Raises:
         UsageError: a step doesn't divide among the ranks, or a rank's part into micro-batches.
     """

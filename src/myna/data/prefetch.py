@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Pair = tuple[Tensor, Tensor]
+from myna.data.batches import Batch
+
+Tensors = tuple[Tensor, ...]
 
 
-class Prefetcher(Iterator[Pair]):
-    """Runs an iterator of NumPy (inputs, targets) in a thread and hands out torch int64 pairs on `device`.
+class Prefetcher(Iterator[Tensors]):
+    """Runs an iterator of NumPy batches in a thread and hands out the same as torch int64 tensors on `device`.
 
     For CUDA the tensors wait in pinned memory and are copied without blocking. An error in the thread is raised by
     the `next` that would have got its batch. Close it (or use `with`) to end the thread.
@@ -35,7 +37,7 @@ class Prefetcher(Iterator[Pair]):
 
     def __init__(
         self,
-        pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+        batches: Iterable[Batch],
         device: str | torch.device = "cpu",
         depth: int = 4,
     ) -> None:
@@ -43,19 +45,20 @@ class Prefetcher(Iterator[Pair]):
         if self.device == torch.device("cuda"):  # no index: the current one
             self.device = torch.device("cuda", torch.cuda.current_device())
         self.wait_seconds = 0.0
-        self._queue: queue.Queue[Pair | BaseException] = queue.Queue(maxsize=depth)
+        self._queue: queue.Queue[Tensors | BaseException] = queue.Queue(maxsize=depth)
         self._closed = threading.Event()
         self._last: BaseException | None = None
-        self._thread = threading.Thread(target=self._fill, args=(iter(pairs),), name="prefetch", daemon=True)
+        self._thread = threading.Thread(
+            target=self._fill, args=(iter(batches),), name="prefetch", daemon=True
+        )
         self._thread.start()
 
-    def _fill(self, pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
+    def _fill(self, batches: Iterator[Batch]) -> None:
         try:
             if self.device.type == "cuda":  # else this thread pins through GPU 0, whatever the rank
                 torch.cuda.set_device(self.device)
-            for inputs, targets in pairs:
-                pair = self._tensor(inputs), self._tensor(targets)
-                if not self._put(pair):
+            for batch in batches:
+                if not self._put(tuple(map(self._tensor, batch))):
                     return
             self._put(StopIteration())
         except BaseException as error:  # handed over, so that the training loop sees it
@@ -65,7 +68,7 @@ class Prefetcher(Iterator[Pair]):
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
-    def _put(self, item: Pair | BaseException) -> bool:
+    def _put(self, item: Tensors | BaseException) -> bool:
         while not self._closed.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -74,7 +77,7 @@ class Prefetcher(Iterator[Pair]):
                 continue
         return False
 
-    def __next__(self) -> Pair:
+    def __next__(self) -> Tensors:
         if self._last is not None:
             raise self._last
         began = time.perf_counter()
@@ -83,8 +86,7 @@ class Prefetcher(Iterator[Pair]):
         if isinstance(item, BaseException):
             self._last = item
             raise item
-        inputs, targets = item
-        return inputs.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+        return tuple(part.to(self.device, non_blocking=True) for part in item)
 
     def close(self) -> None:
         """Ends the thread; batches made ahead are dropped."""

@@ -5,25 +5,24 @@
     DIR/train_000000.npy     one-dimensional little-endian uint16 (uint32 for a large vocabulary)
     DIR/val_000000.npy
 
-A split's shards are one stream; each document in it begins with the end-of-text id.
+A split's shards are one stream; each document in it begins with the end-of-text id. A dataset of conversations has a
+second file beside each shard, train_000000.scored.npy: one byte an id, 1 where the id is scored (see `text.chat`).
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from myna.data.other_projects import open_other_project
-from myna.data.split import SPLITS, Dataset, Shard, Split
+from myna.data.split import SCORED_DTYPE, SPLITS, Dataset, Shard, Split
 from myna.data.verify import hash_files
 from myna.errors import DataError
 from myna.files import sha256_file
 from myna.parsing import parse_json
 from myna.paths import cannot_use
-
-if TYPE_CHECKING:
-    from myna.text.tokenizer import Tokenizer
+from myna.text.tokenizer import Tokenizer
 
 FORMAT = "myna-shards-1"
 NPY_HEADER_BYTES = 128
@@ -47,13 +46,14 @@ def npy_header(dtype: np.dtype, tokens: int) -> bytes:
     )
 
 
-def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | None" = None) -> Dataset:
+def open_dataset(path: Path | str, verify: bool = True, tokenizer: Tokenizer | None = None) -> Dataset:
     """Opens a folder of shards: ours, or build-nanogpt's, llm.c's and nanoGPT's as they are.
 
     Args:
         verify: hash every file and compare, in parallel. What was verified before and did not change since
             (size, times, inode) is not read again.
-        tokenizer: what the dataset must have been made with. Other projects' files don't say, so it is needed there.
+        tokenizer: what the dataset must have been made with, or one that only has special tokens besides. Other
+            projects' files don't say, so it is needed there.
     Raises:
         DataError: no dataset, a damaged one, or one made with another tokenizer.
     """
@@ -65,23 +65,36 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: "Tokenizer | 
     if not is_ours:
         return open_other_project(path, tokenizer)
     dataset = _read_ours(path)
-    if tokenizer is not None and tokenizer.sha256 != dataset.tokenizer_sha256:
-        raise DataError(
-            f"{path} was made with another tokenizer than {tokenizer.name}; "
-            "use the dataset's own (--tokenizer from-data) or prepare it again"
-        )
-    if tokenizer is not None and tokenizer.n_vocab != dataset.vocab_size:
-        raise DataError(
-            f"{path / 'dataset.json'} says vocab_size {dataset.vocab_size}, but the tokenizer that made the dataset "
-            f"has {tokenizer.n_vocab} ids; dataset.json was changed by hand: put {tokenizer.n_vocab} back, or prepare "
-            "the dataset again"
-        )
-    shards = [*dataset.train.shards, *dataset.val.shards]
+    if tokenizer is not None:
+        _require_tokenizer(dataset, tokenizer)
+    shards = [shard for stream in dataset.streams() for shard in stream.shards]
     for shard in shards:
         shard.check_size()
     if verify:
         verify_shards(shards)
     return dataset
+
+
+def _require_tokenizer(dataset: Dataset, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer that gives text other ids than the dataset's did.
+
+    Raises:
+        DataError: it does, or dataset.json does not say how many ids the dataset's own has.
+    """
+    if tokenizer.sha256 != dataset.tokenizer_sha256:
+        own = Tokenizer.load(dataset.path / "tokenizer.json")
+        if not tokenizer.extends(own):
+            raise DataError(
+                f"{dataset.path} was made with another tokenizer than {tokenizer.name}; "
+                "use the dataset's own (--tokenizer from-data) or prepare it again"
+            )
+        tokenizer = own
+    if tokenizer.n_vocab != dataset.vocab_size:
+        raise DataError(
+            f"{dataset.path / 'dataset.json'} says vocab_size {dataset.vocab_size}, but the tokenizer that made the "
+            f"dataset has {tokenizer.n_vocab} ids; dataset.json was changed by hand: put {tokenizer.n_vocab} back, or "
+            "prepare the dataset again"
+        )
 
 
 def verify_shards(shards: Sequence[Shard], fresh: bool = False) -> None:
@@ -133,7 +146,22 @@ def _split_of(path: Path, name: str, info: Mapping[str, Any], vocab_size: int) -
         Shard(path / Path(s["file"]).name, int(s["tokens"]), NPY_HEADER_BYTES, dtype, str(s["sha256"]))
         for s in about["shards"]
     ]
-    split = Split(f"{path} ({name})", shards, vocab_size, int(about["documents"]), int(about["bytes"]))
+    scored = None
+    if info["source"].get("conversations"):
+        masks = [
+            Shard(
+                path / Path(s["scored"]["file"]).name,
+                int(s["tokens"]),
+                NPY_HEADER_BYTES,
+                SCORED_DTYPE,
+                str(s["scored"]["sha256"]),
+            )
+            for s in about["shards"]
+        ]
+        scored = Split(f"{path} ({name}, scored)", masks, 2)
+    split = Split(
+        f"{path} ({name})", shards, vocab_size, int(about["documents"]), int(about["bytes"]), scored=scored
+    )
     if split.n_tokens != int(about["tokens"]):
         raise ValueError(f"{name} has {about['tokens']} tokens, its shards {split.n_tokens}")
     return split

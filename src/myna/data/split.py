@@ -21,6 +21,7 @@ from myna.files import json_bytes, sha256_bytes
 from myna.paths import cannot_use
 
 SPLITS = ("train", "val")
+SCORED_DTYPE = np.dtype("u1")
 OPEN_FILES = 64
 SCAN_IDS = 1 << 22
 
@@ -59,6 +60,7 @@ class Split:
         place: what messages call it.
         documents, n_bytes: as dataset.json states them; counted when asked for if None.
         eot, id_bytes: what a split of another project's files needs for counting, see `n_documents` and `n_bytes`.
+        scored: of conversations: 1 for each id that is scored, 0 for the others, as a split of its own.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Split:
         n_bytes: int | None = None,
         eot: int | None = None,
         id_bytes: np.ndarray | None = None,
+        scored: "Split | None" = None,
     ) -> None:
+        self.scored = scored
         self.place = place
         self.shards = list(shards)
         self.vocab_size = vocab_size
@@ -206,11 +210,19 @@ class Dataset:
     val: Split
 
     @property
+    def has_conversations(self) -> bool:
+        """Whether its documents are conversations, of which some ids are scored."""
+        return self.train.scored is not None
+
+    def streams(self) -> list[Split]:
+        """All that files were written for: both splits, and of conversations their masks."""
+        splits = [self.train, self.val]
+        return splits + [split.scored for split in splits if split.scored is not None]
+
+    @property
     def identity(self) -> str:
         """What identifies it: its tokenizer, and the hash (or, in a foreign format, the size) of each shard."""
-        shards = [
-            [shard.sha256 or shard.tokens for shard in split.shards] for split in (self.train, self.val)
-        ]
+        shards = [[shard.sha256 or shard.tokens for shard in split.shards] for split in self.streams()]
         return sha256_bytes(json_bytes([self.tokenizer_sha256, *shards]))
 
     @property

@@ -9,6 +9,9 @@ the UTF-8 bytes of that text. Targets that are special tokens (end of text) stan
 above nor below the line. [UNK] counts as text. Where a tokenizer doesn't keep all of a text, no id stands for a fixed
 number of bytes; then the bytes are those that the dataset counted, if all of its validation split is scored. Otherwise
 bits per byte are left out.
+
+Of conversations the targets are the scored ids alone: what the assistant says, and the end of its turn. They stand in
+windows as in training (`myna.data.packing`), so each conversation sees only itself.
 """
 
 import math
@@ -19,12 +22,15 @@ import torch
 from torch import Tensor
 
 from myna.data.batches import VALIDATION_TARGETS, val_windows
+from myna.data.packing import ConversationStream
 from myna.data.split import Split
 from myna.device import autocast
 from myna.errors import DataError
 from myna.evaluate.finite import finite
 from myna.evaluate.rounds import in_rounds
+from myna.model.loss import IGNORE
 from myna.model.network import Network, evaluation_mode
+from myna.model.packed import Packed
 from myna.text.tokenizer import Tokenizer
 
 
@@ -35,6 +41,7 @@ def validation_sums(
     id_bytes: np.ndarray | None,
     *,
     text_ids: np.ndarray | None = None,
+    eot: int | None = None,
     sequence_length: int | None = None,
     batch_tokens: int = 8192,
     limit: int = VALIDATION_TARGETS,
@@ -50,6 +57,7 @@ def validation_sums(
         model: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
         id_bytes: (n_vocab,) int64 UTF-8 bytes an id stands for, 0 for special tokens: `Tokenizer.id_bytes()`; or None.
         text_ids: (n_vocab,) bool, which ids are text: `Tokenizer.text_ids()`. None: those that stand for bytes.
+        eot: the id that begins a document; needed for conversations.
         sequence_length: ids a window; None is the model's block_size.
         batch_tokens: targets computed at once, at least a window of them; bounds the memory.
         limit: targets at most, over all ranks.
@@ -78,14 +86,24 @@ def validation_sums(
     if is_text is None:
         raise ValueError("validation_sums needs id_bytes or text_ids, to know which ids are text")
     batch_windows = max(1, batch_tokens // T)
-    batches = _batches(val_windows(split, T, limit, rank, world_size), batch_windows)
-    rounds = most_batches(min(limit, split.n_tokens - 1), T, batch_windows, world_size)
+    windows: Iterator[tuple[np.ndarray, ...]]
+    if split.scored is None:
+        windows = val_windows(split, T, limit, rank, world_size)
+        rounds = most_batches(min(limit, split.n_tokens - 1), T, batch_windows, world_size)
+    else:
+        assert eot is not None
+        stream = ConversationStream(split, T, 0, eot, limit)
+        windows = (stream.window(n) for n in range(rank, stream.windows_per_epoch, world_size))
+        rounds = most_batches(stream.windows_per_epoch * T, T, batch_windows, world_size)
+    batches = _batches(windows, batch_windows)
     total = torch.zeros(4, dtype=torch.float64)
     with evaluation_mode(model), autocast(model.device, autocast_dtype):
-        for inputs, targets in in_rounds(batches, rounds, before_batch):
-            hidden = model.hidden(inputs.to(model.device))  # (B, T, C)
-            wanted = targets.to(model.device).flatten()
-            nats = model.token_nats(hidden.flatten(0, 1), wanted)
+        for batch in in_rounds(batches, rounds, before_batch):
+            inputs, targets, *positions = (part.to(model.device) for part in batch)
+            texts = Packed.side_by_side(len(model.blocks), *positions) if positions else None
+            hidden = model.hidden(inputs, texts)[targets != IGNORE]  # (N, C)
+            wanted = targets[targets != IGNORE]
+            nats = model.token_nats(hidden, wanted)
             # To the CPU before the sums: not every device has float64.
             all_nats, text_nats = (
                 torch.stack([nats, nats * is_text[wanted]]).cpu().double().sum(dim=1).tolist()
@@ -149,15 +167,12 @@ def most_batches(targets: int, sequence_length: int, batch_windows: int, world_s
     return max(batches(rank) for rank in range(world_size))
 
 
-def _batches(
-    windows: Iterator[tuple[np.ndarray, np.ndarray]], batch_windows: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Consecutive windows of equal length, stacked: (B, T) int64 inputs and targets. A short last one is by itself."""
-    held: list[tuple[np.ndarray, np.ndarray]] = []
+def _batches(windows: Iterator[tuple[np.ndarray, ...]], batch_windows: int) -> Iterator[tuple[Tensor, ...]]:
+    """Consecutive windows of equal length, stacked: each part (B, T) int64. A short last one is by itself."""
+    held: list[tuple[np.ndarray, ...]] = []
 
-    def stacked() -> tuple[Tensor, Tensor]:
-        inputs, targets = (torch.from_numpy(np.stack(part)) for part in zip(*held, strict=True))
-        return inputs, targets
+    def stacked() -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*held, strict=True))
 
     for window in windows:
         if held and (len(held) == batch_windows or len(window[0]) != len(held[0][0])):

@@ -1,7 +1,7 @@
 """All continuations of some prompts, in the order asked for, a few at a time in one engine."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from myna.generate.sampling import Sampling
@@ -24,9 +24,18 @@ class Text:
 
 
 def in_order(
-    engine: TextEngine, prompts: Sequence[str], count: int, sampling: Sampling, together: int
+    engine: TextEngine,
+    prompts: Sequence[str],
+    count: int,
+    sampling: Sampling,
+    together: int,
+    encode: Callable[[str], Sequence[int]] | None = None,
 ) -> Iterator[Text]:
-    """All texts, in the order asked for. So many are computed together; one that ends makes room for the next."""
+    """All texts, in the order asked for. So many are computed together; one that ends makes room for the next.
+
+    Args:
+        encode: the ids to go on from, of a prompt; None: those of its text.
+    """
     waiting = deque((prompt, 0) for prompt in prompts)  # each with the number of its next text
     order: dict[Continuation, Text] = {}  # those not handed out yet, in the order asked for
     while waiting or order:
@@ -34,7 +43,7 @@ def in_order(
         while waiting and room > 0:
             prompt, first = waiting.popleft()
             n = min(count - first, room)  # of the same prompt, which is then computed once
-            made = engine.add(prompt, sampling, count=n, first_row=first)
+            made = engine.add(encode(prompt) if encode else prompt, sampling, count=n, first_row=first)
             order |= {one: Text(prompt, first + more) for more, one in enumerate(made)}
             room -= n
             if first + n < count:

@@ -187,7 +187,7 @@ class TextEngine:
 def stream_text(
     model: Network,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     sampling: Sampling,
     *,
     count: int = 1,

@@ -121,10 +121,11 @@ class Decoder(nn.Module):
         """
         through = through or run_block
         for layer, block in enumerate(self.blocks):
+            of_layer = None if cache is None else cache.layers[layer]
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(through, block, x, None, *shared, use_reentrant=False)
+                x = checkpoint(through, block, x, of_layer, *shared, use_reentrant=False)
             else:
-                x = through(block, x, None if cache is None else cache.layers[layer], *shared)
+                x = through(block, x, of_layer, *shared)
         if cache is not None:
             cache.advance(x.shape[1])
         return x

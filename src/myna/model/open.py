@@ -12,7 +12,7 @@ from myna.errors import CheckpointError, ModelError
 from myna.files import reading
 from myna.model.checkpoint import MANIFEST, newest_sound, verify
 from myna.model.network import Network
-from myna.model.weights import load_network, pretrained_directory
+from myna.model.weights import load_network, pretrained_directory, read_shape
 from myna.paths import given_path
 from myna.text.exchange import names_in
 from myna.text.tokenizer import Tokenizer
@@ -65,6 +65,19 @@ def open_model(spec: str | Path, device: str | torch.device = "cpu") -> Opened:
     path = find_model(spec)
     model = load_network(path).to(device).eval()
     return Opened(model, str(spec), path)
+
+
+def open_tokenizer(spec: str | Path) -> Tokenizer:
+    """The tokenizer of a model, whose weights are not loaded.
+
+    Raises:
+        ModelError: it has none. Others: see `open_model`.
+    """
+    path = find_model(spec)
+    tokenizer = _tokenizer_of(path, read_shape(path)[1].vocab_size)
+    if tokenizer is None:
+        raise ModelError(f"{path} has no tokenizer beside the weights; put its tokenizer.json there")
+    return tokenizer
 
 
 def find_model(spec: str | Path) -> Path:

@@ -7,6 +7,7 @@ compute texts side by side, and what they have in common once.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from myna.model.cache import KVCache, LayerCache
@@ -31,12 +32,25 @@ class Packed(KVCache):
         visible    (B, T, T)  bool: whether id i of a row may see its id j; each sees itself
     """
 
-    def __init__(self, n_layers: int, positions: Tensor, visible: Tensor):
+    def __init__(self, n_layers: int, positions: Tensor, visible: Tensor, end: int | None = None):
+        """Args: end: no position is so large; None to look (which waits for the device)."""
         assert positions.shape == visible.shape[:2]
         self._given, self._visible = positions, visible[:, None]
-        self._end = int(positions.max()) + 1
+        self._end = int(positions.max()) + 1 if end is None else end
         self.lengths, self.longest, self.is_even = [0] * len(positions), 0, True
         self.layers: Sequence[LayerCache] = [PackedLayer(self)] * n_layers
+
+    @classmethod
+    def side_by_side(cls, n_layers: int, positions: Tensor) -> "Packed":
+        """Texts one after the other in each row: one begins wherever a position is 0.
+
+        Shapes:
+            positions  (B, T)  int64; 0 first in each row, then counting up to the next text
+        """
+        T = positions.shape[1]
+        text = (positions == 0).cumsum(dim=1)  # the number of the text that an id belongs to
+        earlier = torch.ones(T, T, dtype=torch.bool, device=positions.device).tril()
+        return cls(n_layers, positions, (text[:, :, None] == text[:, None, :]) & earlier, end=T)
 
     def end(self, T: int) -> int:
         """See `KVCache.end`."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from myna.errors import CheckpointError, DownloadError, ModelError, OutputError, first_line
 from myna.files import ensure_writable_directory, json_bytes, reading, write_atomic, write_safetensors
+from myna.model.config import NetworkConfig
 from myna.model.layout import OWN_PREFIX
 from myna.model.network import NETWORKS, Network, NetworkKind
 from myna.parsing import read_object
@@ -35,15 +36,29 @@ def load_network(directory: Path) -> Network:
     Raises:
         ModelError, CheckpointError: what is missing or wrong, and where.
     """
-    raw = _read_config(directory / CONFIG)
-    where = str(directory / CONFIG)
-    kind = kind_of(raw, where)
-    network = build_without_memory(kind, kind.load().layout.read_config(raw, kind, where))
+    raw, name, config = _read_shape(directory)
+    network = build_without_memory(NETWORKS[name], config)
     tensors = _read_tensors(directory)
     _check_types(tensors, raw, network, directory)
     arrays = {name: _widened(tensor) for name, tensor in tensors.items()}
     network.load_state_dict(network.layout.from_file(network, arrays, str(directory)), assign=True)
     return network
+
+
+def read_shape(directory: Path) -> tuple[str, NetworkConfig]:
+    """The network of a folder by its name in NETWORKS, and its shape. The weights are not read.
+
+    Raises:
+        ModelError: what is missing or wrong, and where.
+    """
+    return _read_shape(directory)[1:]
+
+
+def _read_shape(directory: Path) -> tuple[dict[str, Any], str, NetworkConfig]:
+    raw, where = _read_config(directory / CONFIG), str(directory / CONFIG)
+    name = name_of(raw, where)
+    kind = NETWORKS[name]
+    return raw, name, kind.load().layout.read_config(raw, kind, where)
 
 
 def build_without_memory(kind: NetworkKind, config: Any) -> Any:
@@ -66,8 +81,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return read_object(path, ModelError, "is this the config.json of a model?", missing=missing)
 
 
-def kind_of(raw: Mapping[str, Any], where: str) -> NetworkKind:
-    """The network that a config.json is about.
+def name_of(raw: Mapping[str, Any], where: str) -> str:
+    """The name in NETWORKS of the network that a config.json is about.
 
     Raises:
         ModelError: none of those we have.
@@ -75,7 +90,7 @@ def kind_of(raw: Mapping[str, Any], where: str) -> NetworkKind:
     model_type = raw.get("model_type")
     for name, kind in NETWORKS.items():
         if model_type in (kind.model_type, OWN_PREFIX + name) and model_type is not None:
-            return kind
+            return name
     known = [kind.model_type for kind in NETWORKS.values() if kind.model_type]
     known += [OWN_PREFIX + name for name, kind in NETWORKS.items() if not kind.model_type]
     if isinstance(model_type, str) and model_type.startswith(OWN_PREFIX):

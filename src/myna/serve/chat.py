@@ -42,12 +42,8 @@ ONLY = fields.ONLY | {
 LENGTHS = ("max_tokens", "max_completion_tokens")
 SAMPLING = fields.SAMPLING | dict.fromkeys(LENGTHS, "max_tokens")
 OWN = frozenset({"messages", "logprobs", "top_logprobs"})
-NOTHING = (
-    None,
-    [],
-    {},
-    "",
-)  # what a field of a message may be that is not ours: clients send answers back whole
+# What a field of a message may be that is not ours: clients send answers back whole.
+NOTHING: tuple[Any, ...] = (None, [], {}, "")
 
 
 def read_chat_request(body: Any, models: Models, limits: Limits) -> Request:

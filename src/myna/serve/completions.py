@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from myna.generate.sampling import LogProbs
+from myna.serve.filling import as_filling, read_filling
 from myna.serve.limits import Limits
 from myna.serve.models import Models, Served
 from myna.serve.protocol import ChoiceLogprobs, Completion, Prompt, choice, read_completion, read_prompt
@@ -20,7 +21,12 @@ def read_request(body: Any, models: Models, limits: Limits) -> Request:
     asked = read_completion(body)
     served = models.named(asked.model)
     check_size(asked, len(asked.prompts), served.tokenizer, limits)
-    prompts = [read_prompt(one, served.tokenizer, served.context, asked.truncate) for one in asked.prompts]
+    tokenizer, context, suffix = served.tokenizer, served.context, asked.suffix
+    if suffix is None:
+        prompts = [read_prompt(one, tokenizer, context, asked.truncate) for one in asked.prompts]
+    else:
+        asked = as_filling(asked, served.name, tokenizer)
+        prompts = [read_filling(one, suffix, tokenizer, context, asked) for one in asked.prompts]
     if asked.echo and asked.sampling.logprobs is not None:
         asked = replace(asked, sampling=replace(asked.sampling, prompt_logprobs=True))
     shape = CompletionShape(served, asked, prompts)

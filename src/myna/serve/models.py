@@ -11,6 +11,7 @@ from myna.model.network import Network
 from myna.serve.errors import ApiError
 from myna.serve.worker import Worker
 from myna.text.chat import can_chat
+from myna.text.fim import can_fill
 from myna.text.tokenizer import Tokenizer
 
 
@@ -47,6 +48,7 @@ class Served:
             "tokenizer": self.tokenizer.name,
             "weights": self.weights,
             "can_chat": can_chat(self.tokenizer),
+            "can_fill": can_fill(self.tokenizer),
         }
 
 

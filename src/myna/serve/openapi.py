@@ -87,6 +87,7 @@ def completion_schema(limits: Limits) -> dict[str, Any]:
         ]
     }
     own = {"prompt": prompt, "logprobs": number(0, MOST_LOGPROBS, whole=True), "echo": FLAG}
+    own["suffix"] = {"type": ["string", "null"]}
     properties = own | text_fields(limits, protocol.ONLY)
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

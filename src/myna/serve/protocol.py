@@ -18,9 +18,9 @@ from myna.settings import is_whole
 from myna.text.stream import CharacterOffsets
 from myna.text.tokenizer import Tokenizer
 
-ONLY = fields.ONLY | {"best_of": 1, "suffix": None}
+ONLY = fields.ONLY | {"best_of": 1}
 SAMPLING = fields.SAMPLING | {"logprobs": "logprobs"}
-OWN = frozenset({"prompt", "echo"})
+OWN = frozenset({"prompt", "echo", "suffix"})
 MAX_TOKENS = 16  # where a request does not say
 
 
@@ -31,10 +31,12 @@ class Completion(Asked):
     Attributes:
         prompts: texts, or ids.
         echo: an answer begins with its prompt.
+        suffix: what stands behind the text that is asked for; None: nothing is known of it.
     """
 
     prompts: list[str | list[int]]
     echo: bool
+    suffix: str | None
 
 
 def read_completion(body: Any) -> Completion:
@@ -45,7 +47,11 @@ def read_completion(body: Any) -> Completion:
     """
     body = check_names(body, OWN | SAMPLING.keys(), ONLY, "a prompt")
     asked = read_asked(body, read_sampling(body, SAMPLING, max_tokens=MAX_TOKENS))
-    return Completion(**vars(asked), prompts=_prompts(body.get("prompt")), echo=flag(body, "echo"))
+    suffix = body.get("suffix")
+    if suffix is not None and not isinstance(suffix, str):
+        raise ApiError(400, "suffix is no text; give one, or leave it out", param="suffix")
+    prompts = _prompts(body.get("prompt"))
+    return Completion(**vars(asked), prompts=prompts, echo=flag(body, "echo"), suffix=suffix)
 
 
 def _prompts(prompt: Any) -> list[str | list[int]]:
@@ -71,7 +77,7 @@ class Prompt:
 
     Attributes:
         ids: one or more, at most the model's context.
-        truncated: its beginning was left out.
+        truncated: its beginning was left out; of a prompt with a suffix, an end of either.
         echo: the text that the ids stand for.
     """
 
@@ -85,14 +91,7 @@ def read_prompt(prompt: str | list[int], tokenizer: Tokenizer, context: int, tru
     Raises:
         ApiError: 400: it can't be encoded, is too long, or holds ids that the model does not have.
     """
-    if isinstance(prompt, str):
-        try:
-            ids = tokenizer.encode(prompt)
-        except MynaError as error:
-            raise ApiError(400, f"the prompt can't be encoded: {error}", param="prompt") from error
-    else:
-        ids = prompt
-        check_known(ids, tokenizer, "prompt")
+    ids = prompt_ids(prompt, tokenizer)
     truncated = len(ids) > context
     if truncated and not truncate:
         raise ApiError(
@@ -105,6 +104,21 @@ def read_prompt(prompt: str | list[int], tokenizer: Tokenizer, context: int, tru
     ids = ids[-context:]
     echo = prompt if isinstance(prompt, str) and not truncated else tokenizer.decode(ids)
     return Prompt(ids or [tokenizer.eot], truncated, echo)
+
+
+def prompt_ids(prompt: str | list[int], tokenizer: Tokenizer) -> list[int]:
+    """The ids of a prompt, however long.
+
+    Raises:
+        ApiError: 400: it can't be encoded, or holds ids that the model does not have.
+    """
+    if not isinstance(prompt, str):
+        check_known(prompt, tokenizer, "prompt")
+        return prompt
+    try:
+        return tokenizer.encode(prompt)
+    except MynaError as error:
+        raise ApiError(400, f"the prompt can't be encoded: {error}", param="prompt") from error
 
 
 class ChoiceLogprobs:

@@ -143,11 +143,12 @@ def encode_turn(tokenizer: Tokenizer, message: Message) -> Turn:
     ids = [special[TURN_START], *said, special[TURN_END], *after]
     scored = [False] * len(ids)
     if message.role == ASSISTANT:
-        at = 0
-        for number, id in enumerate(said, start=1):
-            scored[number] = at >= len(head)
-            at += len(tokenizer.token_bytes(id))
-        scored[1 + len(said)] = True
+        unscored = at = 0
+        while at < len(head):
+            at += len(tokenizer.token_bytes(said[unscored]))
+            unscored += 1
+        answer = slice(1 + unscored, 2 + len(said))
+        scored[answer] = [True] * len(ids[answer])
     return Turn(message, ids, scored)
 
 

@@ -12,6 +12,8 @@ Merge = tuple[bytes, bytes]
 END_OF_TEXT = "<|endoftext|>"
 # What frames a turn of a conversation: see chat.py.
 TURN_START, TURN_END = CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")
+# What frames the parts of a text whose middle is to be written: see fim.py. Names and order are those of cl100k_base.
+FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = FIM_TOKENS = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
 # The rule of chat.py in Jinja, for transformers.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

@@ -28,12 +28,14 @@ class Plan:
     Attributes:
         accumulate: micro-batches of a rank in a step.
         learning_rate: of the update about to be made, by finished updates.
+        targets: how many targets of some samples count: of so many, from one on. See `Stream.n_targets`.
         mfu_per_rate: model FLOPs utilisation at one token a second.
     """
 
     recipe: Recipe
     accumulate: int
     learning_rate: Callable[[int], float]
+    targets: Callable[[int, int], int]
     mfu_per_rate: float
 
 
@@ -124,7 +126,7 @@ class Training:
             state.step,
             batches,
             accumulate=self.plan.accumulate,
-            step_tokens=recipe.batch_tokens,
+            step_targets=self.plan.targets(state.samples, recipe.batch_samples),
             learning_rate=rate,
             stop_asked=stop.asked,
             before_update=lambda loss: self.spikes.see(state.step + 1, loss),

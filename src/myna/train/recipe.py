@@ -56,8 +56,18 @@ class Recipe:
     corpus: tuple[str, ...] = ("fineweb-edu",)
     """What to read: named corpora, files, folders (see `myna prepare --help`)."""
     tokenizer: str = setting("gpt2", resume="never")
-    """gpt2, bytes, train:N (a vocabulary of N ids trained on the corpus), a tokenizer's folder, or from-data (take
-    the dataset's own)."""
+    """gpt2, bytes, train:N (a vocabulary of N ids trained on the corpus), a tokenizer's folder, from-data (take
+    the dataset's own), or from-init (take the tokenizer of --init)."""
+    conversations: bool = setting(False, resume="free")
+    """Prepare the corpus as conversations (see `myna prepare --help`)."""
+
+    init: str = ""
+    """Start from the weights and the tokenizer of this MODEL (a run, a checkpoint, a Hugging Face folder, or a hub name
+    such as gpt2), with a fresh optimizer. The shape is the model's. The data's tokenizer may have more special tokens:
+    the model grows by their rows. Unless the recipe has an --init of its own, the learning rate is a tenth of the
+    recipe's."""
+    train_only: Literal["all", "new-tokens"] = "all"
+    """With --init: all trains all weights; new-tokens only the embedding rows of the tokens that the model grew by."""
 
     network: str = setting("gpt2", resume="never")
     """The network, by its name in the table NETWORKS. Its own options are --network.OPTION."""
@@ -104,6 +114,9 @@ class Recipe:
     from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
     seed: int = setting(1337, _SEED)
     """Seeds the initial weights, the order of the samples, and dropout."""
+    fim_rate: float = setting(0.0, UP_TO_1)
+    """Fill in the middle: the share of documents, 0 to 1, that are trained on with their middle at their end, so that
+    the model can write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""
 
     precision: PrecisionName = "auto"
     """What matrix products are computed in; auto: bf16 where the device is made for it, else fp32 (TF32 on CUDA)."""
@@ -134,6 +147,12 @@ class Recipe:
                 f"--sequence-length {self.sequence_length} is over the model's {self.block_size} positions; "
                 f"give at most {self.block_size}, or raise --block-size"
             )
+        if self.train_only != "all" and not self.init:
+            raise UsageError(
+                "--train-only new-tokens needs --init MODEL: the new tokens are those that it lacks"
+            )
+        if self.tokenizer == "from-init" and not self.init:
+            raise UsageError("--tokenizer from-init needs --init MODEL, whose tokenizer is meant")
         if self.batch_tokens % self.sequence_length:
             low = self.batch_tokens // self.sequence_length * self.sequence_length
             near = [str(n) for n in (low, low + self.sequence_length) if n]
@@ -225,7 +244,9 @@ class Change:
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
     """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
-    before, now, rules = upgraded(stored), _as_json(recipe.to_dict()), resume_rules(recipe)
+    # A recipe of before there was a rate says nothing of it: it was 0.
+    before = {"fim_rate": 0.0} | upgraded(stored)
+    now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")
     for of in ("network", "optimizer"):
         key, options = f"{of}_options", getattr(recipe, f"{of}_options")

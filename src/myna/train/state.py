@@ -22,6 +22,7 @@ class TrainState:
         optimizer_steps: updates made; fewer than `step` where fp16 skipped some.
         skipped_in_row: updates that fp16 has skipped since the last one it made.
         dataset: identifies the data.
+        init_ids: ids that the model of `--init` knew; 0 where the run began with fresh weights.
         world_size: ranks that it was trained on last.
         recipe: as `Recipe.to_dict` gives it.
         rng: how dropout's randomness is made; there is no generator whose state would have to be kept.
@@ -36,6 +37,7 @@ class TrainState:
     tokens: int = 0
     optimizer_steps: int = 0
     skipped_in_row: int = 0
+    init_ids: int = 0
     world_size: int = 1
     rng: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +71,15 @@ class TrainState:
                 raise CheckpointError(f"{where}: {name} is {getattr(state, name)!r}; use another checkpoint")
         if not isinstance(state.dataset, str):
             raise CheckpointError(f"{where}: dataset is {state.dataset!r}; use another checkpoint")
-        for name in ("step", "samples", "tokens", "optimizer_steps", "skipped_in_row", "world_size"):
+        for name in (
+            "step",
+            "samples",
+            "tokens",
+            "optimizer_steps",
+            "skipped_in_row",
+            "init_ids",
+            "world_size",
+        ):
             value = getattr(state, name)
             if type(value) is not int or value < 0:
                 raise CheckpointError(f"{where}: {name} is {value!r}, no count; use another checkpoint")

@@ -1,7 +1,8 @@
 """One optimizer step: micro-batches in, one update out.
 
-The loss is a sum over tokens divided by the tokens of the global batch, so the step is the same mathematics for
-any micro-batch and any number of ranks: gradients of parts add up to the gradient of the whole.
+The loss is a sum over targets divided by their number in the global batch, so the step is the same mathematics for any
+micro-batch and any number of ranks: gradients of parts add up to the gradient of the whole, also where one rank has
+more targets that count than another.
 """
 
 import contextlib
@@ -21,12 +22,13 @@ from myna.device import Precision
 from myna.errors import DivergedError
 from myna.model.decoder import run_block
 from myna.model.network import Network
+from myna.model.packed import Packed
 from myna.train.average import WeightAverage
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.shard import add_up_gradients, is_sharded, whole
 from myna.train.optimizers.optimizer import Optimizer
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]  # ids, targets, and where texts share a window their positions; each (B, T) int64
 
 
 class SummedLoss(nn.Module):
@@ -38,7 +40,7 @@ class SummedLoss(nn.Module):
     def __init__(self, network: Network):
         super().__init__()
         self.network = network
-        self.hidden: Callable[[Tensor], Tensor] = network.hidden
+        self.hidden: Callable[..., Tensor] = network.hidden
         self.compiled = False
 
     def compile_step(self) -> None:
@@ -64,9 +66,14 @@ class SummedLoss(nn.Module):
         self.hidden = self.network.hidden
         self.compiled = False
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """The summed nats of (B, T) targets, as a scalar."""
-        hidden = self.hidden(ids)
+    def forward(self, ids: Tensor, targets: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The summed nats of (B, T) targets, as a scalar.
+
+        Args:
+            positions: where texts share a row, see `Packed.side_by_side`.
+        """
+        texts = None if positions is None else Packed.side_by_side(len(self.network.blocks), positions)
+        hidden = self.hidden(ids, texts)
         # The head's weight is read after the network ran: where it is sharded, it is whole from then on.
         return self.network.nats(hidden, targets, compiled=self.compiled)
 
@@ -87,6 +94,9 @@ class Stepper:
     Args:
         network: fp32 weights on the rank's device.
         average: takes the weights in after each update.
+
+    Attributes:
+        first_new_row: where not None, only the rows of the vocabulary from this one on are trained.
     """
 
     def __init__(
@@ -110,6 +120,7 @@ class Stepper:
         self.loss = SummedLoss(network)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision.name == "fp16")
         self.module: nn.Module = self.loss
+        self.first_new_row: int | None = None
 
     def distribute(self) -> None:
         """Sees to it that gradients are averaged over the ranks during the last backward pass of a step."""
@@ -126,9 +137,8 @@ class Stepper:
 
     def backward(self, batch: Batch, scale: float) -> Tensor:
         """Adds one micro-batch's gradient; returns its summed nats, still on the device."""
-        ids, targets = batch
         with self.precision.autocast(self.ranks.device):
-            nats = self.module(ids, targets)
+            nats = self.module(*batch)
         self.scaler.scale(nats * scale).backward()
         return nats.detach()
 
@@ -154,7 +164,7 @@ class Stepper:
         batches: Iterator[Batch],
         *,
         accumulate: int,
-        step_tokens: int,
+        step_targets: int,
         learning_rate: float,
         stop_asked: Callable[[], bool] = lambda: False,
         before_update: Callable[[float], None] = lambda loss: None,
@@ -163,7 +173,7 @@ class Stepper:
 
         Args:
             step: updates made before this one.
-            step_tokens: tokens of the global batch, by which the summed loss is divided.
+            step_targets: targets that count in the global batch, by which the summed loss is divided.
             stop_asked: asked at the end: was this rank told to stop? The result says whether any was.
             before_update: told the loss, the same on every rank; may raise, and nothing is updated.
         Raises:
@@ -172,8 +182,8 @@ class Stepper:
         self.network.train()
         self.seed_step(step)
         self.optimizer.set_learning_rate(learning_rate)
-        # DDP averages over ranks; the loss is divided by the tokens of all of them, so the mean is undone here.
-        scale = self.ranks.world_size / step_tokens
+        # DDP averages over ranks; the loss is divided by the targets of all of them, so the mean is undone here.
+        scale = self.ranks.world_size / step_targets
         # [nats on all ranks, ranks asked to stop, nats by rank]; the sum tells every rank the same, so all stop at
         # one step, and all know whose loss was not a number.
         wide = torch.float32 if self.ranks.device.type == "mps" else torch.float64
@@ -186,9 +196,10 @@ class Stepper:
         self.optimizer.unscale(self.scaler)
         totals[1] = float(stop_asked())
         totals[2 + self.ranks.rank] = totals[0]
+        self._forget_what_stays()
         norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm))
         nats, stops, *by_rank = self.ranks.sum_(totals).tolist()
-        loss, grad_norm = nats / step_tokens, float(norm)
+        loss, grad_norm = nats / step_targets, float(norm)
         self._require_finite(step, loss, grad_norm, by_rank, used)
         before_update(loss)
         updated = math.isfinite(grad_norm)  # else fp16 overflowed, and the scaler lowers its scale
@@ -199,6 +210,15 @@ class Stepper:
         if self.average is not None and updated:
             self.average.update(step + 1)
         return StepResult(loss, grad_norm, stops > 0, updated)
+
+    def _forget_what_stays(self) -> None:
+        """Makes the gradient of all that is not trained 0; then an update without weight decay leaves it as it is."""
+        if self.first_new_row is None:
+            return
+        for name, parameter in self.network.named_parameters():
+            if parameter.grad is not None:
+                rows = self.first_new_row if name in self.network.vocabulary_rows else None
+                parameter.grad[:rows].zero_()
 
     def _no_sync(self, quiet: bool) -> contextlib.AbstractContextManager[None]:
         if isinstance(self.module, DistributedDataParallel):
@@ -233,9 +253,9 @@ class Stepper:
         if is_sharded(self.network):  # its gradients cannot be had apart from the others'
             return []
         self.seed_step(step)
-        for ids, targets in used:
+        for batch in used:
             with self.precision.autocast(self.ranks.device):
-                self.loss(ids, targets).backward()
+                self.loss(*batch).backward()
         bad = any(p.grad is not None and not bool(p.grad.isfinite().all()) for p in self.network.parameters())
         self.optimizer.zero_grad()
         flags = torch.zeros(self.ranks.world_size, device=self.ranks.device)

@@ -1,6 +1,7 @@
 """`myna eval --task val`: loss and bits per byte on the validation split of a dataset."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +93,14 @@ def validation(call: Eval, running: Running, data: Path | None) -> dict[str, Any
     if call.data is None:
         check_trained_on(dataset, opened.path, call.model.run())
     split = dataset.val
-    with Progress("validation targets", min(split.n_tokens - 1, VALIDATION_TARGETS)) as progress:
+    targets = None if split.scored else min(split.n_tokens - 1, VALIDATION_TARGETS)
+    with Progress("validation targets", targets) as progress:
         sums = validation_sums(
             opened.model,
             split,
             tokenizer.id_bytes(),
             text_ids=tokenizer.text_ids(),
+            eot=tokenizer.eot,
             sequence_length=length,
             autocast_dtype=running.precision.dtype,
             on_targets=progress.advance,
@@ -112,18 +115,22 @@ def validation(call: Eval, running: Running, data: Path | None) -> dict[str, Any
 
 
 def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
-    """The dataset, which the model's tokenizer must have made.
+    """The dataset, whose tokenizer must be the model's, or the model's without some special tokens.
 
     Raises:
         DataError: it is not there, is damaged, or was made with another tokenizer.
     """
     from myna.data.shards import open_dataset
+    from myna.text.tokenizer import Tokenizer
 
     if not (path / "dataset.json").is_file():
         return open_dataset(
             path, tokenizer=tokenizer
         )  # another project's format, which can't say what made it
-    if open_dataset(path, verify=False).tokenizer_sha256 != tokenizer.sha256:
+    found = open_dataset(path, verify=False)
+    if found.tokenizer_sha256 != tokenizer.sha256 and not tokenizer.extends(
+        Tokenizer.load(path / "tokenizer.json")
+    ):
         raise DataError(
             f"{path} was made with another tokenizer than the model's ({tokenizer.name}), so its ids mean other text; "
             "prepare the corpus with the model's: myna prepare CORPUS --out DIR --tokenizer MODEL_FOLDER"
@@ -138,6 +145,9 @@ def check_trained_on(dataset: "Dataset", checkpoint: Path, run: Run) -> None:
         UsageError: it did. CheckpointError: its record can't be read.
     """
     told = trained_on(run)
+    if told and dataset.tokenizer_path is None:
+        # Such files don't say what made them; the run does. The model's tokenizer may have special tokens besides.
+        dataset = replace(dataset, tokenizer_sha256=told.get("tokenizer") or dataset.tokenizer_sha256)
     expected = told["identity"] if told else identity_in_checkpoint(checkpoint)
     if expected is not None and expected != dataset.identity:
         raise UsageError(

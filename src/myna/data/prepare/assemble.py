@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 
 from myna.data.prepare.chunks import Chunk
-from myna.data.prepare.encode import encoded_file
+from myna.data.prepare.encode import SCORED, encoded_file
 from myna.data.prepare.shard_writer import ShardWriter
-from myna.data.split import SPLITS
+from myna.data.split import SCORED_DTYPE, SPLITS
 
 
 class Assembler:
@@ -22,22 +22,34 @@ class Assembler:
     Attributes:
         position: (file, index) of the next chunk; see `Chunk`.
         input_bytes: how much of the corpus's files is done.
-        totals: for "train" and "val": documents and bytes; `empty` and `bad` (counts), `first_bad` (a message), and
-            `largest_val`: the bytes of the largest document in validation, and the name of its file.
+        totals: for "train" and "val": documents and bytes; `empty`, `unanswered` and `bad` (counts), `first_bad` (a
+            message), and `largest_val`: the bytes of the largest document in validation, and the name of its file.
     """
 
-    def __init__(self, folder: Path, dtype: np.dtype, shard_tokens: int, state: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: np.dtype,
+        shard_tokens: int,
+        state: dict[str, Any],
+        conversations: bool = False,
+    ) -> None:
         self.position: tuple[int, int] = tuple(state.get("position", (0, 0)))
         self.input_bytes: int = state.get("input_bytes", 0)
         self.totals: dict[str, Any] = state.get("totals") or {
             **{name: {"documents": 0, "bytes": 0} for name in SPLITS},
             "empty": 0,
+            "unanswered": 0,
             "bad": 0,
             "first_bad": None,
             "largest_val": (0, ""),
         }
+        dtypes = dict.fromkeys(SPLITS, dtype)
+        if conversations:
+            dtypes |= {name + SCORED: SCORED_DTYPE for name in SPLITS}
         self.writers = {
-            name: ShardWriter(folder, name, dtype, shard_tokens, state.get(name, {})) for name in SPLITS
+            stream: ShardWriter(folder, stream, dtype, shard_tokens, state.get(stream, {}))
+            for stream, dtype in dtypes.items()
         }
 
     def append(self, chunk: Chunk, record: dict[str, Any], folder: Path) -> None:
@@ -50,14 +62,15 @@ class Assembler:
             DataError: the files are not what the record says.
         """
         totals = self.totals
-        for name, writer in self.writers.items():
-            path, part = encoded_file(folder, chunk, name), record[name]
+        for stream, writer in self.writers.items():
+            path, part = encoded_file(folder, chunk, stream), record[stream]
             writer.append(path, part["tokens"], part["crc"])
             path.unlink()
-            totals[name]["documents"] += part["documents"]
-            totals[name]["bytes"] += part["bytes"]
-        totals["empty"] += record["empty"]
-        totals["bad"] += record["bad"]
+        for name in SPLITS:
+            for count in ("documents", "bytes"):
+                totals[name][count] += record[name][count]
+        for count in ("empty", "unanswered", "bad"):
+            totals[count] += record[count]
         totals["first_bad"] = totals["first_bad"] or record["first_bad"]
         totals["largest_val"] = max(tuple(totals["largest_val"]), tuple(record["largest_val"]))
         self.position = (chunk.file, chunk.index + 1)
@@ -78,10 +91,17 @@ class Assembler:
         """Closes the last shards; returns what dataset.json says of each split."""
         for writer in self.writers.values():
             writer.finish()
-        return {
-            name: {**self.totals[name], "tokens": writer.tokens, "shards": writer.shards}
-            for name, writer in self.writers.items()
-        }
+        found = {}
+        for name in SPLITS:
+            ids, scored = self.writers[name], self.writers.get(name + SCORED)
+            found[name] = {**self.totals[name], "tokens": ids.tokens, "shards": ids.shards}
+            if scored:  # cut where the ids are
+                shards = [
+                    {**of_ids, "scored": {key: of_mask[key] for key in ("file", "sha256")}}
+                    for of_ids, of_mask in zip(ids.shards, scored.shards, strict=True)
+                ]
+                found[name]["shards"] = shards
+        return found
 
     def __enter__(self) -> Self:
         return self

@@ -50,6 +50,7 @@ def prepare(
     workers: int | None = None,
     column: str | None = None,
     skip_bad: bool = False,
+    conversations: bool = False,
     quiet: bool = True,
 ) -> Dataset:
     """Turns a corpus into shards in the folder `out`, or finds that it is done.
@@ -61,6 +62,7 @@ def prepare(
         workers: processes; None for one a core, or none where the corpus is small. The result does not depend on it.
         column: the text column of parquet, or field of JSONL; None to find it.
         skip_bad: leave out and count documents that can't be used, rather than stop at the first.
+        conversations: the documents are conversations, and the tokenizer has their special tokens.
         quiet: no progress on stderr, and no word on stdout about files that were left out or an odd validation split.
     Returns:
         the dataset, not verified: it was just written.
@@ -87,6 +89,7 @@ def prepare(
         "val_fraction": fraction,
         "shard_tokens": shard_tokens,
         "column": column,
+        **({"conversations": True} if conversations else {}),
     }
     if not _is_done(out, call):
         files = find_files(corpus, None if quiet else speak)
@@ -125,10 +128,16 @@ class Preparation:
     ) -> None:
         self.work, self.tokenizer, self.call, self.quiet = work, tokenizer, call, quiet
         self.corpus = files
-        only = only_document(files, call["column"]) if call["val_fraction"] else None
+        conversations = call.get("conversations", False)
+        only = only_document(files, call["column"]) if call["val_fraction"] and not conversations else None
         self.files = [only] if only else files
         self.options = ReadOptions(
-            call["column"], call["val_fraction"], only is not None, can_cut_texts(tokenizer), skip_bad
+            call["column"],
+            call["val_fraction"],
+            only is not None,
+            can_cut_texts(tokenizer),
+            skip_bad,
+            conversations,
         )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.workers = 0 if is_small(self.files) else workers or cores
@@ -141,7 +150,9 @@ class Preparation:
         journal = self.work.begin(self.call | {"files": files, "part_bytes": cut.PART_BYTES})
         write_synced(self.work.path / "tokenizer.json", self.tokenizer.to_json())
         dtype = id_dtype(self.tokenizer.n_vocab)
-        with Assembler(self.work.path, dtype, self.call["shard_tokens"], journal) as assembler:
+        with Assembler(
+            self.work.path, dtype, self.call["shard_tokens"], journal, self.options.conversations
+        ) as assembler:
             self._assemble(assembler, inputs)
             splits = assembler.finish()
         self._check(assembler.totals)
@@ -192,8 +203,9 @@ class Preparation:
         documents = sum(totals[name]["documents"] for name in SPLITS)
         if documents == 0:
             raise DataError(
-                f"{', '.join(self.call['corpus'])}: no text in it ({totals['empty']:,} empty documents, "
-                f"{totals['bad']:,} bad ones); nothing was prepared"
+                f"{', '.join(self.call['corpus'])}: no {'answer' if self.options.conversations else 'text'} in it "
+                f"({totals['empty']:,} empty documents, {totals['unanswered']:,} without an answer, {totals['bad']:,} "
+                "bad ones); nothing was prepared"
             )
         if totals["train"]["documents"] == 0:
             raise DataError(
@@ -225,6 +237,7 @@ class Preparation:
                 "empty_documents": totals["empty"],
                 "bad_documents": totals["bad"],
                 "first_bad": totals["first_bad"],
+                **({"unanswered": totals["unanswered"]} if self.options.conversations else {}),
             },
             **splits,
         }

@@ -1,31 +1,37 @@
 """Documents to ids: what a worker does with one chunk.
 
-The ids of a chunk go to two plain files, one a split. Their record (counts and a checksum) goes back to the parent,
-which appends the files to the shards.
+The ids of a chunk go to plain files, one a split; those of conversations with a second one, of the ids that are scored.
+Their record (counts and a checksum) goes back to the parent, which appends the files to the shards.
 """
 
 import contextlib
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from myna.data.conversations import is_answered, messages_of
 from myna.data.prepare.chunks import Chunk
 from myna.data.shards import id_dtype
 from myna.data.sources.documents import split_documents
 from myna.data.sources.formats import BadDocumentError, reading, still
 from myna.data.sources.source import ReadOptions
-from myna.data.split import SPLITS
+from myna.data.split import SCORED_DTYPE, SPLITS
 from myna.data.verify import hash_file
 from myna.errors import DataError, TokenizerError
 from myna.text import patterns
+from myna.text.chat import encode_conversation
 from myna.text.patterns import blocks
 from myna.text.tokenizer import Tokenizer
 
 BLOCK_CHARACTERS = 4 << 20
 # A longer text is encoded in stretches: one odd character in it then costs the slow engine for a stretch only.
 STRETCH_CHARACTERS = 1 << 18
+# What follows the name of a split in that of the stream which says of each of its ids whether it is scored.
+SCORED = ".scored"
+OpenFile = Callable[[str, np.dtype], "IdFile"]
 
 
 def can_cut_texts(tokenizer: Tokenizer) -> bool:
@@ -39,23 +45,63 @@ def can_cut_texts(tokenizer: Tokenizer) -> bool:
     )
 
 
-class SplitEncoder:
+class IdFile:
+    """A file of little-endian numbers and nothing else, with what its record says: how many, and a checksum."""
+
+    def __init__(self, path: Path, dtype: np.dtype) -> None:
+        self._dtype = dtype
+        self._file = open(path, "wb")  # noqa: SIM115
+        self.tokens = self.crc = 0
+
+    def write(self, ids: np.ndarray) -> None:
+        """Appends ids."""
+        data = ids.astype(self._dtype, copy=False).data.cast("B")
+        self._file.write(data)
+        self.crc = zlib.crc32(data, self.crc)
+        self.tokens += len(ids)
+
+    def close(self) -> None:
+        """Closes it."""
+        self._file.close()
+
+    def record(self) -> dict[str, int]:
+        """What was written."""
+        return {"tokens": self.tokens, "crc": self.crc}
+
+
+class Encoder(Protocol):
+    """Turns one split's documents into files, by the name of the stream that each is a part of."""
+
+    documents: int
+    n_bytes: int
+    files: dict[str, IdFile]
+
+    def add(self, text: str, n_bytes: int, begins: bool) -> None:
+        """Takes a document, or the next part of one."""
+
+    def flush(self) -> None:
+        """Encodes and writes what is held."""
+
+
+class TextEncoder:
     """Collects one split's texts and writes their ids, block by block.
 
     Args:
-        path: the file to write: little-endian ids and nothing else.
+        open_file: opens the file of a stream.
+        split: the stream.
     """
 
-    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
+    def __init__(self, open_file: OpenFile, split: str, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._pattern = tokenizer.vocabulary.pattern if can_cut_texts(tokenizer) else patterns.NONE
-        self._dtype = id_dtype(tokenizer.n_vocab)
-        self._eot = np.array([tokenizer.eot], dtype=self._dtype)
-        self._file = open(path, "wb")  # noqa: SIM115
+        dtype = id_dtype(tokenizer.n_vocab)
+        self._eot = np.array([tokenizer.eot], dtype=dtype)
+        self._ids = open_file(split, dtype)
+        self.files = {split: self._ids}
         self._texts: list[str] = []
         self._begins: list[bool] = []
         self._held_characters = 0
-        self.documents = self.n_bytes = self.tokens = self.crc = 0
+        self.documents = self.n_bytes = 0
 
     def add(self, text: str, n_bytes: int, begins: bool) -> None:
         """Takes a text; `begins` puts the end-of-text id before it."""
@@ -76,39 +122,56 @@ class SplitEncoder:
         ids, lengths = self._tokenizer.encode_arrays(self._texts)
         if len(ids) and int(ids.max()) >= self._tokenizer.n_vocab:
             raise DataError(f"tokenizer {self._tokenizer.name} made id {ids.max()}, outside its vocabulary")
-        ids = ids.astype(self._dtype, copy=False)
+        ids = ids.astype(self._eot.dtype, copy=False)
         ends = np.cumsum(lengths)
         parts: list[np.ndarray] = []
         for begins, start, end in zip(self._begins, (ends - lengths).tolist(), ends.tolist(), strict=True):
             parts += [self._eot, ids[start:end]] if begins else [ids[start:end]]
-        stream = np.concatenate(parts)
-        data = stream.data.cast("B")
-        self._file.write(data)
-        self.crc = zlib.crc32(data, self.crc)
-        self.tokens += len(stream)
+        self._ids.write(np.concatenate(parts))
         self._texts, self._begins, self._held_characters = [], [], 0
 
-    def close(self) -> None:
-        """Closes the file without flushing what is held."""
-        self._file.close()
 
-    def record(self) -> dict[str, int]:
-        """What was written."""
-        return {"documents": self.documents, "bytes": self.n_bytes, "tokens": self.tokens, "crc": self.crc}
+class ConversationEncoder:
+    """Writes one split's conversations: their ids, and beside them which are scored.
+
+    Args:
+        open_file: opens the file of a stream.
+        split: the stream of the ids.
+    """
+
+    def __init__(self, open_file: OpenFile, split: str, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids = open_file(split, id_dtype(tokenizer.n_vocab))
+        self._scored = open_file(split + SCORED, SCORED_DTYPE)
+        self.files = {split: self._ids, split + SCORED: self._scored}
+        self.documents = self.n_bytes = 0
+
+    def add(self, text: str, n_bytes: int, begins: bool) -> None:
+        """Takes a conversation; of its bytes those of what is said count."""
+        messages = messages_of(text)
+        ids, scored = encode_conversation(self._tokenizer, messages)
+        self._ids.write(np.array(ids))
+        self._scored.write(np.array(scored))
+        self.documents += 1
+        self.n_bytes += sum(len(message.content.encode("utf-8")) for message in messages)
+
+    def flush(self) -> None:
+        """Nothing is held."""
 
 
 def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folder: Path) -> dict[str, Any]:
     """Encodes one chunk into `folder` and returns its record.
 
     Returns:
-        for "train" and "val": documents, bytes, tokens, crc; `empty` and `bad` (counts) and `first_bad` (a message);
+        for "train" and "val": documents, bytes, tokens, crc; of conversations also for "train.scored" and "val.scored":
+        tokens, crc; `empty`, `unanswered` (conversations without answers) and `bad` (counts); `first_bad` (a message);
         `largest_val`: the bytes of the largest document in validation, and the name of its file; `inputs`: the name,
         fingerprint and SHA-256 of each file that begins in this chunk and has no published hash.
     Raises:
         DataError: its input can't be used, or changed since it was found.
         OSError: the folder can't be written.
     """
-    skipped: dict[str, Any] = {"empty": 0, "bad": 0, "first_bad": None}
+    skipped: dict[str, Any] = {"empty": 0, "unanswered": 0, "bad": 0, "first_bad": None}
     largest_val = (0, "")
     inputs = []
 
@@ -119,29 +182,39 @@ def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folde
         skipped["first_bad"] = skipped["first_bad"] or str(error)
 
     with contextlib.ExitStack() as stack:
-        encoders = {name: SplitEncoder(encoded_file(folder, chunk, name), tokenizer) for name in SPLITS}
-        for encoder in encoders.values():
-            stack.callback(encoder.close)
+
+        def open_file(stream: str, dtype: np.dtype) -> IdFile:
+            file = IdFile(encoded_file(folder, chunk, stream), dtype)
+            stack.callback(file.close)
+            return file
+
+        kind = ConversationEncoder if options.conversations else TextEncoder
+        encoders: dict[str, Encoder] = {name: kind(open_file, name, tokenizer) for name in SPLITS}
         for part in chunk.parts:
             with still(part):
                 if part.start == 0 and part.is_hashed:
                     with reading(part):
                         inputs.append((part.name, *hash_file(part.place)))
                 for text, split, n_bytes, begins in split_documents(part, options, on_bad):
-                    if text:
-                        encoders[split].add(text, n_bytes, begins)
-                    else:
+                    if not text:
                         skipped["empty"] += 1
+                    elif options.conversations and not is_answered(messages_of(text)):
+                        skipped["unanswered"] += 1
+                    else:
+                        encoders[split].add(text, n_bytes, begins)
                     if split == "val":
                         # a part with a known split belongs to a document that is as large as its file
                         whole = n_bytes if part.split is None else part.n_bytes or 0
                         largest_val = max(largest_val, (whole, part.name))
         for encoder in encoders.values():
             encoder.flush()
-    records = {name: encoder.record() for name, encoder in encoders.items()}
+    records: dict[str, Any] = {}
+    for name, encoder in encoders.items():
+        records |= {stream: file.record() for stream, file in encoder.files.items()}
+        records[name] |= {"documents": encoder.documents, "bytes": encoder.n_bytes}
     return {**records, **skipped, "largest_val": largest_val, "inputs": inputs}
 
 
-def encoded_file(folder: Path, chunk: Chunk, split: str) -> Path:
-    """Where the ids of one split of a chunk are."""
-    return folder / f"{chunk.name}.{split}"
+def encoded_file(folder: Path, chunk: Chunk, stream: str) -> Path:
+    """Where a chunk's part of a stream is."""
+    return folder / f"{chunk.name}.{stream}"

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,21 +25,26 @@ def require_shard_tokens(shard_tokens: int) -> None:
 
 
 class ShardWriter:
-    """Writes FOLDER/{name}_000000.npy, ...
+    """Writes FOLDER/{split}_000000.npy, ...
 
     Args:
+        stream: "train" or "val"; with ".scored" at its end, the mask of those ids, in {split}_000000.scored.npy.
         shard_tokens: ids a file, but for the last.
         state: of an earlier writer, to go on from it; {} to begin.
     """
 
     def __init__(
-        self, folder: Path, name: str, dtype: np.dtype, shard_tokens: int, state: dict[str, Any]
+        self, folder: Path, stream: str, dtype: np.dtype, shard_tokens: int, state: dict[str, Any]
     ) -> None:
-        self._folder, self._name, self._dtype, self._shard_tokens = folder, name, dtype, shard_tokens
+        self._folder, self._dtype, self._shard_tokens = folder, dtype, shard_tokens
+        self._split, _, kind = stream.partition(".")
+        self._suffix = f".{kind}.npy" if kind else ".npy"
         self.shards: list[dict[str, Any]] = list(state.get("shards", []))
         self._open_tokens = int(state.get("open_tokens", 0))
         self._file: BinaryIO | None = None
-        for path in folder.glob(f"{name}_*.npy"):
+        for path in folder.iterdir():
+            if not re.fullmatch(rf"{self._split}_\d+{re.escape(self._suffix)}", path.name):
+                continue
             if path.name > self._path().name or (path == self._path() and not self._open_tokens):
                 path.unlink()
         if self._open_tokens:
@@ -57,7 +63,7 @@ class ShardWriter:
         return sum(shard["tokens"] for shard in self.shards) + self._open_tokens
 
     def _path(self) -> Path:
-        return self._folder / f"{self._name}_{len(self.shards):06d}.npy"
+        return self._folder / f"{self._split}_{len(self.shards):06d}{self._suffix}"
 
     def append(self, path: Path, tokens: int, crc: int) -> None:
         """Appends a file of ids.

@@ -42,6 +42,15 @@ class Pydoc:
 
 
 @dataclass(frozen=True)
+class PydocChat:
+    """Questions about the functions inside this Python, answered by their docstrings. No network."""
+
+    def files(self, part: str) -> list[Source]:
+        """One file that stands for all of it."""
+        return [Source(f"pydoc-chat of Python {platform.python_version()}", "pydoc-chat", "pydoc-chat")]
+
+
+@dataclass(frozen=True)
 class HubDataset:
     """A dataset on the hub.
 
@@ -74,6 +83,10 @@ CORPORA: dict[str, NamedCorpus] = {
     "openwebtext": HubDataset("Skylion007/openwebtext"),
     "slimpajama": HubDataset("cerebras/SlimPajama-627B"),
     "wikipedia": HubDataset("wikimedia/wikipedia", "20231101.en"),
+    # conversations
+    "pydoc-chat": PydocChat(),
+    "smoltalk": HubDataset("HuggingFaceTB/smoltalk", "all"),
+    "ultrachat": HubDataset("HuggingFaceH4/ultrachat_200k"),
 }
 
 

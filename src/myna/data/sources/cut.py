@@ -8,7 +8,7 @@ import mmap
 import re
 from collections.abc import Iterator
 
-from myna.data.sources.formats import open_parquet, require_unchanged, text_column
+from myna.data.sources.formats import document_column, open_parquet, require_unchanged
 from myna.data.sources.source import ReadOptions, Source
 from myna.data.sources.validation import document_hash, split_of, validation_cut
 from myna.errors import DataError
@@ -30,7 +30,7 @@ def cut_file(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int
     is_large = size > PART_BYTES and not source.compression
     try:
         if source.kind == "parquet" and not options.is_single:
-            yield from _cut_parquet(source, options.column)
+            yield from _cut_parquet(source, options)
         elif source.kind == "jsonl" and is_large and not options.is_single:
             for start in range(0, size, PART_BYTES):
                 end = min(start + PART_BYTES, size)
@@ -43,7 +43,7 @@ def cut_file(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int
         raise DataError(f"cannot read {source.name}: {error.strerror}") from error
 
 
-def _cut_parquet(source: Source, column: str | None) -> Iterator[tuple[Source, int]]:
+def _cut_parquet(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int]]:
     """Runs of row groups with about `PART_BYTES` of text between them."""
     size = source.n_bytes or 0
     with open_parquet(source) as file:
@@ -51,10 +51,12 @@ def _cut_parquet(source: Source, column: str | None) -> Iterator[tuple[Source, i
         if metadata.num_row_groups == 0:
             yield source.part(0, 0), size
             return
-        name = text_column(source, file.schema_arrow, column)
+        name = document_column(source, file.schema_arrow, options)
+        # A column of lists has a path for each field of theirs: name.list.element.content
         paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+        columns = [number for number, path in enumerate(paths) if path.partition(".")[0] == name]
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        texts = [group.column(paths.index(name)).total_uncompressed_size for group in groups]
+        texts = [sum(group.column(number).total_uncompressed_size for number in columns) for group in groups]
     start = 0
     for end in range(1, len(texts) + 1):
         if end == len(texts) or sum(texts[start : end + 1]) > PART_BYTES:

@@ -72,7 +72,7 @@ def split_documents(
     Yields:
         (text, "train" or "val", UTF-8 bytes, whether it begins a document). Empty documents are ("", "", 0, True).
     """
-    for text in read_texts(source, options.column, on_bad):
+    for text in read_texts(source, options, on_bad):
         if not text:
             yield "", "", 0, True
             continue
@@ -94,7 +94,7 @@ def only_document(files: Sequence[Source], column: str | None) -> Source | None:
     """The file that holds the only document of a corpus, or None if there are more or the corpus is remote."""
     found: list[Source] = []
     for file in files:
-        if file.is_remote or file.kind == "pydoc":
+        if file.is_remote or file.is_built_in:
             return None
         if file.kind == "text":
             found += [file] * bool(file.n_bytes)
@@ -109,7 +109,7 @@ def _count_to_two(file: Source, column: str | None) -> int:
     """How many documents a file holds, but no more than two. Bad ones count: whoever reads them will complain."""
     bad: list[MynaError] = []
     count = 0
-    for text in read_texts(file, column, bad.append):
+    for text in read_texts(file, ReadOptions(column), bad.append):
         count += bool(text)
         if count + len(bad) >= 2:
             break

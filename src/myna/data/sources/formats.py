@@ -11,9 +11,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
+from myna.data.conversations import FIELDS, choose_field, conversation_text
 from myna.data.sources.pydoc import pydoc_documents
-from myna.data.sources.source import Source
-from myna.errors import DataError, first_line
+from myna.data.sources.pydoc_chat import pydoc_conversations
+from myna.data.sources.source import ReadOptions, Source
+from myna.errors import DataError, TextError, first_line
 from myna.parsing import parse_json
 
 BATCH_ROWS = 512
@@ -29,17 +31,22 @@ class BadDocumentError(DataError):
 OnBad = Callable[[BadDocumentError], None]
 
 
-def read_texts(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+def read_texts(source: Source, options: ReadOptions, on_bad: OnBad) -> Iterator[str]:
     """The documents of a file on this machine, or of a part of it, in order, empty ones too.
 
     Args:
-        column: the text column of parquet, or field of JSONL; None to find it.
         on_bad: told of each document that can't be used; it may raise.
     Raises:
-        DataError: the file is missing, or not what its name says.
+        DataError: the file is missing, or not what its name says; or it can't hold what is looked for.
     """
+    if options.conversations != (source.kind == "pydoc-chat") and source.kind not in ("jsonl", "parquet"):
+        raise DataError(
+            f"{source.name} is no corpus of conversations; give .jsonl or .parquet files with messages"
+            if options.conversations
+            else f"{source.name} holds conversations; prepare it with --conversations"
+        )
     with reading(source):
-        yield from READERS[source.kind](source, column, on_bad)
+        yield from READERS[source.kind](source, options, on_bad)
 
 
 @contextlib.contextmanager
@@ -96,11 +103,15 @@ def open_bytes(source: Source) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _read_pydoc(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+def _read_pydoc(source: Source, options: ReadOptions, on_bad: OnBad) -> Iterator[str]:
     yield from pydoc_documents()
 
 
-def _read_text(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+def _read_pydoc_chat(source: Source, options: ReadOptions, on_bad: OnBad) -> Iterator[str]:
+    yield from pydoc_conversations()
+
+
+def _read_text(source: Source, options: ReadOptions, on_bad: OnBad) -> Iterator[str]:
     with open_bytes(source) as file:
         if source.start:
             file.seek(source.start)
@@ -117,9 +128,9 @@ def _read_text(source: Source, column: str | None, on_bad: OnBad) -> Iterator[st
         on_bad(BadDocumentError(f"{source.name} is not UTF-8 at {at}; convert it"))
 
 
-def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+def _read_jsonl(source: Source, options: ReadOptions, on_bad: OnBad) -> Iterator[str]:
     with open_bytes(source) as file:
-        column = column or _jsonl_field(source)
+        column = options.column or _jsonl_field(source, options)
         number: int | None = 0
         if source.start:
             file.seek(source.start - 1)
@@ -132,7 +143,7 @@ def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[s
                 return
             number = None if number is None else number + 1
             if line.strip():
-                text, why = _text_of_line(line, column)
+                text, why = _document_of_line(line, column, options)
                 if text is None:
                     where = number if number is not None else _line_number(source, at)
                     on_bad(BadDocumentError(f"{source.name}, line {where:,}: {why}; mend it"))
@@ -141,22 +152,34 @@ def _read_jsonl(source: Source, column: str | None, on_bad: OnBad) -> Iterator[s
             at += len(line)
 
 
-def _text_of_line(line: bytes, column: str) -> tuple[str | None, str]:
-    """A JSONL line's text, or None and what is wrong."""
+def _document_of_line(line: bytes, column: str, options: ReadOptions) -> tuple[str | None, str]:
+    """A JSONL line's document, or None and what is wrong."""
     try:
         value = parse_json(line)
     except UnicodeDecodeError as error:
         return None, f"not UTF-8 at byte {error.start:,} of the line"
     except ValueError:
         return None, "not JSON"
-    if not isinstance(value, dict) or not isinstance(value.get(column), str):
+    found = value.get(column) if isinstance(value, dict) else None
+    if options.conversations:
+        return _conversation(found, column)
+    if not isinstance(found, str):
         return None, f"no text in a field {column!r}"
-    text = value[column]
     try:
-        text.encode("utf-8")
+        found.encode("utf-8")
     except UnicodeEncodeError:
         return None, "a lone surrogate, which is no character"
-    return text, ""
+    return found, ""
+
+
+def _conversation(value: Any, column: str) -> tuple[str | None, str]:
+    """The document of a conversation, or None and what is wrong."""
+    if value is None:
+        return None, f"no conversation in {column!r}"
+    try:
+        return conversation_text(value), ""
+    except TextError as error:
+        return None, str(error)
 
 
 def _line_number(source: Source, at: int) -> int:
@@ -169,19 +192,33 @@ def _line_number(source: Source, at: int) -> int:
     return count
 
 
-def _jsonl_field(source: Source) -> str:
-    """The field that holds the text: `text`, `content`, or the only string in the first line that is an object."""
+def _jsonl_field(source: Source, options: ReadOptions) -> str:
+    """The field that holds the text: `text`, `content`, or the only string in the first line that is an object.
+
+    Of conversations: `messages` or `conversations`.
+    """
     with open_bytes(source) as file:
         for line in file:
             try:
                 value = parse_json(line)
             except ValueError:
                 continue
+            if isinstance(value, dict) and options.conversations:
+                return _conversation_field(source.name, list(value))
             if isinstance(value, dict):
                 return _choose(
                     source.name, [key for key in value if isinstance(value[key], str)], list(value)
                 )
-    return COLUMNS[0]
+    return FIELDS[0] if options.conversations else COLUMNS[0]
+
+
+def _conversation_field(name: str, names: list[str]) -> str:
+    found = choose_field(names)
+    if found is None:
+        raise DataError(
+            f"{name}: which column holds the conversations? It has {', '.join(names) or 'none'}; name one with --column"
+        )
+    return found
 
 
 def _choose(name: str, strings: list[str], all_names: list[str]) -> str:
@@ -226,13 +263,22 @@ def open_parquet(source: Source) -> Iterator[Any]:
         ) from error
 
 
-def text_column(source: Source, schema: Any, column: str | None) -> str:
-    """The name of a parquet file's text column.
+def document_column(source: Source, schema: Any, options: ReadOptions) -> str:
+    """The name of the column of a parquet file that holds its texts or conversations.
 
     Raises:
         DataError: it has no such column, or several that could be.
     """
     import pyarrow.types as types
+
+    column, names = options.column, list(schema.names)
+    if options.conversations:
+        column = column or _conversation_field(source.name, names)
+        if column not in names:
+            raise DataError(
+                f"{source.name} has no column {column!r}; it has {', '.join(names)}: name one with --column"
+            )
+        return column
 
     def is_text(kind: Any) -> bool:
         kind = kind.value_type if types.is_dictionary(kind) else kind
@@ -249,9 +295,9 @@ def text_column(source: Source, schema: Any, column: str | None) -> str:
     return column
 
 
-def _read_parquet(source: Source, column: str | None, on_bad: OnBad) -> Iterator[str]:
+def _read_parquet(source: Source, options: ReadOptions, on_bad: OnBad) -> Iterator[str]:
     with open_parquet(source) as file:
-        column = text_column(source, file.schema_arrow, column)
+        column = document_column(source, file.schema_arrow, options)
         end = file.metadata.num_row_groups if source.end is None else source.end
         row = sum(file.metadata.row_group(group).num_rows for group in range(source.start))
         groups = list(range(source.start, end))
@@ -262,9 +308,11 @@ def _read_parquet(source: Source, column: str | None, on_bad: OnBad) -> Iterator
             except UnicodeDecodeError:
                 texts = [_row_text(value) for value in values]
             for number, text in enumerate(texts, row):
-                if text is BAD:
-                    where = f"{source.name}, row {number:,}"
-                    on_bad(BadDocumentError(f"{where}: not UTF-8; mend it"))
+                why = "not UTF-8" if text is BAD else ""
+                if options.conversations and not why:
+                    text, why = _conversation(text, column)
+                if why:
+                    on_bad(BadDocumentError(f"{source.name}, row {number:,}: {why}; mend it"))
                 else:
                     yield text or ""
             row += len(values)
@@ -278,11 +326,12 @@ def _row_text(value: Any) -> Any:
         return BAD
 
 
-Reader = Callable[[Source, str | None, OnBad], Iterator[str]]
+Reader = Callable[[Source, ReadOptions, OnBad], Iterator[str]]
 # A format is a function here and a suffix in `source.KINDS`.
 READERS: dict[str, Reader] = {
     "text": _read_text,
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
     "pydoc": _read_pydoc,
+    "pydoc-chat": _read_pydoc_chat,
 }

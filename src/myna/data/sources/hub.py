@@ -85,7 +85,7 @@ def _configurations(card: Any) -> dict[str, list[str]]:
         for item in data_files:
             if isinstance(item, str):
                 patterns.append(item)
-            elif item.get("split", "train") == "train":
+            elif item.get("split", "train") in ("train", "train_sft"):
                 path = item.get("path", [])
                 patterns += [path] if isinstance(path, str) else list(path)
         name = str(entry.get("config_name", "default"))

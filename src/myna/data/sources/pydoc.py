@@ -28,11 +28,26 @@ def pydoc_documents() -> tuple[str, ...]:
     Raises:
         DataError: this Python came without its sources.
     """
-    library = Path(sysconfig.get_paths()["stdlib"])
-    found = tuple(dict.fromkeys((*_topics(library), *_docstrings(library))))
+    found = tuple(dict.fromkeys((*_topics(), *_docstrings())))
     if not found:
-        raise DataError(f"{library} holds no Python sources to read documentation from; name another corpus")
+        raise DataError(
+            f"{library()} holds no Python sources to read documentation from; name another corpus"
+        )
     return found
+
+
+def library() -> Path:
+    """Where the sources of Python's library lie."""
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def parsed_sources() -> Iterator[tuple[str, ast.Module]]:
+    """The modules of Python's library by path, each with its dotted name; without those that are `LEFT_OUT`."""
+    paths = (path.relative_to(library()) for path in library().rglob("*.py"))
+    for path in sorted(paths, key=lambda path: path.as_posix()):
+        if LEFT_OUT.isdisjoint(path.parts) and (tree := _parse(library() / path)) is not None:
+            name = path.with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".")
+            yield name, tree
 
 
 def _parse(path: Path) -> ast.Module | None:
@@ -44,20 +59,16 @@ def _parse(path: Path) -> ast.Module | None:
         return None
 
 
-def _topics(library: Path) -> Iterator[str]:
-    tree = _parse(library / "pydoc_data" / "topics.py")
+def _topics() -> Iterator[str]:
+    tree = _parse(library() / "pydoc_data" / "topics.py")
     for statement in tree.body if tree else []:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
             topics = ast.literal_eval(statement.value)
             yield from (topics[name].strip() + "\n" for name in sorted(topics))
 
 
-def _docstrings(library: Path) -> Iterator[str]:
-    paths = (path for path in library.rglob("*.py") if LEFT_OUT.isdisjoint(path.relative_to(library).parts))
-    for path in sorted(paths, key=lambda path: path.relative_to(library).as_posix()):
-        tree = _parse(path)
-        if tree is None:
-            continue
+def _docstrings() -> Iterator[str]:
+    for _, tree in parsed_sources():
         owners = [
             node
             for node in ast.walk(tree)

@@ -17,7 +17,7 @@ class Source:
     Attributes:
         name: what the dataset's record calls the file; the same on every machine that gives the same corpus.
         place: where the file is: a local path, an address, or a path in the hub's repository.
-        kind: "text" (one document), "jsonl" (one a line), "parquet" (one a row) or "pydoc".
+        kind: "text" (one document), "jsonl" (one a line), "parquet" (one a row), "pydoc" or "pydoc-chat".
         compression: "", "gz" or "zst".
         n_bytes: the size of the whole file; None where only a download can tell.
         modified_ns: when a file on this machine was last changed, as it was found; None for any other.
@@ -50,7 +50,12 @@ class Source:
     @property
     def is_hashed(self) -> bool:
         """Whether whoever reads the file hashes it: nobody else says what was in it."""
-        return self.sha256 is None and self.kind != "pydoc"
+        return self.sha256 is None and not self.is_built_in
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is no file, but made from what every Python has."""
+        return self.kind in ("pydoc", "pydoc-chat")
 
     def fetched(self, path: Path) -> "Source":
         """The same file, now at a path on this machine."""
@@ -71,6 +76,7 @@ class ReadOptions:
         is_single: the corpus is one document, so its last part is validation.
         cut_texts: large text files may be cut: the tokenizer gives the parts the ids of the whole.
         skip_bad: leave out and count documents that can't be used.
+        conversations: the documents are conversations; see `myna.data.conversations`.
     """
 
     column: str | None = None
@@ -78,6 +84,7 @@ class ReadOptions:
     is_single: bool = False
     cut_texts: bool = True
     skip_bad: bool = False
+    conversations: bool = False
 
 
 def is_address(spec: str) -> bool:

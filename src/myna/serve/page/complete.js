@@ -1,4 +1,4 @@
-// The view Complete: a prompt, and one or two models that go on from it.
+// The view Complete: a prompt, and one or two models that go on from it; with a suffix, up to there.
 import { byId } from "./dom.js";
 import { Side } from "./side.js";
 
@@ -18,11 +18,15 @@ export function setUpComplete(models) {
     byId("complete").classList.toggle("two", two);
     if (!two) sides[1].stop();
     for (const side of sides) side.settings.open = !two && WIDE.matches;
+    offerSuffix();
   };
-  const run = () => shown().forEach((side) => side.run(byId("prompt").value));
+  const offerSuffix = () => (byId("suffix-field").hidden = !shown().some((side) => side.canFill));
+  const suffix = () => (byId("suffix-field").hidden ? "" : byId("suffix").value);
+  const run = () => shown().forEach((side) => side.run(byId("prompt").value, suffix()));
   const stop = () => sides.forEach((side) => side.stop());
 
   byId("beside").addEventListener("change", arrange);
+  byId("sides").addEventListener("change", offerSuffix);
   byId("run").addEventListener("click", run);
   byId("stop").addEventListener("click", stop);
   byId("complete").addEventListener("keydown", (event) => {

@@ -33,6 +33,7 @@ export class Completion {
       for (const choice of event.choices) this.#take(choice);
       onToken();
     }
+    if (request.suffix) this.place.append(make("span.prompt", { text: request.suffix }));
     if (this.finish === "stop" && request.stop) this.#cut();
   }
 

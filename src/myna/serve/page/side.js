@@ -10,6 +10,7 @@ import { inShort, readSettings, settingFields } from "./settings.js";
 export class Side {
   constructor(models, { number, onChange }) {
     this.onChange = onChange; // a run has begun or ended
+    this.models = models;
     this.stopper = null;
     this.turn = 0; // of the newest run: an older one that ends late says nothing
     this.model = make("select", { "aria-label": `Model ${number}` }, ...models.map(({ id }) => make("option", { value: id, text: id })));
@@ -37,8 +38,13 @@ export class Side {
     return this.stopper !== null;
   }
 
-  /** Writes a text after a prompt. */
-  async run(prompt) {
+  /** Whether its model can write what stands before a suffix. */
+  get canFill() {
+    return this.models.some(({ id, can_fill }) => id === this.model.value && can_fill);
+  }
+
+  /** Writes a text after a prompt; with a suffix, the middle between both. */
+  async run(prompt, suffix = "") {
     this.stop();
     const stopper = new AbortController();
     const turn = (this.turn += 1);
@@ -48,6 +54,7 @@ export class Side {
     this.onChange();
     try {
       const request = { model: this.model.value, prompt, ...readSettings(this.fields) };
+      if (suffix !== "") request.suffix = suffix;
       const work = () => this.#complete(request, stopper.signal);
       await retried(work, stopper.signal, (message) => (this.counts.textContent = message));
       this.end.textContent = this.completion.end();

@@ -1,0 +1,78 @@
+"""What `myna train` learns from, sample by sample, and the tokenizer of its ids."""
+
+from myna.commands.train_call import Say, Stored
+from myna.data.batches import Stream, TrainStream
+from myna.data.fill import MEASURED_WINDOWS, FillStream
+from myna.data.packing import ConversationStream
+from myna.data.split import Dataset
+from myna.errors import TokenizerError, UsageError
+from myna.text.fim import can_fill, with_fim_tokens
+from myna.text.tokenizer import Tokenizer
+from myna.train.recipe import Recipe
+
+
+def run_tokenizer(recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer, stored: Stored | None) -> Tokenizer:
+    """The run's tokenizer: the dataset's own, with the tokens that the recipe needs besides.
+
+    Args:
+        stored: what the run that is in the folder already was trained with.
+    Raises:
+        UsageError: `--fim-rate`, and the data are conversations, the tokenizer is no byte-level BPE of ours, or the
+            run has another vocabulary.
+    """
+    if recipe.fim_rate and dataset.has_conversations:
+        raise UsageError(
+            f"--fim-rate {recipe.fim_rate:g} is for text, and {dataset.path} holds conversations; leave it out"
+        )
+    before = stored.recipe.get("fim_rate", 0.0) if stored else recipe.fim_rate
+    if bool(before) != bool(recipe.fim_rate) and not can_fill(tokenizer):
+        raise UsageError(
+            f"--fim-rate was {before:g}, now {recipe.fim_rate:g}: the run's vocabulary would change, which it can't; "
+            f"give {'a rate over 0' if before else '0'}, or another --out"
+        )
+    if not recipe.fim_rate:
+        return tokenizer
+    try:
+        return with_fim_tokens(tokenizer)
+    except TokenizerError as error:
+        raise UsageError(
+            f"--fim-rate {recipe.fim_rate:g} needs byte-level BPE with an end-of-text token, for it cuts documents at "
+            f"characters: {error}; prepare the data with such a tokenizer, as gpt2 is, or leave --fim-rate out"
+        ) from error
+
+
+def stream_of(recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer) -> Stream:
+    """The samples of a run.
+
+    Args:
+        tokenizer: the run's, see `run_tokenizer`.
+    Raises:
+        DataError: the data has too little for one window.
+    """
+    split, length, seed = dataset.train, recipe.sequence_length, recipe.seed
+    if dataset.has_conversations:
+        return ConversationStream(split, length, seed, tokenizer.eot)
+    if recipe.fim_rate:
+        return FillStream(split, length, seed, tokenizer=tokenizer, rate=recipe.fim_rate)
+    return TrainStream(split, length, seed)
+
+
+def tell_of(stream: Stream, say: Say) -> None:
+    """Says what the stream does to the data, where it does anything."""
+    if isinstance(stream, FillStream):
+        moved, cut = stream.measured()
+        say(
+            f"fill in the middle: {moved:.0%} of the documents have their middle at their end; {cut:.1%} of the ids no "
+            f"longer fit their window (measured on the first {MEASURED_WINDOWS} windows)"
+        )
+    if isinstance(stream, ConversationStream):
+        found, windows = stream.conversations, stream.windows_per_epoch
+        used = (found.lengths - 1).sum() / (windows * stream.sequence_length)
+        say(
+            f"{len(found.starts):,} conversations in {windows:,} windows of {stream.sequence_length:,} tokens, "
+            f"{used:.1%} of them used; {stream.scored.sum():,} tokens are scored"
+        )
+        if found.n_cut:
+            say(f"{found.n_cut:,} conversations are longer than a window: they lose their last turns")
+        if found.n_left_out:
+            say(f"{found.n_left_out:,} conversations are left out: not even their first answer fits a window")

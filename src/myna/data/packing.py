@@ -1,0 +1,186 @@
+"""Conversations in windows: whole ones side by side, each of which sees only itself.
+
+A window holds T targets. A conversation of n ids is n - 1 inputs and n - 1 targets, of which only the scored ids count;
+the others are `IGNORE`. Its positions begin at 0. What is left of a window is padding, whose targets are ignored too.
+
+Which conversations share a window is a function of the data, T and the seed: best fit, the longest first, and among
+equally long ones in an order that the seed draws. So every conversation is there once an epoch, and nearly every
+position is used. The order of the windows is another in each epoch, as it is for text (`batches.py`).
+
+What follows the last scored id teaches nothing and is left out. A conversation longer than a window is cut after the
+last answer that fits; where not even the first fits, it is left out. Both are counted.
+"""
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from myna.data.batches import Batch, epoch_draw
+from myna.data.permutation import permute
+from myna.data.split import SCAN_IDS, Split
+from myna.errors import DataError
+
+IGNORE = -100  # a target that no loss counts; the same as `myna.model.loss.IGNORE`
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """The conversations of a split as they fit windows of T targets, in the order of the stream.
+
+    Attributes:
+        starts: (N,) int64, where each begins in the stream.
+        lengths: (N,) int64, ids of each that are used, at most T + 1.
+        scored: (N,) int64, scored ids among them.
+        n_cut: how many lost their last turns.
+        n_left_out: how many have no answer that fits, and are not among the N.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    scored: np.ndarray
+    n_cut: int
+    n_left_out: int
+
+    def first(self, limit: int) -> "Conversations":
+        """Those whose scored ids add up to `limit` at most; the first one in any case."""
+        count = max(1, int(np.searchsorted(np.cumsum(self.scored), limit, side="right")))
+        return replace(
+            self, starts=self.starts[:count], lengths=self.lengths[:count], scored=self.scored[:count]
+        )
+
+
+def find_conversations(split: Split, eot: int, sequence_length: int) -> Conversations:
+    """Looks for the conversations of a split, in one pass over it.
+
+    Args:
+        eot: the id that begins each.
+    """
+    assert split.scored is not None
+    starts, ends, counts = [], [], [np.zeros(1, dtype=np.int64)]
+    for first in range(0, split.n_tokens, SCAN_IDS):
+        count = min(SCAN_IDS, split.n_tokens - first)
+        starts.append(first + np.flatnonzero(split.read(first, count) == eot))
+        # One more, to see whether an answer ends with the last; after the stream's end comes no scored id.
+        more = min(1, split.n_tokens - first - count)
+        scored = np.append(split.scored.read(first, count + more), [0] * (1 - more))
+        ends.append(first + np.flatnonzero(np.diff(scored) < 0) + 1)
+        counts.append(counts[-1][-1:] + np.cumsum(scored[:count]))
+    start, answer_end = np.concatenate(starts), np.concatenate(ends)
+    before = np.concatenate([counts[0], *counts[1:]])  # scored ids before each place
+    end = np.append(start[1:], split.n_tokens)
+    # The last answer that ends within the conversation and the window.
+    last = np.searchsorted(answer_end, np.minimum(end, start + sequence_length + 1), side="right") - 1
+    used = np.where(last >= 0, answer_end[np.maximum(last, 0)], 0)
+    fits = used > start
+    whole_last = answer_end[np.maximum(np.searchsorted(answer_end, end, side="right") - 1, 0)]
+    n_cut = int((fits & (whole_last > used)).sum())
+    start, used = start[fits], used[fits]
+    return Conversations(start, used - start, before[used] - before[start], n_cut, int((~fits).sum()))
+
+
+def pack(lengths: np.ndarray, room: int, seed: int) -> list[list[int]]:
+    """Which pieces share a window.
+
+    Args:
+        lengths: (N,) of the pieces, each at most `room`.
+        seed: of the order among pieces of one length.
+    Returns:
+        the numbers of the pieces of each window; every piece is in one.
+
+    >>> pack(np.array([3, 5, 2, 4, 1]), 5, seed=0)
+    [[1], [3, 4], [0, 2]]
+    """
+    shuffled = np.random.default_rng(np.random.SeedSequence([seed])).permutation(len(lengths))
+    order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
+    windows: list[list[int]] = []
+    open_by_room: list[deque[int]] = [deque() for _ in range(room + 1)]
+    rooms = 0  # bit r is set where a window with r places left is open
+    for piece in order.tolist():
+        length = int(lengths[piece])
+        fitting = rooms >> length << length
+        if fitting:
+            left = (fitting & -fitting).bit_length() - 1  # the least that is enough
+            number = open_by_room[left].popleft()
+            rooms ^= (not open_by_room[left]) << left
+            windows[number].append(piece)
+        else:
+            left, number = room, len(windows)
+            windows.append([piece])
+        left -= length
+        if left:
+            open_by_room[left].append(number)
+            rooms |= 1 << left
+    return windows
+
+
+class ConversationStream:
+    """The samples of a run on conversations, numbered 0, 1, 2, ... without end. A sample is a window.
+
+    Args:
+        split: of a dataset of conversations.
+        sequence_length: T.
+        seed: any integer; another seed is another packing and another order.
+        eot: the id that begins each conversation.
+        limit: scored targets at most: of the first conversations of the stream. None for all.
+    Raises:
+        DataError: no conversation fits.
+    """
+
+    def __init__(
+        self, split: Split, sequence_length: int, seed: int, eot: int, limit: int | None = None
+    ) -> None:
+        self.split, self.sequence_length, self.seed, self.eot = split, sequence_length, seed, eot
+        self.conversations = find_conversations(split, eot, sequence_length)
+        if limit is not None:
+            self.conversations = self.conversations.first(limit)
+        if not len(self.conversations.starts):
+            raise DataError(
+                f"{split.place} has no conversation whose first answer ends within {sequence_length} tokens; use a "
+                "longer sequence length, or other conversations"
+            )
+        self.packed = pack(self.conversations.lengths - 1, sequence_length, seed)
+        self.windows_per_epoch = len(self.packed)
+        self.scored = np.array([self.conversations.scored[window].sum() for window in self.packed])
+
+    def order(self, first_sample: int, count: int) -> np.ndarray:
+        """Which windows samples first_sample, first_sample + 1, ... are: (count,) int64."""
+        found = []
+        while count:
+            epoch, within = divmod(first_sample, self.windows_per_epoch)
+            take = min(count, self.windows_per_epoch - within)
+            _, keys = epoch_draw(self.seed, epoch)
+            found.append(permute(np.arange(within, within + take), self.windows_per_epoch, keys))
+            first_sample, count = first_sample + take, count - take
+        return np.concatenate(found).astype(np.int64) if found else np.empty(0, dtype=np.int64)
+
+    def n_targets(self, first_sample: int, count: int) -> int:
+        """How many targets of some samples are scored."""
+        return int(self.scored[self.order(first_sample, count)].sum())
+
+    def batch(self, first_sample: int, count: int) -> Batch:
+        """Samples first_sample to first_sample + count - 1; see `window`, stacked."""
+        windows = [self.window(number) for number in self.order(first_sample, count).tolist()]
+        inputs, targets, positions = (np.stack(part) for part in zip(*windows, strict=True))
+        return inputs, targets, positions
+
+    def window(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One window.
+
+        Returns:
+            inputs (T,), targets (T,), positions (T,): int64. A conversation begins wherever a position is 0; the
+            padding is one, too.
+        """
+        assert self.split.scored is not None
+        inputs, targets, positions = (np.empty(self.sequence_length, dtype=np.int64) for _ in range(3))
+        at = 0
+        for piece in self.packed[number]:
+            start, length = (int(of[piece]) for of in (self.conversations.starts, self.conversations.lengths))
+            ids, scored = self.split.read(start, length), self.split.scored.read(start + 1, length - 1)
+            part = slice(at, at + length - 1)
+            inputs[part], positions[part] = ids[:-1], np.arange(length - 1)
+            targets[part] = np.where(scored == 1, ids[1:], IGNORE)
+            at += length - 1
+        inputs[at:], targets[at:] = self.eot, IGNORE
+        positions[at:] = np.arange(self.sequence_length - at)
+        return inputs, targets, positions
