@@ -51,6 +51,28 @@ def test_killed_and_resumed_is_bit_equal(small_run, tmp_path, child_environment,
     assert hashes(out, STEPS) == undisturbed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["conversations", "fill in the middle"])
+def test_killed_and_resumed_is_bit_equal_on_other_samples(
+    small_run, conversations, tmp_path, child_environment, hashes, capsys, kind
+):
+    """The same, where a sample is a window of packed conversations, or of documents whose middle stands at the end."""
+    more = ["--fim-rate", "0.5"]
+    if kind == "conversations":
+        more = ["--data", str(conversations), "--tokenizer", "from-data", "--block-size", "160"]
+        more += ["--sequence-length", "160", "--batch-tokens", "1280"]
+    args = [*small_run, *more]
+    assert finish(args, tmp_path / "undisturbed") == 0
+    process = start(args, tmp_path / "killed", child_environment)
+    wait_for(tmp_path / "killed" / "checkpoints" / "step_00000020", process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert finish(args, tmp_path / "killed") == 0
+    assert "resuming after step" in capsys.readouterr().out
+    assert hashes(tmp_path / "killed", STEPS) == hashes(tmp_path / "undisturbed", STEPS)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_asked_to_stop_it_saves_and_exits_75(
     small_run, tmp_path, child_environment, hashes, undisturbed, number
