@@ -286,7 +286,7 @@ def test_a_suffix_can_be_given_to_a_model_that_fills(watched, site):
 
     page.route("**/v1/completions", fulfil)
     side, suffix = page.locator(".side").first, page.get_by_label("Suffix")
-    page.get_by_label("Prompt").fill("Once ")
+    page.get_by_label("Prompt", exact=True).fill("Once ")
     expect(suffix).to_be_hidden()
     page.get_by_label("Model 1").select_option("other")
     suffix.fill(" end")
