@@ -146,6 +146,21 @@ def test_what_holds_no_conversations_is_refused(tmp_path, capsys, more, what):
 def test_conversations_are_not_prepared_as_text(tmp_path, capsys):
     assert main(["prepare", "pydoc-chat", "--out", str(tmp_path / "out"), "--tokenizer", "bytes"]) == 2
     assert "prepare it with --conversations" in capsys.readouterr().err
+    file = written(tmp_path / "x.jsonl", [{"id": 1, "messages": messages("a", "b")}])
+    assert main(["prepare", file, "--out", str(tmp_path / "out"), "--tokenizer", "bytes"]) == 2
+    assert (
+        "x.jsonl holds conversations in 'messages'; prepare it with --conversations"
+        in capsys.readouterr().err
+    )
+
+
+def test_the_share_of_one_conversation_is_of_what_is_said(tmp_path, capsys):
+    """The JSON around short turns is longer than they are."""
+    rows = [{"messages": messages(f"{n:02}", "b")} for n in range(60)]
+    call = ["prepare", written(tmp_path / "x.jsonl", rows), "--conversations", "--tokenizer", "bytes"]
+    assert main([*call, "--out", str(tmp_path / "out")]) == 0
+    assert open_dataset(tmp_path / "out").val.n_documents > 2
+    assert "of the validation split" not in "".join(capsys.readouterr())
 
 
 def test_a_mask_that_was_changed_is_found(tmp_path, capsys):

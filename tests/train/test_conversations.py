@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from myna import GPT, GPTConfig
+from myna import GPT, GPTConfig, Tokenizer
 from myna.cli import main
+from myna.commands.train_evaluations import Around, validation
 from myna.data.batches import rank_share
 from myna.data.packing import IGNORE, ConversationStream
 from myna.data.shards import open_dataset
@@ -104,6 +105,19 @@ def test_validation_is_the_mean_over_scored_ids(conversations):
     assert sums[3] == int((scored * id_bytes[ids]).sum())
     limited = validation_sums(network, split, id_bytes, eot=EOT, limit=n // 2)
     assert 0 < limited[1] <= n // 2
+
+
+def test_validation_is_left_out_where_no_answer_fits_a_window(conversations, tmp_path, capsys):
+    def made(length):
+        recipe, data = replace(RECIPE, sequence_length=length), open_dataset(conversations)
+        ranks, precision = Ranks(0, 1, CPU), Precision("fp32", "test")
+        tokenizer = Tokenizer.load(conversations)
+        return validation(Around(recipe, Run(tmp_path), data, tokenizer, ranks, precision, None))
+
+    assert made(T) is not None
+    assert capsys.readouterr().out == ""
+    assert made(8) is None
+    assert "no validation: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("world_size", "micro_batch"), [(2, 4), (4, 2), (1, 2)])

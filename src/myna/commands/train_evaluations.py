@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from myna.data.packing import find_conversations
 from myna.data.split import Dataset
 from myna.device import Precision
 from myna.evaluate.continuations import n_cut
@@ -65,6 +66,14 @@ def validation(around: Around) -> Evaluation | None:
     id_bytes, text_ids = around.tokenizer.id_bytes(), around.tokenizer.text_ids()
     if val.n_tokens < 2:
         return None
+    eot, length = around.tokenizer.eot, recipe.sequence_length
+    if val.scored is not None and not len(find_conversations(val, eot, length).starts):
+        if around.ranks.is_main:
+            speak(
+                f"no validation: {val.place} has no conversation whose first answer ends within {length} tokens, "
+                "the sequence length"
+            )
+        return None
     if around.ranks.is_main and (why := why_no_bits_per_byte(val, around.tokenizer)):
         speak(why)
 
@@ -74,8 +83,8 @@ def validation(around: Around) -> Evaluation | None:
             val,
             id_bytes,
             text_ids=text_ids,
-            eot=around.tokenizer.eot,
-            sequence_length=recipe.sequence_length,
+            eot=eot,
+            sequence_length=length,
             before_batch=before_batch,
             **around.share(),
         )

@@ -14,6 +14,9 @@ from myna.model.gpt2_layout import gpt2_logits
 from myna.model.layout import OwnLayout
 from myna.model.network import NETWORKS, NetworkKind
 from myna.text import gpt2
+from myna.text.chat import with_chat_tokens
+from myna.text.fim import with_fim_tokens
+from myna.text.vocabulary import CHAT_TEMPLATE
 
 gguf = pytest.importorskip("gguf")
 
@@ -112,6 +115,19 @@ def test_the_fields_are_those_of_llama_cpps_converter(tokenizer, tmp_path):
         "tokenizer.ggml.add_bos_token": False,
     }
     assert {name: fields[name] for name in expected} == expected
+
+
+def test_the_frames_of_conversations_and_middles_are_named(tokenizer, tmp_path):
+    framed = with_fim_tokens(with_chat_tokens(tokenizer))
+    write(tmp_path / "framed.gguf", network_for(framed), framed, "fp32")
+    fields, _ = read_back(tmp_path / "framed.gguf")
+    assert fields["tokenizer.chat_template"] == CHAT_TEMPLATE
+    names = {"eot": "<|im_end|>", "fim_pre": "<|fim_prefix|>", "fim_suf": "<|fim_suffix|>"}
+    for field, token in {**names, "fim_mid": "<|fim_middle|>"}.items():
+        assert fields[f"tokenizer.ggml.{field}_token_id"] == framed.special_tokens[token]
+    write(tmp_path / "plain.gguf", network_for(tokenizer), tokenizer, "fp32")
+    fields, _ = read_back(tmp_path / "plain.gguf")
+    assert not [name for name in fields if "chat_template" in name or "fim" in name or "eot" in name]
 
 
 def naive_encoding(fields, text):

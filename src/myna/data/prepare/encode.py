@@ -201,11 +201,13 @@ def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folde
                     elif options.conversations and not is_answered(messages_of(text)):
                         skipped["unanswered"] += 1
                     else:
-                        encoders[split].add(text, n_bytes, begins)
-                    if split == "val":
-                        # a part with a known split belongs to a document that is as large as its file
-                        whole = n_bytes if part.split is None else part.n_bytes or 0
-                        largest_val = max(largest_val, (whole, part.name))
+                        encoder = encoders[split]
+                        before = encoder.n_bytes
+                        encoder.add(text, n_bytes, begins)
+                        if split == "val":
+                            # a part with a known split belongs to a document that is as large as its file
+                            whole = encoder.n_bytes - before if part.split is None else part.n_bytes or 0
+                            largest_val = max(largest_val, (whole, part.name))
         for encoder in encoders.values():
             encoder.flush()
     records: dict[str, Any] = {}

@@ -232,6 +232,9 @@ def _choose(name: str, strings: list[str], all_names: list[str]) -> str:
             raise DataError(
                 f"{name}: its field {column!r} is not text; mend it, or name another with --column"
             )
+    conversations = choose_field(all_names)
+    if conversations:
+        raise DataError(f"{name} holds conversations in {conversations!r}; prepare it with --conversations")
     raise DataError(
         f"{name}: which column holds the text? It has {', '.join(all_names) or 'none'}; name one with --column"
     )

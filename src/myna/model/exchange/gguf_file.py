@@ -9,6 +9,7 @@ Sources:
     src/llama-vocab.cpp (the pre-tokenizer gpt-2)
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from myna.model.exchange.gpt2_alone import check_gpt2, named_arrays
 from myna.model.network import Network
 from myna.text import gpt2
 from myna.text.tokenizer import Tokenizer
-from myna.text.vocabulary import Vocabulary
+from myna.text.vocabulary import (
+    CHAT_TEMPLATE,
+    CHAT_TOKENS,
+    FIM_MIDDLE,
+    FIM_PREFIX,
+    FIM_SUFFIX,
+    FIM_TOKENS,
+    TURN_END,
+    Vocabulary,
+)
 
 FORMAT = "GGUF"
 # llama.cpp adds positions and norms in fp32, whatever the matrices are.
@@ -43,6 +53,7 @@ def write(place: Path, network: Network, tokenizer: Tokenizer, dtype: DtypeName)
     writer = gguf.GGUFWriter(place, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.GPT2])
     _add_shape(writer, network, dtype)
     _add_tokenizer(writer, vocabulary, tokenizer.eot)
+    _add_frames(writer, tokenizer.special_tokens)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, network.config.n_layer)
     for name, array in named_arrays(network):
         theirs = names.get_name(f"transformer.{name}", try_suffixes=(".weight", ".bias"))
@@ -152,3 +163,13 @@ def _stored(name: str, array: np.ndarray, dtype: DtypeName) -> tuple[np.ndarray,
             f"{name} has weights over {largest:,.0f}, the largest fp16; give --dtype bf16 or fp32"
         )
     return array.astype(np.float16), GGMLQuantizationType.F16
+
+
+def _add_frames(writer: Any, special_tokens: Mapping[str, int]) -> None:
+    """How a conversation and a middle are framed, for a model that has the tokens."""
+    if set(CHAT_TOKENS) <= set(special_tokens):
+        writer.add_chat_template(CHAT_TEMPLATE)
+        writer.add_eot_token_id(special_tokens[TURN_END])
+    if set(FIM_TOKENS) <= set(special_tokens):
+        for name, token in (("pre", FIM_PREFIX), ("suf", FIM_SUFFIX), ("mid", FIM_MIDDLE)):
+            writer.add_uint32(f"tokenizer.ggml.fim_{name}_token_id", special_tokens[token])
