@@ -162,6 +162,12 @@ def test_a_model_that_is_not_there(call, what, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_without_new_tokens_cannot_go_on_with_them_alone(start, small_dataset, tmp_path, capsys):
+    assert start("--data", small_dataset, "--steps", 1) == 0
+    assert start("--data", small_dataset, "--steps", 2, "--override", "--train-only", "new-tokens") == 2
+    assert "began without new tokens; leave it out" in capsys.readouterr().err
+
+
 def test_another_model_is_another_run(start, base, small_dataset, tmp_path, capsys):
     assert start("--data", small_dataset, "--steps", 1) == 0
     copy = tmp_path / "copy"

@@ -65,6 +65,8 @@ def test_shards_hold_the_ids_and_what_is_scored(tmp_path, capsys):
     assert (mask.dtype, mask.tolist()) == (np.uint8, [int(one) for one in scored[:50]])
     assert data.info["train"]["bytes"] == 10
     assert Tokenizer.load(data.path) == BYTES
+    assert main(["data", "show", str(data.path), "--windows", "0"]) == 0
+    assert f"train: conversations, {sum(scored)} of whose tokens are scored" in capsys.readouterr().out
 
 
 def test_every_layout_and_format_gives_the_same(tmp_path, capsys):

@@ -82,6 +82,10 @@ def _print_summary(console: Any, dataset: "Dataset") -> None:
         counts = (split.n_documents, split.n_tokens, split.n_bytes)
         table.add_row(name, *(f"{count:,}" for count in counts), per_token, str(len(split.shards)))
     console.print(table)
+    for name, split in (("train", dataset.train), ("val", dataset.val)):
+        if split.scored is not None and split.n_tokens:
+            scored = sum(int(part.sum()) for part in split.scored.scan())
+            console.print(f"{name}: conversations, {scored:,} of whose tokens are scored")
 
 
 def _print_split(console: Any, name: str, split: "Split", tokenizer: "Tokenizer", windows: int) -> None:

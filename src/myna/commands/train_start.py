@@ -143,7 +143,12 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     due = Evaluations(wanted, whole_network, ranks, recipe.steps)
     spikes = SpikeRule(call.on_spike, say)
     state = resumed(setting, newest, stepper, spikes, known)
-    stepper.first_new_row = state.init_ids if recipe.train_only == "new-tokens" else None
+    if recipe.train_only == "new-tokens":
+        if not 0 < state.init_ids < tokenizer.n_vocab:
+            raise UsageError(
+                f"--train-only new-tokens: {setting.run.path} began without new tokens; leave it out"
+            )
+        stepper.first_new_row = state.init_ids
     going_on = state.step < recipe.steps
     stream = stream_of(recipe, setting.dataset, tokenizer)
     first_batch = functools.partial(_first_batch, stream, ranks)
