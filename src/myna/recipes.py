@@ -165,16 +165,16 @@ def chat_pydoc() -> Recipe:
         n_embd=256,
         block_size=256,
         sequence_length=256,
-        steps=300,
+        steps=240,
         batch_tokens=2048,
         learning_rate=1.5e-3,
         warmup_steps=20,
         compile=False,
-        eval_every=100,
-        sample_every=100,
+        eval_every=80,
+        sample_every=80,
         sample_prompt="What does shutil.copy do?\nHow do I call os.path.join?\nExplain random.shuffle.",
         sample_temperature=0.0,
-        checkpoint_every=300,
+        checkpoint_every=240,
     )
 
 

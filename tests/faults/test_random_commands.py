@@ -26,8 +26,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from myna import GPT, GPTConfig
+from myna import GPT, GPTConfig, Tokenizer
 from myna.cli import COMMANDS, main
+from myna.text.chat import with_chat_tokens
 
 # A call of each kind that would work, in units that belong together. A command that is not here fails a test below.
 BASES: list[list[tuple[str, ...]]] = [
@@ -43,6 +44,7 @@ BASES: list[list[tuple[str, ...]]] = [
     [("prepare",), ("text.txt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("prepare",), ("--from-shards", "data"), ("--out", "new"), ("--tokenizer", "bytes")],
     [("sample",), ("run",), ("--prompt", "a"), ("--max-tokens", "2")],
+    [("chat",), ("chatty",), ("--max-tokens", "2")],
     [("compare",), ("run",), ("hf",), ("--prompt", "a"), ("--max-tokens", "2")],
     [("serve",), ("hf",), ("--port", "0")],
     [("eval",), ("run",), ("--task", "val")],
@@ -111,6 +113,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         for call in (data, run, hf):
             assert main([word for unit in call for word in unit]) == 0
+        chatty = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=64, vocab_size=259))
+        chatty.save_pretrained("chatty", with_chat_tokens(Tokenizer.bytes()))
         Path("dangling").symlink_to("nowhere")
         Path("circle").symlink_to("circle")
         for name in ("empty", "hollow", "closed"):
@@ -341,7 +345,7 @@ def test_twenty_as_real_processes(world, tmp_path, child_environment):
         named = [
             at
             for at, unit in enumerate(units)
-            if unit[-1] in ("data", "text.txt", "run", "hf", "new", "items.jsonl")
+            if unit[-1] in ("data", "text.txt", "run", "hf", "chatty", "new", "items.jsonl")
         ]
         at = chance.choice(named) if named else len(units) - 1
         units[at] = (*units[at][:-1], chance.choice(never))

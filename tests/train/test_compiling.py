@@ -20,7 +20,7 @@ def test_a_compiler_that_fails_is_named_and_training_goes_on(train, hashes, tmp_
 
 
 def test_memory_that_runs_out_is_not_the_compilers_failure(train, tmp_path, monkeypatch):
-    def hidden(ids):
+    def hidden(ids, texts=None):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(SummedLoss, "compile_step", lambda self: setattr(self, "hidden", hidden))

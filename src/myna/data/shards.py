@@ -147,7 +147,7 @@ def _split_of(path: Path, name: str, info: Mapping[str, Any], vocab_size: int) -
         for s in about["shards"]
     ]
     scored = None
-    if info["source"].get("conversations"):
+    if any("scored" in s for s in about["shards"]):
         masks = [
             Shard(
                 path / Path(s["scored"]["file"]).name,
