@@ -136,11 +136,10 @@ class NanoChatLayout(OwnLayout):
             if full_name == HEAD and HEAD not in expected:
                 copied_head = tensor
                 continue
-            name = named.get(full_name, full_name)
-            # A name without its prefix is none of the file's: given as it is, it would be found.
-            state[name] = taken(
-                name if full_name in named else f"{full_name} ", tensor, network, expected, where
-            )
+            if full_name not in named:
+                raise ModelError(f"{where}: the network has no tensor {full_name!r}; is this another model?")
+            name = named[full_name]
+            state[name] = taken(name, tensor, network, expected, where)
         require_all(state, expected, where)
         embedding = "embed_tokens.weight"
         if copied_head is not None and not same(copied_head, network.unpadded(embedding, state[embedding])):
@@ -209,7 +208,7 @@ def nanochat_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkC
 
     steps = torch.arange(D // 2, dtype=torch.float32) * 2 / D
     angles = torch.arange(T)[:, None] * (1 / options.rotary_base**steps)
-    turn = torch.polar(torch.ones_like(angles), -angles)  # clockwise, as complex numbers
+    turn = torch.complex(angles.cos(), -angles.sin())  # clockwise
 
     def turned(x: Tensor) -> Tensor:
         pairs = torch.complex(x[..., : D // 2], x[..., D // 2 :]) * turn

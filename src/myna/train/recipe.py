@@ -104,11 +104,15 @@ class Recipe:
     """Learning rate at the end of the decay, as a fraction of the peak [2]."""
     warmup_steps: int = setting(715, AT_LEAST_0)
     """Steps over which the learning rate grows linearly [2]."""
+    decay: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate comes down: along half a cosine [2], or along a straight line."""
     decay_steps: int = setting(0, AT_LEAST_0)
-    """The step at which the cosine decay ends; the learning rate stays there for the steps after it. 0: the last
-    step."""
-    clip_norm: float = setting(1.0, ABOVE_0)
-    """The gradient's norm over all parameters is scaled down to this [2]."""
+    """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
+    constant_fraction: float = setting(0.0, UP_TO_1)
+    """The share of the steps until the decay's end in which the learning rate stays at its peak, 0 to 1; the warmup is
+    part of it."""
+    clip_norm: float = setting(1.0, AT_LEAST_0)
+    """The gradient's norm over all parameters is scaled down to this [2]; 0 leaves it as it is."""
     average_decay: float = setting(0.0, BELOW_1)
     """Decay of a moving average of the weights over the steps; 0 for none. The average is what is validated, sampled
     from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
@@ -244,8 +248,8 @@ class Change:
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
     """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
-    # A recipe of before there was a rate says nothing of it: it was 0.
-    before = {"fim_rate": 0.0} | upgraded(stored)
+    # What a recipe of before a field says nothing of was so.
+    before: dict[str, Any] = {"fim_rate": 0.0, "decay": "cosine", "constant_fraction": 0.0} | upgraded(stored)
     now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")
     for of in ("network", "optimizer"):
