@@ -107,7 +107,7 @@ def test_the_initial_weights():
         else:
             assert parameter.std().item() == pytest.approx(math.sqrt(0.33 / 256), rel=0.02), name
     ids = torch.randint(1000, (2, 8))
-    assert float(network.nats(network.hidden(ids), ids)) / 16 == pytest.approx(math.log(1000))
+    assert network.nats(network.hidden(ids), ids).item() / 16 == pytest.approx(math.log(1000))
     options = NanoChatOptions(zero_projections=False)
     noisy = NanoChat(dataclasses.replace(config, options=options))
     assert noisy.lm_head.weight[:1000].std().item() == pytest.approx(0.02, rel=0.02)
