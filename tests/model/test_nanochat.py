@@ -145,6 +145,7 @@ def test_stored_weights_compute_nearly_the_same(weights, options):
         before = network(ids)
         store_weights(network, weights)
         assert (network(ids).float() - before).abs().mean() < 0.2 * before.std()
+    assert len(generate(network, ids[:, :4], max_tokens=5, temperature=0)) == 2
 
 
 def test_recomputed_activations_give_the_same_gradients():

@@ -59,6 +59,8 @@ class Decoder(nn.Module):
                 "GPTConfig(n_layer=2)"
             )
         self.config = config
+        # Where the weights are once `store_weights` has put them in fewer bytes: there may be no parameter left.
+        self.stored_on: torch.device | None = None
         # In training, keep only the blocks' inputs, and compute the rest again in the backward pass.
         self.recompute = False
 
@@ -191,6 +193,8 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        if self.stored_on is not None:
+            return self.stored_on
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def n_parameters(self) -> int:

@@ -163,7 +163,9 @@ def _changed_part(network: Any) -> str | None:
 
 def _differs(part: nn.Module, new: nn.Module) -> bool:
     mine, theirs = vars(part), vars(new)
-    constants = [name for name in theirs if name[0] != "_" and name not in ("training", "recompute")]
+    constants = [
+        name for name in theirs if name[0] != "_" and name not in ("training", "recompute", "stored_on")
+    ]
     return (
         type(part) is not type(new)
         or any(name not in mine or mine[name] != theirs[name] for name in constants)

@@ -72,6 +72,7 @@ class Network(Protocol):
         bool  # in training, keep only the blocks' inputs, and compute the rest again in the backward pass
     )
     training: bool
+    stored_on: "torch.device | None"  # where the weights are once `store_weights` has stored them
 
     @property
     def layout(self) -> Layout:

@@ -132,10 +132,10 @@ def test_a_network_without_matrices_is_refused():
         muon.build(Bare(GPTConfig(**SHAPE)), 0.02, muon.MuonOptions())
 
 
-def stepper(network):
+def stepper(network, **options):
     recipe = Recipe(
         network=network, optimizer="muon", n_layer=2, n_head=2, n_embd=32, block_size=16, sequence_length=16,
-        batch_tokens=128, clip_norm=0.0,
+        batch_tokens=128, clip_norm=0.0, optimizer_options=muon.MuonOptions(**options),
     )  # fmt: skip
     made = new_network(recipe, 100, torch.device("cpu"))
     return new_stepper(recipe, made, Ranks(0, 1, torch.device("cpu")), Precision("fp32", "test"))
@@ -168,6 +168,19 @@ def test_it_learns_and_a_resume_is_bit_equal(network):
     assert whole.optimizer.memory_bytes() == sum(
         t.nbytes for name, t in whole.optimizer.named_state().items() if not name.startswith("step.")
     )
+
+
+def test_without_decay_what_has_no_gradient_stays_bit_by_bit():
+    """What `--train-only new-tokens` stands on."""
+    it = stepper("nanochat", weight_decay=0.0, adamw_weight_decay=0.0)
+    it.network.lm_head.weight.data[:100].normal_()  # else no gradient passes
+    before = {name: p.detach().clone() for name, p in it.network.named_parameters()}
+    it.first_new_row = 90
+    run(it, range(3))
+    for name, p in it.network.named_parameters():
+        stays = 90 if name in it.network.vocabulary_rows else None
+        assert torch.equal(p[:stays], before[name][:stays]), name
+    assert not torch.equal(it.network.lm_head.weight[90:], before["lm_head.weight"][90:])
 
 
 def test_what_pads_the_vocabulary_stays_zero():
