@@ -30,6 +30,25 @@ def test_no_warmup():
     assert learning_rate(0, peak=1.0, final_fraction=0.0, warmup_steps=0, decay_steps=1) == 1.0
 
 
+LINE = {"peak": 2.0, "final_fraction": 0.0, "warmup_steps": 0, "decay": "linear"}
+
+
+@pytest.mark.parametrize("warmup", [0, 30, 500])
+def test_a_rate_that_is_constant_and_then_falls_along_a_line(warmup):
+    shape = LINE | {"warmup_steps": warmup, "decay_steps": 1000, "constant_fraction": 0.3}
+    rates = [learning_rate(step, **shape) for step in range(1001)]
+    begin = max(300, warmup)
+    assert rates[warmup : begin + 1] == [2.0] * (begin + 1 - warmup)
+    falls = [a - b for a, b in zip(rates[begin:999], rates[begin + 1 : 1000], strict=True)]
+    assert falls == pytest.approx([2.0 / (999 - begin)] * (999 - begin))
+    assert rates[999:] == [0.0, 0.0]
+
+
+def test_a_rate_that_is_constant_to_the_end():
+    shape = LINE | {"decay_steps": 10, "constant_fraction": 1.0}
+    assert [learning_rate(step, **shape) for step in range(10)] == [2.0] * 10
+
+
 def test_after_the_end_of_the_cosine_the_rate_stays():
     assert [learning_rate(step, **SHAPE) for step in (19072, 19073, 40_000)] == [pytest.approx(6e-5)] * 3
 

@@ -75,6 +75,17 @@ def test_the_loss_and_the_update_are_what_they_say():
         torch.testing.assert_close(mine.detach(), expected, atol=3e-5, rtol=0)  # the update is 1e-2
 
 
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_a_gradient_is_clipped_unless_the_norm_is_0(clip_norm):
+    it, seen = stepper(clip_norm=clip_norm), []
+    it.optimizer.step = lambda scaler: seen.append(
+        math.sqrt(sum(float((p.grad**2).sum()) for p in it.network.parameters()))
+    )
+    (result,) = run(it, steps=1)
+    assert result.grad_norm > 0.1
+    assert seen == [pytest.approx(clip_norm or result.grad_norm, rel=1e-3)]
+
+
 def test_padding_rows_stay_zero():
     it = stepper()
     run(it)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from myna.commands.train_call import Say, value_of
 from myna.errors import DataError, ModelError, MynaError, UsageError
 from myna.run import Run
-from myna.settings import flag
+from myna.settings import Options, flag
 from myna.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def started_from(recipe: Recipe, args: Sequence[str]) -> Recipe:
     if not recipe.init:
         changes["learning_rate"] = recipe.learning_rate * FINE_TUNING
     options = recipe.optimizer_options
-    decays = "weight_decay" in {field.name for field in fields(options)}
-    if value_of("--train-only", args) == "new-tokens" and decays:
-        no_decay: dict[str, Any] = {"weight_decay": 0.0}  # it would change the weights that are to stay
+    if value_of("--train-only", args) == "new-tokens":
+        # It would change the weights that are to stay.
+        no_decay: dict[str, Any] = dict.fromkeys(_decays(options), 0.0)
         changes["optimizer_options"] = replace(options, **no_decay)
     length = min(recipe.sequence_length, changes["block_size"])
     return replace(recipe, init=init, sequence_length=length, **changes)
@@ -95,11 +95,17 @@ def check_shape(recipe: Recipe, started: Recipe) -> None:
                 f"{flag(name)} is {asked}, and {recipe.init} has {is_so}; with --init the model decides: leave the "
                 "flag out"
             )
-    if recipe.train_only == "new-tokens" and getattr(recipe.optimizer_options, "weight_decay", None):
-        raise UsageError(
-            "--optimizer.weight-decay would change the weights that --train-only new-tokens leaves as they are; leave "
-            "it out"
-        )
+    for name in _decays(recipe.optimizer_options) if recipe.train_only == "new-tokens" else ():
+        if getattr(recipe.optimizer_options, name):
+            raise UsageError(
+                f"{flag(name, 'optimizer.')} would change the weights that --train-only new-tokens leaves as they "
+                "are; leave it out"
+            )
+
+
+def _decays(options: Options) -> list[str]:
+    """The names of an optimizer's weight decays."""
+    return [field.name for field in fields(options) if field.name.endswith("weight_decay")]
 
 
 def base_tokenizer(init: str) -> "Tokenizer":

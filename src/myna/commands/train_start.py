@@ -195,6 +195,8 @@ def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: f
         final_fraction=recipe.final_learning_rate_fraction,
         warmup_steps=recipe.warmup_steps,
         decay_steps=recipe.decay_steps or recipe.steps,
+        decay=recipe.decay,
+        constant_fraction=recipe.constant_fraction,
     )
     mfu_per_rate = flops_per_token / (peak * ranks.world_size)
     return Plan(recipe, accumulation(recipe, ranks.world_size), rate, stream.n_targets, mfu_per_rate)

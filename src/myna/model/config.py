@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from myna.errors import ModelError
-from myna.settings import NO_OPTIONS, Options, is_number, is_whole, setting
+from myna.settings import ABOVE_0, AT_LEAST_0, NO_OPTIONS, Options, is_number, is_whole, setting
 
 # Matrix products are fastest when their sides are multiples of a power of two; 50257 is odd. (The lecture pads to
 # 50304, which is 393 * 128.)
@@ -87,3 +87,53 @@ class GPTConfig(NetworkConfig):
 def gelu_of(config: NetworkConfig) -> GeluName:
     """The activation of a GPT-2 of that shape; GPT-2's own where the options don't say."""
     return config.options.gelu if isinstance(config.options, GPTOptions) else GPT2.gelu
+
+
+ActivationName = Literal["relu2", "gelu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoChatOptions(Options):
+    """NanoChat's own options. The defaults are those of transformers' class."""
+
+    softcap: float = setting(15.0, AT_LEAST_0, resume="never")
+    """Logits are kept within this by c tanh(x / c); 0 leaves them as they are."""
+    qk_norm: bool = setting(True, resume="never")
+    """Norm each head's queries and keys, so that attention's scores stay bounded."""
+    embedding_norm: bool = setting(True, resume="never")
+    """Norm the token embeddings before the first block."""
+    activation: ActivationName = setting("relu2", resume="never")
+    """The MLP's activation: relu2, the square of ReLU; or gelu, GPT-2's (the tanh form)."""
+    tied_head: bool = setting(False, resume="never")
+    """The token embeddings are the head, too, as in GPT-2."""
+    zero_projections: bool = setting(True, resume="never")
+    """The untied head, and the projections into the residual stream, begin as zeros; else as small noise."""
+    rotary_base: float = setting(10_000.0, ABOVE_0, resume="never")
+    """The longest wavelength of the rotary positions is about 6.28 times this, in tokens."""
+
+
+NANOCHAT = NanoChatOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoChatConfig(NetworkConfig):
+    """The shape of a NanoChat.
+
+    Raises:
+        ModelError: a shape that cannot be; the rotary positions need heads of even width.
+    """
+
+    options: Options = NANOCHAT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head_width % 2:
+            raise ModelError(
+                f"model shape: heads are {self.head_width} wide (n_embd {self.n_embd} / n_head {self.n_head}), and "
+                "rotary positions turn pairs of numbers; give sizes that make heads of even width"
+            )
+
+
+def nanochat_options(config: NetworkConfig) -> NanoChatOptions:
+    """The options of a NanoChat of that shape; the defaults where the config has none."""
+    return config.options if isinstance(config.options, NanoChatOptions) else NANOCHAT

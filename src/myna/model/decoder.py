@@ -18,7 +18,7 @@ from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig
 from myna.model.ids import check_ids
 from myna.model.layout import OwnLayout
-from myna.model.loss import head_nats, head_token_nats
+from myna.model.loss import capped, head_nats, head_token_nats
 from myna.model.matrix import Matrix, times
 from myna.model.network import Layout, Network, evaluation_mode
 from myna.model.open import find_model
@@ -40,10 +40,12 @@ class Decoder(nn.Module):
     """
 
     # Parameters that are looked up and not multiplied: they cost no arithmetic.
-    looked_up: ClassVar[tuple[str, ...]] = ()
+    looked_up: tuple[str, ...] = ()
     # Parameters with a row for each id; their rows from `vocab_size` on are padding, which stays zero. The first is
     # the token embedding: what ids are looked up in.
-    vocabulary_rows: ClassVar[tuple[str, ...]] = ("wte.weight",)
+    vocabulary_rows: tuple[str, ...] = ("wte.weight",)
+    # Logits x become c tanh(x / c) for this c; None leaves them as they are.
+    softcap: float | None = None
     # The parameter with a learned vector for each position, (block_size, C); None where positions are not learned so.
     position_embedding: ClassVar[str | None] = None
     # How it stands on the disk: Hugging Face's way where there is an exporter, else our own.
@@ -57,6 +59,8 @@ class Decoder(nn.Module):
                 "GPTConfig(n_layer=2)"
             )
         self.config = config
+        # Where the weights are once `store_weights` has put them in fewer bytes: there may be no parameter left.
+        self.stored_on: torch.device | None = None
         # In training, keep only the blocks' inputs, and compute the rest again in the backward pass.
         self.recompute = False
 
@@ -141,7 +145,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., C) to logits (..., V), padding cut off."""
-        return times(hidden, self.head_weight)[..., : self.config.vocab_size]
+        return capped(times(hidden, self.head_weight)[..., : self.config.vocab_size], self.softcap)
 
     def nats(self, hidden: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
         """The summed loss of a batch.
@@ -153,7 +157,14 @@ class Decoder(nn.Module):
             targets  (B, T)  int64, or IGNORE
             returns  ()      float32 nats, differentiable once
         """
-        return head_nats(hidden, self.head_weight, targets, self.config.vocab_size, compiled=compiled)
+        return head_nats(
+            hidden,
+            self.head_weight,
+            targets,
+            self.config.vocab_size,
+            softcap=self.softcap,
+            compiled=compiled,
+        )
 
     def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """The loss of each target by itself, without gradients.
@@ -163,7 +174,9 @@ class Decoder(nn.Module):
             targets  (...)    int64, or IGNORE
             returns  (...)    float32 nats
         """
-        return head_token_nats(hidden, self.head_weight, targets, self.config.vocab_size)
+        return head_token_nats(
+            hidden, self.head_weight, targets, self.config.vocab_size, softcap=self.softcap
+        )
 
     def new_cache(self, rows: int, positions: int | None = None, dtype: torch.dtype | None = None) -> KVCache:
         """An empty cache.
@@ -180,6 +193,8 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        if self.stored_on is not None:
+            return self.stored_on
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     def n_parameters(self) -> int:

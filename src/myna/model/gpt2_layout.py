@@ -5,20 +5,29 @@ It differs from ours in three things. Names begin with `transformer.` (in files 
 stored (in, out), as OpenAI's Conv1D had them; nn.Linear wants (out, in). And the vocabulary is not padded.
 """
 
-import dataclasses
 import re
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from myna.errors import ModelError
 from myna.model.config import GeluName, GPTOptions, NetworkConfig, gelu_of
-from myna.model.layout import as_float32, require_all, shape_of, taken
+from myna.model.layout import (
+    CHANGES_WHAT_IS_COMPUTED,
+    as_float32,
+    equal,
+    require_all,
+    require_formula,
+    require_values,
+    same,
+    shape_of,
+    shown,
+    taken,
+)
 from myna.model.network import Network, NetworkKind
 
 PREFIX = "transformer."
@@ -38,24 +47,7 @@ COMPUTED: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
     "is_causal": (True,),
     "chunk_size_feed_forward": (0,),
-    # Each of these changes what transformers computes, or which weights it reads.
-    **dict.fromkeys(
-        (
-            "quantization_config",
-            "per_layer_config",
-            "fusion_config",
-            "transformers_weights",
-            "attribute_map",
-            "layer_types",
-            "sliding_window",
-            "attention_chunk_size",
-            "decoder",
-            "generator",
-            "text_config",
-            "text_encoder",
-        ),
-        (None,),
-    ),
+    **dict.fromkeys(CHANGES_WHAT_IS_COMPUTED, (None,)),
 }
 # Names of transformers' for the sizes, which stand above GPT-2's own.
 ALSO_NAMED = {
@@ -73,7 +65,8 @@ USUAL_DROPOUT = 0.1  # where the file is silent
 class HuggingFaceGPT2:
     """GPT-2 as transformers keeps it."""
 
-    exports_to: str | None = "Hugging Face's GPT-2"
+    def own_because(self, network: Network) -> str | None:
+        return None
 
     def config_json(self, network: Network, eot: int | None) -> dict[str, Any]:
         config = network.config
@@ -101,22 +94,16 @@ class HuggingFaceGPT2:
         }
 
     def read_config(self, raw: Mapping[str, Any], kind: NetworkKind, where: str) -> NetworkConfig:
-        for key, same in COMPUTED.items():
-            value = raw.get(key, same[0])
-            if not any(_equal(value, one) for one in same):
-                known = " or ".join(map(repr, same))
-                raise ModelError(
-                    f"{where}: {key} is {_shown(value)}; this network computes GPT-2 with {known}"
-                )
+        require_values(raw, COMPUTED, "GPT-2", where)
         for key, own in ALSO_NAMED.items():
-            if key in raw and not _equal(raw[key], raw.get(own)):
+            if key in raw and not equal(raw[key], raw.get(own)):
                 raise ModelError(
-                    f"{where}: {key} is {_shown(raw[key])} and {own} {_shown(raw.get(own))}; remove the wrong one"
+                    f"{where}: {key} is {shown(raw[key])} and {own} {shown(raw.get(own))}; remove the wrong one"
                 )
         dropouts = {key: raw.get(key, USUAL_DROPOUT) for key in DROPOUTS}
         if any(value != dropouts["resid_pdrop"] for value in dropouts.values()):
             raise ModelError(
-                f"{where}: {', '.join(f'{key} is {_shown(value)}' for key, value in dropouts.items())}; this network "
+                f"{where}: {', '.join(f'{key} is {shown(value)}' for key, value in dropouts.items())}; this network "
                 "has one dropout for all three: give them one value (they matter in training alone)"
             )
         config = shape_of(
@@ -132,9 +119,9 @@ class HuggingFaceGPT2:
                 gelu="exact" if raw.get("activation_function") == ACTIVATIONS["exact"] else "tanh"
             ),
         )
-        if raw.get("n_inner") is not None and not _equal(raw["n_inner"], 4 * config.n_embd):
+        if raw.get("n_inner") is not None and not equal(raw["n_inner"], 4 * config.n_embd):
             raise ModelError(
-                f"{where}: n_inner is {_shown(raw['n_inner'])}; this network's MLP is 4 * n_embd wide"
+                f"{where}: n_inner is {shown(raw['n_inner'])}; this network's MLP is 4 * n_embd wide"
             )
         return config
 
@@ -155,7 +142,7 @@ class HuggingFaceGPT2:
             array = array.T if _CONV1D.search(name) else array
             own = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))  # our own copy, aligned
             tensor = taken(name, own, network, expected, where)
-            if name in state and not _same(state[name], tensor):
+            if name in state and not same(state[name], tensor):
                 raise ModelError(
                     f"{where}: {name!r} and {PREFIX + name!r} stand for one tensor and differ; remove the wrong one"
                 )
@@ -166,35 +153,8 @@ class HuggingFaceGPT2:
         return state
 
     def check(self, network: Network) -> None:
-        """Compares a tiny network of this class with the formula below, and the network's parts with a new one's.
-
-        So it finds a changed class (another activation or norm) and a changed instance (a part that was replaced).
-        """
-        kind: Any = type(network)
-        tiny = dataclasses.replace(network.config, n_layer=2, n_head=2, n_embd=8, block_size=8, vocab_size=11)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            example = kind(tiny).eval().double()
-            for parameter in example.parameters():
-                nn.init.normal_(parameter, std=0.5)
-            ids = torch.randint(11, (2, 8))
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                difference = float(
-                    (example(ids) - gpt2_logits(dict(example.named_parameters()), ids, tiny)).abs().max()
-                )
-        changed = _changed_part(network)
-        if not difference < 1e-9 or changed:
-            what = f"{changed} was changed" if changed else f"its logits differ by {difference:.2g}"
-            raise ModelError(
-                f"the network {type(network).__name__} does not compute GPT-2 any more ({what}), so files in "
-                f"{self.exports_to} layout would load as another model; give it a line of its own in NETWORKS, and "
-                "`layout = OwnLayout()`"
-            )
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same numbers; a NaN is the same as a NaN."""
-    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+        """See `require_formula`."""
+        require_formula(network, gpt2_logits, "Hugging Face's GPT-2")
 
 
 def _check_head(head: Tensor, embedding: Tensor, network: Network, where: str) -> None:
@@ -202,42 +162,11 @@ def _check_head(head: Tensor, embedding: Tensor, network: Network, where: str) -
     Raises:
         ModelError: the file's head is not the token embedding, so transformers computes with both.
     """
-    if not _same(head, network.unpadded("wte.weight", embedding)):
+    if not same(head, network.unpadded("wte.weight", embedding)):
         raise ModelError(
             f"{where}: {HEAD!r} differs from wte.weight, so the head is untied; this network has one tensor for both "
             "and cannot load such a model"
         )
-
-
-def _equal(value: Any, known: Any) -> bool:
-    """Equal, and of one type: in JSON `1` is not `true`, and `"3"` and `3.0` are no whole numbers."""
-    return type(value) is type(known) and bool(value == known)
-
-
-def _shown(value: Any) -> str:
-    """A value from a JSON file, short enough for a line."""
-    return reprlib.repr(value)
-
-
-def _changed_part(network: Any) -> str | None:
-    """The first part that differs from a new network's of the same shape: its class, a constant, or its function."""
-    with torch.device("meta"):
-        new = dict(type(network)(network.config).named_modules())
-    parts = dict(network.named_modules())
-    for name in [*parts, *new]:
-        if name not in parts or name not in new or _differs(parts[name], new[name]):
-            return name or "the network itself"
-    return None
-
-
-def _differs(part: nn.Module, new: nn.Module) -> bool:
-    mine, theirs = vars(part), vars(new)
-    constants = [name for name in theirs if name[0] != "_" and name not in ("training", "recompute")]
-    return (
-        type(part) is not type(new)
-        or any(name not in mine or mine[name] != theirs[name] for name in constants)
-        or any(callable(mine[name]) for name in mine.keys() - theirs.keys())  # put over a method
-    )
 
 
 def gpt2_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkConfig) -> Tensor:

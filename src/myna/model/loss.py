@@ -39,9 +39,26 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view(targets.shape)
 
 
-def _block_nats(logits: Tensor, targets: Tensor) -> Tensor:
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """Logits kept within -softcap and softcap, smoothly: c tanh(x / c), in fp32 or wider; None leaves them as they are.
+
+    Source:
+        Gemma 2, arXiv:2408.00118, section 2.
+
+    >>> capped(torch.tensor([0.0, 1e9]), 15.0)
+    tensor([ 0., 15.])
+    """
+    if softcap is None:
+        return logits
+    wide = logits.float() if logits.itemsize < 4 else logits
+    return softcap * torch.tanh(wide / softcap)
+
+
+def _block_nats(logits: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
     """Each row's loss; the logits become its gradient by them, in place.
 
+    Args:
+        softcap: of the logits, see `capped`.
     Shapes:
         logits   (N, V)  without padding
         targets  (N,)    int64, or IGNORE
@@ -49,16 +66,19 @@ def _block_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """
     scored = (targets != IGNORE)[:, None]
     column = torch.where(scored, targets[:, None], 0)
-    log_p = F.log_softmax(logits.float(), dim=1)
+    bounded = capped(logits.float(), softcap)
+    log_p = F.log_softmax(bounded, dim=1)
     at_target = log_p.gather(1, column)
     # The gradient is p, less 1 at the target, where it is rounded to the logits' precision only after that.
     logits.copy_(log_p.exp_()).mul_(scored)
     logits.scatter_(1, column, torch.where(scored, at_target.exp() - 1, 0.0).to(logits.dtype))
+    if softcap is not None:
+        logits.mul_(1 - (bounded / softcap).square())
     return torch.where(scored, -at_target, 0.0).squeeze(1)
 
 
 @functools.cache
-def _compiled_block_nats() -> Callable[[Tensor, Tensor], Tensor]:
+def _compiled_block_nats() -> Callable[[Tensor, Tensor, float | None], Tensor]:
     return torch.compile(_block_nats, dynamic=False)
 
 
@@ -76,6 +96,7 @@ class _HeadNats(torch.autograd.Function):
         block_rows: int,
         block_columns: int,
         compiled: bool,
+        softcap: float | None,
     ) -> Tensor:
         block_nats = _compiled_block_nats() if compiled else _block_nats
         low = weight.to(hidden.dtype)
@@ -89,7 +110,7 @@ class _HeadNats(torch.autograd.Function):
             torch.mm(hidden[rows], low.t(), out=logits)
             logits[:, vocab_size:] = 0
             for block, wanted in zip(logits.split(block_rows), targets[rows].split(block_rows), strict=True):
-                total += block_nats(block[:, :vocab_size], wanted).sum()
+                total += block_nats(block[:, :vocab_size], wanted, softcap).sum()
             torch.mm(logits, low, out=grad_hidden[rows])
             for columns, gradient in zip(
                 logits.split(block_columns, dim=1), grad_weight.split(block_columns), strict=True
@@ -103,7 +124,7 @@ class _HeadNats(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         (scale,) = grad_outputs
-        return grad_hidden.mul_(scale), grad_weight.mul_(scale), None, None, None, None, None, None
+        return grad_hidden.mul_(scale), grad_weight.mul_(scale), *[None] * 7
 
 
 def head_nats(
@@ -112,6 +133,7 @@ def head_nats(
     targets: Tensor,
     vocab_size: int,
     *,
+    softcap: float | None = None,
     chunk_bytes: int | None = None,
     compiled: bool = False,
 ) -> Tensor:
@@ -119,6 +141,8 @@ def head_nats(
 
     The products run in the dtype of `hidden` (bf16 under autocast); softmax and sums in fp32.
 
+    Args:
+        softcap: of the logits, see `capped`.
     Shapes:
         hidden   (B, T, C)  what the head reads
         weight   (Vp, C)    token embeddings, with rows that pad the vocabulary
@@ -126,7 +150,8 @@ def head_nats(
         returns  ()         float32 nats, differentiable once by `hidden` and `weight`
     """
     if not torch.is_grad_enabled():
-        return head_token_nats(hidden, weight, targets, vocab_size, chunk_bytes=chunk_bytes).sum()
+        found = head_token_nats(hidden, weight, targets, vocab_size, softcap=softcap, chunk_bytes=chunk_bytes)
+        return found.sum()
     assert isinstance(weight, Tensor), "stored weights have no gradients"
     rows, wanted = _as_autocast(hidden).flatten(0, 1), targets.flatten()
     chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
@@ -137,7 +162,7 @@ def head_nats(
         block_columns = _even_rows(weight.shape[0], CPU_BLOCK_BYTES // (weight.shape[1] * 4))
     with torch.autocast(hidden.device.type, enabled=False):  # the dtypes are settled above
         return _HeadNats.apply(
-            rows, weight, wanted, vocab_size, chunk_rows, block_rows, block_columns, compiled
+            rows, weight, wanted, vocab_size, chunk_rows, block_rows, block_columns, compiled, softcap
         )
 
 
@@ -148,10 +173,13 @@ def head_token_nats(
     targets: Tensor,
     vocab_size: int,
     *,
+    softcap: float | None = None,
     chunk_bytes: int | None = None,
 ) -> Tensor:
     """`token_nats` straight from the hidden states, for evaluation: without gradients or all logits at once.
 
+    Args:
+        softcap: of the logits, see `capped`.
     Shapes:
         hidden   (..., C)
         weight   (Vp, C)  token embeddings, with rows that pad the vocabulary
@@ -164,7 +192,7 @@ def head_token_nats(
     chunk_rows = _even_rows(len(rows), chunk_bytes // (vocab_size * 4))
     with torch.autocast(hidden.device.type, enabled=False):
         chunks = zip(rows.split(chunk_rows), wanted.split(chunk_rows), strict=True)
-        found = [token_nats(times(some, low)[:, :vocab_size], ids) for some, ids in chunks]
+        found = [token_nats(capped(times(some, low)[:, :vocab_size], softcap), ids) for some, ids in chunks]
         return torch.cat(found).view(targets.shape)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from myna.errors import unknown_name
-from myna.model.config import GPTConfig, NetworkConfig
+from myna.model.config import GPTConfig, NanoChatConfig, NetworkConfig
 from myna.settings import Options
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Layout(Protocol):
     """An exporter, or our own layout. It reads a network's names and shapes; one without memory (`meta`) will do."""
 
-    exports_to: str | None  # whose layout it is, for people; None for our own
+    def own_because(self, network: "Network") -> str | None:
+        """Why the network's files are in our own layout, for people; None where they are in another program's."""
 
     def config_json(self, network: "Network", eot: int | None) -> dict[str, Any]:
         """The content of config.json.
@@ -71,6 +72,7 @@ class Network(Protocol):
         bool  # in training, keep only the blocks' inputs, and compute the rest again in the backward pass
     )
     training: bool
+    stored_on: "torch.device | None"  # where the weights are once `store_weights` has stored them
 
     @property
     def layout(self) -> Layout:
@@ -178,6 +180,7 @@ def _loaded(named: Any) -> Any:
 
 NETWORKS: dict[str, NetworkKind] = {
     "gpt2": NetworkKind("myna.model.gpt2:GPT", config=GPTConfig, model_type="gpt2"),
+    "nanochat": NetworkKind("myna.model.nanochat:NanoChat", config=NanoChatConfig, model_type="nanochat"),
 }
 
 

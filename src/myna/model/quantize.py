@@ -59,6 +59,7 @@ def store_weights(network: Network, weights: WeightsName) -> None:
     if weights == "fp32":
         return
     kind = MATRICES[weights]
+    network.stored_on = network.device
     looked_up = {id(p) for name, p in network.named_parameters() if name in network.vocabulary_rows}
     made: dict[Tensor, Matrix] = {}  # a tied matrix is stored once
 

@@ -37,7 +37,8 @@ from myna.train.optimizers import optimizer_kind
 
 SOURCES = """Sources:
 [1] GPT-2: Radford et al. 2019: architecture, 1024 positions, byte-level BPE of 50257 ids, batches of 512 sequences (524,288 tokens).
-[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288). GPT-2's own were never published."""  # noqa: E501 (a terminal wraps it)
+[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288). GPT-2's own were never published.
+[6] modded-nanogpt (github.com/KellerJordan/modded-nanogpt), records/track_3_optimization, the plain script at 3,250 steps: Muon's numbers, and AdamW's beside it."""  # noqa: E501 (a terminal wraps it)
 
 _SEED = Check(lambda value: 0 <= value < 1 << 63, "give 0 or more, and less than 2^63")
 _MICRO_BATCH = Check(lambda value: value == "auto" or value > 0, "give auto, or 1 or more")
@@ -104,11 +105,15 @@ class Recipe:
     """Learning rate at the end of the decay, as a fraction of the peak [2]."""
     warmup_steps: int = setting(715, AT_LEAST_0)
     """Steps over which the learning rate grows linearly [2]."""
+    decay: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate comes down: along half a cosine [2], or along a straight line."""
     decay_steps: int = setting(0, AT_LEAST_0)
-    """The step at which the cosine decay ends; the learning rate stays there for the steps after it. 0: the last
-    step."""
-    clip_norm: float = setting(1.0, ABOVE_0)
-    """The gradient's norm over all parameters is scaled down to this [2]."""
+    """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
+    constant_fraction: float = setting(0.0, UP_TO_1)
+    """The share of the steps until the decay's end in which the learning rate stays at its peak, 0 to 1; the warmup is
+    part of it."""
+    clip_norm: float = setting(1.0, AT_LEAST_0)
+    """The gradient's norm over all parameters is scaled down to this [2]; 0 leaves it as it is."""
     average_decay: float = setting(0.0, BELOW_1)
     """Decay of a moving average of the weights over the steps; 0 for none. The average is what is validated, sampled
     from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
@@ -244,8 +249,8 @@ class Change:
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
     """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
-    # A recipe of before there was a rate says nothing of it: it was 0.
-    before = {"fim_rate": 0.0} | upgraded(stored)
+    # What a recipe of before a field says nothing of was so.
+    before: dict[str, Any] = {"fim_rate": 0.0, "decay": "cosine", "constant_fraction": 0.0} | upgraded(stored)
     now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")
     for of in ("network", "optimizer"):

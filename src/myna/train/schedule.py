@@ -1,26 +1,42 @@
 """The learning rate as a function of the step."""
 
 import math
+from typing import Literal
 
 
 def learning_rate(
-    step: int, *, peak: float, final_fraction: float, warmup_steps: int, decay_steps: int
+    step: int,
+    *,
+    peak: float,
+    final_fraction: float,
+    warmup_steps: int,
+    decay_steps: int,
+    decay: Literal["cosine", "linear"] = "cosine",
+    constant_fraction: float = 0.0,
 ) -> float:
-    """Linear warmup to the peak, then half a cosine down to `final_fraction` of it, and that rate from then on.
+    """Linear warmup to the peak, then down to `final_fraction` of it, and that rate from then on.
 
     Args:
         step: the update about to be made, from 0. The first already has a rate above 0.
         warmup_steps: may exceed `decay_steps`; the rate then only grows until there, and stays.
-        decay_steps: updates until the end of the cosine: the last of them has exactly peak * final_fraction.
+        decay_steps: updates until the end of the decay: the last of them has exactly peak * final_fraction.
+        decay: half a cosine, or a straight line.
+        constant_fraction: the share of `decay_steps` before the rate begins to come down, warmup included.
     Source:
-        GPT-3, arXiv:2005.14165, appendix B.
+        GPT-3, arXiv:2005.14165, appendix B. The straight line after a constant rate: Haegele et al. 2024,
+        arXiv:2405.18392.
 
     >>> [round(learning_rate(s, peak=1.0, final_fraction=0.1, warmup_steps=2, decay_steps=5), 3) for s in range(6)]
     [0.5, 1.0, 1.0, 0.55, 0.1, 0.1]
+    >>> line = {"final_fraction": 0.0, "warmup_steps": 0, "decay": "linear", "constant_fraction": 0.4}
+    >>> [round(learning_rate(s, peak=1.0, decay_steps=5, **line), 3) for s in range(6)]
+    [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
     """
     if warmup_steps >= decay_steps:
         return peak * min(step + 1, decay_steps) / warmup_steps
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, decay_steps - 1 - warmup_steps)
-    return peak * (final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    begin = min(max(warmup_steps, int(constant_fraction * decay_steps)), decay_steps - 1)
+    progress = min(1.0, max(0, step - begin) / max(1, decay_steps - 1 - begin))
+    left = 1 - progress if decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (final_fraction + (1 - final_fraction) * left)

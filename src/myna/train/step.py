@@ -114,6 +114,7 @@ class Stepper:
         self.average = average
         self.optimizer = optimizer
         self.ranks = ranks
+        optimizer.share_out(ranks)
         self.precision = precision
         self.clip_norm = clip_norm
         self.seed = seed
@@ -197,7 +198,7 @@ class Stepper:
         totals[1] = float(stop_asked())
         totals[2 + self.ranks.rank] = totals[0]
         self._forget_what_stays()
-        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm))
+        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm or math.inf))
         nats, stops, *by_rank = self.ranks.sum_(totals).tolist()
         loss, grad_norm = nats / step_targets, float(norm)
         self._require_finite(step, loss, grad_norm, by_rank, used)

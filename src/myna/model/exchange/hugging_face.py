@@ -15,9 +15,6 @@ def write(place: Path, network: Network, tokenizer: Tokenizer, dtype: DtypeName)
     Raises:
         ModelError: transformers does not have the network, or the tokenizer is not the model's.
     """
-    if network.layout.exports_to is None:
-        raise ModelError(
-            f"no other program has the network {type(network).__name__}, so it has no exporter; its checkpoints load "
-            "with Myna only"
-        )
+    if why := network.layout.own_because(network):
+        raise ModelError(f"{why}, so it has no exporter; its checkpoints load with Myna only")
     save_network(place, network, tokenizer)

@@ -41,6 +41,12 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def from_rank(self, rank: int, tensor: Tensor) -> Tensor:
+        """That rank's values of a contiguous tensor on every rank, in place."""
+        if self.world_size > 1:
+            dist.broadcast(tensor, src=rank)
+        return tensor
+
     def barrier(self) -> None:
         """Waits until every rank is here."""
         if self.world_size > 1:

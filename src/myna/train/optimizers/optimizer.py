@@ -3,7 +3,7 @@
 Underneath are one or several of torch's own, each for its share of the parameters.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from myna.errors import CheckpointError, ModelError
 from myna.model.network import Network
+from myna.train.machines.ranks import Ranks
 from myna.train.machines.shard import like
 
 
@@ -22,11 +23,13 @@ class Part:
     Attributes:
         kinds: the names of the tensors, shaped like the parameter, that it keeps for each of its parameters.
         counters: the names of the single numbers that it keeps for each.
+        share_out: told the ranks, whose gradients are equal, where they can share the work of an update.
     """
 
     optimizer: torch.optim.Optimizer
     kinds: tuple[str, ...]
     counters: tuple[str, ...] = ()
+    share_out: Callable[[Ranks], None] | None = None
 
 
 class Optimizer:
@@ -47,6 +50,12 @@ class Optimizer:
                 raise ModelError(
                     f"the optimizer has the parameter {name} {times} times; each belongs to one part"
                 )
+
+    def share_out(self, ranks: Ranks) -> None:
+        """From now on the ranks share the work of an update, where a part knows how. All of them step together."""
+        for part in self.parts:
+            if part.share_out is not None:
+                part.share_out(ranks)
 
     def set_learning_rate(self, rate: float) -> None:
         """The recipe's learning rate for the next step."""

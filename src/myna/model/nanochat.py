@@ -1,0 +1,182 @@
+"""NanoChat: GPT-2's successor in small trainings, with norms that have no weights. Letters of the shapes: see gpt2.py.
+
+What differs from GPT-2, each an option (`NanoChatOptions`) or a plain absence:
+
+    rotary positions instead of learned ones        Su et al. 2021, arXiv:2104.09864
+    RMSNorm without weights, epsilon 1e-6           Zhang and Sennrich 2019, arXiv:1910.07467
+    the same norm over queries and keys             Henry et al. 2020, arXiv:2010.04245 ("QK-norm")
+    the square of ReLU in the MLP                   So et al. 2021, arXiv:2109.08668, section 3
+    a head of its own, and capped logits            Gemma 2, arXiv:2408.00118, section 2
+    a norm right after the token embeddings         modded-nanogpt, record 8
+    projections that begin at zero                  modded-nanogpt, record 5
+    no biases
+
+The function is that of transformers' `NanoChatForCausalLM`, and so are the parameters' names. The initial weights are
+those of modded-nanogpt's records/track_3_optimization/train_gpt_simple.py.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from myna.model.attention import attention
+from myna.model.cache import KVCache, LayerCache
+from myna.model.config import NetworkConfig, nanochat_options
+from myna.model.decoder import Decoder
+from myna.model.matrix import Matrix
+from myna.model.nanochat_layout import EPSILON, NanoChatLayout
+
+
+def norm(x: Tensor) -> Tensor:
+    """x over its root mean square, along the last axis."""
+    return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs of numbers turned by the angle of their position, clockwise.
+
+    Shapes:
+        x         (B, H, T, D)  number i is paired with number i + D / 2
+        cos, sin  (T, D / 2) or (B, 1, T, D / 2)
+        returns   (B, H, T, D)  in the wider dtype
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention. Queries and keys are turned by their positions, then normed."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        C = config.n_embd
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.qk_norm = nanochat_options(config).qk_norm
+        self.q_proj = nn.Linear(C, C, bias=False)
+        self.k_proj = nn.Linear(C, C, bias=False)
+        self.v_proj = nn.Linear(C, C, bias=False)
+        self.o_proj = nn.Linear(C, C, bias=False)
+
+    def forward(self, x: Tensor, cache: LayerCache | None, cos: Tensor, sin: Tensor) -> Tensor:
+        heads = (f(x).unflatten(2, (self.n_head, -1)) for f in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (part.transpose(1, 2) for part in heads)  # each (B, H, T, D)
+        q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+        if self.qk_norm:
+            q, k = norm(q), norm(k)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # the angles are fp32
+        y = attention(q, k, v, dropout=self.dropout if self.training else 0.0, cache=cache)  # (B, T, C)
+        return self.o_proj(y)
+
+
+class MLP(nn.Module):
+    """Four times wider in between."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.activation = nanochat_options(config).activation
+        self.fc1 = nn.Linear(config.n_embd, 4 * config.n_embd, bias=False)
+        self.fc2 = nn.Linear(4 * config.n_embd, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.fc1(x)  # (B, T, 4C)
+        bent = F.relu(inner).square() if self.activation == "relu2" else F.gelu(inner, approximate="tanh")
+        return self.fc2(bent)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each on a normed copy of the residual stream."""
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cache: LayerCache | None, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.self_attn(norm(x), cache, cos, sin)
+        return x + self.mlp(norm(x))
+
+
+class NanoChat(Decoder):
+    """Token ids in, logits for the next token out.
+
+    >>> from myna.model.config import NanoChatConfig
+    >>> model = NanoChat(NanoChatConfig(n_layer=1, n_head=2, n_embd=8, block_size=16, vocab_size=50))
+    >>> model(torch.zeros(2, 5, dtype=torch.int64)).shape
+    torch.Size([2, 5, 50])
+    """
+
+    layout = NanoChatLayout()
+
+    def __init__(self, config: NetworkConfig):
+        super().__init__(config)
+        self.options = options = nanochat_options(config)
+        self.softcap = options.softcap or None
+        self.embed_tokens = nn.Embedding(config.padded_vocab_size, config.n_embd)
+        self.layers = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
+        self.vocabulary_rows = ("embed_tokens.weight",)
+        if not options.tied_head:
+            self.lm_head = nn.Linear(config.n_embd, config.padded_vocab_size, bias=False)
+            self.vocabulary_rows += ("lm_head.weight",)
+            self.looked_up = ("embed_tokens.weight",)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initial weights, drawn from torch's global generator.
+
+        Untied embeddings have deviation 1. Matrices have sqrt(0.33 / inputs), so that what they give has a third of
+        the variance of what they take. The head and the projections are zero: each block begins by passing the stream
+        on, and all ids begin equally likely. Without `zero_projections` the projections are scaled by 1/sqrt(2L), as
+        in GPT-2. A head, tied or not zero, has GPT-2's deviation of 0.02.
+        """
+        for name, parameter in self.named_parameters():
+            fan_in = parameter.shape[1]
+            into_stream = name.endswith(("o_proj.weight", "fc2.weight"))
+            if name == "embed_tokens.weight":
+                std = 0.02 if self.options.tied_head else 1.0
+            elif self.options.zero_projections and (into_stream or name == "lm_head.weight"):
+                std = 0.0
+            elif name == "lm_head.weight":
+                std = 0.02
+            else:
+                std = math.sqrt(0.33 / fan_in / (2 * self.config.n_layer if into_stream else 1))
+            with torch.no_grad():
+                parameter.normal_(std=std)
+                if name in self.vocabulary_rows:
+                    parameter[self.config.vocab_size :].zero_()
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers."""
+        return self.layers
+
+    @property
+    def head_weight(self) -> Tensor | Matrix:
+        """The head's own matrix, or the token embeddings where they are tied."""
+        return self.embed_tokens.weight if self.options.tied_head else self.lm_head.weight
+
+    def hidden(
+        self, ids: Tensor, cache: KVCache | None = None, *, through: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """See `Decoder.hidden`."""
+        cos, sin = self.angles(self.positions(ids, cache))
+        x = self.embed_tokens(ids)  # (B, T, C)
+        if self.options.embedding_norm:
+            x = norm(x)
+        return norm(self.run_blocks(x, cache, through, cos, sin))
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of how far each pair of numbers is turned at each position.
+
+        Shapes:
+            positions  (T,) or (B, T)  int64
+            returns    two of (T, D / 2) or (B, 1, T, D / 2)  fp32
+        """
+        D = self.config.head_width
+        pairs = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32) / D
+        angles = positions[..., None] * (1 / self.options.rotary_base**pairs)
+        if angles.dim() == 3:
+            angles = angles[:, None]  # the same for all heads
+        return angles.cos(), angles.sin()
