@@ -176,9 +176,8 @@ def speedrun_124m() -> Recipe:
 def chat_pydoc() -> Recipe:
     """The demo's model learns to answer questions about Python's functions. Minutes on two CPU cores.
 
-    The learning rate was found by two trials (docs/log.md, "chat"). At 6e-4 the answers have the form of a call, but
-    hardly ever the name that was asked for. At 1.5e-3 they have it six times as often, and more of the old text is
-    lost.
+    The learning rate was found by two trials (docs/log.md, "chat"): at 6e-4 the answers hardly ever have the name that
+    was asked for; at 1.5e-3 they have it more often, and more of the old text is lost.
     """
     return Recipe(
         name="chat-pydoc",
