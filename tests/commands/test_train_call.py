@@ -27,7 +27,7 @@ def test_help_spells_out_the_sources_and_the_options(capsys):
     said = help_of(capsys)
     assert "[1] GPT-2: Radford et al. 2019" in said
     assert "[2] GPT-3: Brown et al. 2020, arXiv:2005.14165" in said
-    assert "Networks: gpt2. Optimizers: adamw." in said
+    assert "Networks: gpt2, nanochat. Optimizers: adamw, muon." in said
     for option, default in (("beta1", 0.9), ("beta2", 0.95), ("weight-decay", 0.1), ("epsilon", 1e-08)):
         assert f"--optimizer.{option} FLOAT" in said
         assert f"(default: {default})" in said

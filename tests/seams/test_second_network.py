@@ -183,6 +183,7 @@ def start(args, out, env, *more):
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_equal(seams, args, tmp_path, child_environment):
     steps = ["--steps", "60", "--checkpoint-every", "5"]
     process = start(args, tmp_path / "killed", child_environment, *steps)
