@@ -113,12 +113,17 @@ def prepare_task(folder: Path, workers: int) -> Work:
 def hellaswag_task(shape: Shape, folder: Path, device: str) -> Work:
     """All four endings of each item."""
     from myna import Tokenizer
-    from myna.evaluate.hellaswag import encode_items, hellaswag_sums, read_items
+    from myna.evaluate.hellaswag import encode_items, read_items
+
+    try:
+        from myna.evaluate.choices import choice_sums
+    except ImportError:  # the older tree
+        from myna.evaluate.hellaswag import hellaswag_sums as choice_sums
 
     tokenizer = Tokenizer.gpt2()
     model = make_model(shape, tokenizer.n_vocab, device).eval()
     questions = encode_items(read_items(folder / "items.jsonl"), tokenizer, shape.block_size)
-    return lambda: hellaswag_sums(model, questions)
+    return lambda: choice_sums(model, questions)
 
 
 def generate_task(shape: Shape, rows: int, device: str) -> Work:

@@ -21,7 +21,8 @@ from myna.data.conversations import messages_of
 from myna.data.shards import open_dataset
 from myna.data.sources.pydoc_chat import pydoc_conversations
 from myna.data.sources.validation import document_hash, split_of
-from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
+from myna.evaluate.choices import choice_sums
+from myna.evaluate.hellaswag import encode_items, hellaswag_scores, read_items
 from myna.evaluate.loss import validation_scores, validation_sums
 from myna.generate.engine import Engine
 from myna.generate.sampling import Sampling
@@ -100,7 +101,7 @@ def main() -> None:
         with torch.no_grad():
             if call.hellaswag:
                 items = encode_items(read_items(call.hellaswag), tokenizer, opened.model.config.block_size)
-                about |= hellaswag_scores(hellaswag_sums(opened.model, items))
+                about |= hellaswag_scores(choice_sums(opened.model, items))
             if call.data:
                 val = open_dataset(call.data).val
                 about |= validation_scores(validation_sums(opened.model, val, tokenizer.id_bytes()), val)

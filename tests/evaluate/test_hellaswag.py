@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from myna.errors import DataError, ModelError
+from myna.evaluate.choices import choice_sums
 from myna.evaluate.continuations import ending_nats
-from myna.evaluate.hellaswag import Item, encode_items, hellaswag_scores, hellaswag_sums, read_items
+from myna.evaluate.hellaswag import Item, encode_items, hellaswag_scores, read_items
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.text.tokenizer import Tokenizer
@@ -114,10 +115,10 @@ def test_batching_changes_nothing():
     """Neither how many questions are computed at once, nor their order, nor what pads them."""
     model = byte_model()
     questions = encode_items(many_items(40), Tokenizer.bytes(), 64)
-    whole = hellaswag_sums(model, questions, batch_positions=100_000)
+    whole = choice_sums(model, questions, batch_positions=100_000)
     assert whole[3] == 40
     for positions in (1, 200):
-        assert torch.equal(hellaswag_sums(model, questions, batch_positions=positions), whole)
+        assert torch.equal(choice_sums(model, questions, batch_positions=positions), whole)
     together = ending_nats(model, questions)
     alone = torch.cat([ending_nats(model, [question]) for question in questions])
     assert torch.allclose(together, alone, atol=1e-4)
@@ -126,10 +127,10 @@ def test_batching_changes_nothing():
 def test_ranks_add_up_to_the_whole():
     model = byte_model()
     questions = encode_items(many_items(40), Tokenizer.bytes(), 64)
-    whole = hellaswag_sums(model, questions, batch_positions=200)
+    whole = choice_sums(model, questions, batch_positions=200)
     for world_size in (2, 3, 50):
         parts = [
-            hellaswag_sums(model, questions, batch_positions=200, rank=rank, world_size=world_size)
+            choice_sums(model, questions, batch_positions=200, rank=rank, world_size=world_size)
             for rank in range(world_size)
         ]
         assert torch.equal(torch.stack(parts).sum(dim=0), whole)
@@ -147,7 +148,7 @@ def test_each_rank_is_asked_equally_often_before_a_batch(world_size):
         def done(_, rank=rank):
             batches[rank] += 1
 
-        hellaswag_sums(
+        choice_sums(
             model,
             questions,
             rank=rank,
@@ -170,7 +171,7 @@ def test_the_evaluation_ends_where_it_is_told_to():
 
     model = byte_model().train()
     with pytest.raises(KeyboardInterrupt):
-        hellaswag_sums(
+        choice_sums(
             model,
             encode_items(many_items(40), Tokenizer.bytes(), 64),
             batch_positions=200,
@@ -184,7 +185,7 @@ def test_the_evaluation_ends_where_it_is_told_to():
 def test_the_model_is_put_back_into_training_mode_and_the_generator_left_alone():
     model = byte_model().train()
     before = torch.get_rng_state()
-    hellaswag_sums(model, encode_items(many_items(3), Tokenizer.bytes(), 64))
+    choice_sums(model, encode_items(many_items(3), Tokenizer.bytes(), 64))
     assert model.training
     assert torch.equal(before, torch.get_rng_state())
 
@@ -236,7 +237,7 @@ def test_a_model_whose_output_is_not_finite_has_no_accuracy(bad):
         model.ln_f.bias[0] = bad
     questions = encode_items(many_items(8), Tokenizer.bytes(), 64)
     with pytest.raises(ModelError, match="hellaswag_acc is nan: the model's output is not finite"):
-        hellaswag_scores(hellaswag_sums(model, questions))
+        hellaswag_scores(choice_sums(model, questions))
 
 
 def test_one_item_that_is_not_finite_is_enough():
@@ -246,8 +247,8 @@ def test_one_item_that_is_not_finite_is_enough():
         model.wpe.weight[55:] = float("nan")
     long = Item("x" * 60, (" a", " b", " c", " d"), (1, 1, 1, 1), 0)
     questions = encode_items([*many_items(8), long], Tokenizer.bytes(), 64)
-    assert hellaswag_sums(model, questions[:-1]).isfinite().all()
-    sums = hellaswag_sums(model, questions, batch_positions=300)
+    assert choice_sums(model, questions[:-1]).isfinite().all()
+    sums = choice_sums(model, questions, batch_positions=300)
     assert sums[:3].isnan().all()
     assert sums[3] == 9
 

@@ -12,8 +12,8 @@ import torch
 
 from myna import GPT, GPTConfig, Tokenizer
 from myna.errors import DataError, ModelError
-from myna.evaluate.choices import Choice
-from myna.evaluate.hellaswag import Item, as_choice, hellaswag_sums
+from myna.evaluate.choices import Choice, choice_sums
+from myna.evaluate.hellaswag import Item, as_choice
 from myna.evaluate.mmlu import encode_mmlu, mmlu_scores, read_mmlu
 
 TOK = Tokenizer.bytes()
@@ -130,7 +130,7 @@ def test_the_scores_are_those_of_one_row_at_a_time(tmp_path, style):
             parameter.add_(torch.randn_like(parameter) * 0.3)
     subjects = read_mmlu(as_csv(tmp_path / "m"), 2, style)
     questions = encode_mmlu(subjects, 2, style, TOK, 512)
-    sums = torch.stack([hellaswag_sums(model, each) for each in questions])
+    sums = torch.stack([choice_sums(model, each) for each in questions])
     found = mmlu_scores(sums, subjects, style)
     right = {}
     for subject, asked in zip(subjects, questions, strict=True):

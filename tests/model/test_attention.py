@@ -68,7 +68,7 @@ def test_training_in_bf16_on_a_cpu_takes_it_and_nothing_else_does(monkeypatch):
     full, low = heads(1, 8, 2, 8), heads(1, 8, 2, 8, torch.bfloat16)
     attention(*full)
     attention(*low, dropout=0.1)
-    attention(*low, cache=KVCache((1, 1, 2, 8, 8), "cpu").layers[0])
+    attention(*low, cache=KVCache((1, 1, 2, 8, 8), "cpu").layer(0))
     with torch.no_grad():
         attention(*low)
     assert not used

@@ -27,7 +27,7 @@ def side_by_side(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def test_texts_side_by_side_do_not_see_each_other(model):
     texts = [torch.randint(0, 50, (n,)) for n in (3, 8, 1, 5)]
-    layout = Packed(2, *side_by_side(3, 8, 1, 5))
+    layout = Packed(*side_by_side(3, 8, 1, 5))
     together = model.hidden(torch.cat(texts)[None], layout)[0]  # 17 ids, over the model's 8 positions
     alone = torch.cat([model.hidden(text[None])[0] for text in texts])
     assert torch.allclose(together, alone, atol=1e-5)
@@ -37,11 +37,11 @@ def test_texts_side_by_side_do_not_see_each_other(model):
 @torch.no_grad()
 def test_the_layout_can_be_used_again(model):
     ids = torch.randint(0, 50, (1, 6))
-    layout = Packed(2, *side_by_side(4, 2))
+    layout = Packed(*side_by_side(4, 2))
     assert torch.equal(model.hidden(ids, layout), model.hidden(ids, layout))
 
 
 def test_a_position_over_the_models_last_is_refused(model):
-    layout = Packed(2, *side_by_side(BLOCK + 1, 2))
+    layout = Packed(*side_by_side(BLOCK + 1, 2))
     with pytest.raises(ModelError, match="9 positions asked of a model that has 8"):
         model.hidden(torch.zeros(1, BLOCK + 3, dtype=torch.int64), layout)

@@ -26,13 +26,18 @@ import myna
 from myna import GPT, GPTConfig, Tokenizer, generate
 from myna.cli import main as myna_main
 from myna.data.shards import open_dataset
-from myna.evaluate.hellaswag import encode_items, hellaswag_sums, read_items
+from myna.evaluate.hellaswag import encode_items, read_items
 from myna.evaluate.loss import validation_sums
 
 try:
     from myna.evaluate.continuations import ending_nats
 except ImportError:
     from myna.evaluate.hellaswag import ending_nats
+
+try:
+    from myna.evaluate.choices import choice_sums
+except ImportError:
+    from myna.evaluate.hellaswag import hellaswag_sums as choice_sums
 
 Numbers = dict[str, Any]
 
@@ -221,7 +226,7 @@ def hellaswag(items: Path, perturb: bool) -> Numbers:
         by_length = sorted(questions, key=context_length)
         groups = itertools.groupby(by_length, key=context_length)
         found[f"{block_size} positions"] = {
-            "sums": hellaswag_sums(model, questions).tolist(),
+            "sums": choice_sums(model, questions).tolist(),
             "nats": [ending_nats(model, [question]).tolist() for question in questions],
             "nats together": [ending_nats(model, list(group)).tolist() for _, group in groups],
         }

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from myna import GPT, GPTConfig
+from myna.evaluate.choices import choice_sums
 from myna.evaluate.continuations import ending_nats
-from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
+from myna.evaluate.hellaswag import encode_items, hellaswag_scores, read_items
 from myna.text.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -109,7 +110,7 @@ def test_each_ending_costs_what_the_definition_says(tmp_path, rendering, tokens,
             for ending, n, c in zip(endings, scored, question.characters, strict=True)
         ]
         right += [np.argmin(nats / by) == row["label"] for by in (1, scored, characters)]
-    scores = hellaswag_scores(hellaswag_sums(model, questions))
+    scores = hellaswag_scores(choice_sums(model, questions))
     assert scores == {
         "hellaswag_acc": right[0] / 24,
         "hellaswag_acc_token": right[1] / 24,
@@ -133,6 +134,6 @@ def test_the_official_items(shared_data):
         assert question.characters == tuple(map(len, row["endings"]))
         joined = [tuple(tok.encode(f"{row['ctx']} {ending}")) for ending in row["endings"]]
         assert list(question.rows) == joined  # apart and together are the same
-    some = hellaswag_sums(model, questions[:250])
+    some = choice_sums(model, questions[:250])
     assert some[3] == 250
     assert all(35 < right < 90 for right in some[:3].tolist())  # chance is 62.5, with a deviation of 6.8

@@ -55,7 +55,7 @@ def test_packed_conversations_give_the_logits_that_each_gives_alone(stream, reco
     network = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=T, vocab_size=N_IDS))
     network.recompute = recompute
     inputs, targets, positions = tensors(stream.batch(0, 3))
-    packed = network.logits(network.hidden(inputs, Packed.side_by_side(2, positions)))
+    packed = network.logits(network.hidden(inputs, Packed.side_by_side(positions)))
     for row, places, found in zip(inputs, positions, packed, strict=True):
         torch.testing.assert_close(found, network.logits(alone(network, row, places)), atol=1e-5, rtol=0)
     # so the step's gradient is that of each by itself
@@ -73,7 +73,7 @@ def test_an_unscored_position_has_no_gradient(stream):
     """Neither its logits nor, through them, its target: only the scored positions' hidden states get one."""
     network = new_network(RECIPE, N_IDS, CPU)
     inputs, targets, positions = tensors(stream.batch(0, 4))
-    hidden = network.hidden(inputs, Packed.side_by_side(2, positions)).detach().requires_grad_()
+    hidden = network.hidden(inputs, Packed.side_by_side(positions)).detach().requires_grad_()
     network.nats(hidden, targets).backward()
     moved = hidden.grad.abs().sum(dim=-1) > 0
     assert torch.equal(moved, targets != IGNORE)

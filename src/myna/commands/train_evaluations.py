@@ -13,8 +13,9 @@ import torch
 from myna.data.packing import find_conversations
 from myna.data.split import Dataset
 from myna.device import Precision
+from myna.evaluate.choices import choice_sums
 from myna.evaluate.continuations import n_cut
-from myna.evaluate.hellaswag import encode_items, hellaswag_scores, hellaswag_sums, read_items
+from myna.evaluate.hellaswag import encode_items, hellaswag_scores, read_items
 from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
 from myna.evaluate.rounds import in_rounds
 from myna.generate.sampling import Sampling
@@ -151,7 +152,7 @@ def hellaswag(around: Around) -> Evaluation | None:
         )
 
     def score(network: Network, step: int, before_batch: Check) -> dict[str, float]:
-        sums = hellaswag_sums(network, questions, before_batch=before_batch, **around.share())
+        sums = choice_sums(network, questions, before_batch=before_batch, **around.share())
         return hellaswag_scores(around.added(sums))
 
     return Evaluation("hellaswag", around.recipe.hellaswag_every, score, around.in_metrics("hellaswag_acc"))

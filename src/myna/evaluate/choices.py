@@ -1,4 +1,6 @@
-"""A question with four choices as text, in two styles: the model picks a letter, or the choice itself is the ending.
+"""Choices: how many questions a model answers right, and a question with four choices as text.
+
+Two styles: the model picks a letter, or the choice itself is the ending.
 
 | style | the context | the endings |
 |---|---|---|
@@ -12,11 +14,16 @@ Sources:
     `mmlu_continuation`.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from myna.evaluate.continuations import Question, question
+import torch
+from torch import Tensor
+
+from myna.evaluate.continuations import Question, Score, question, question_scores
+from myna.model.network import Network
 from myna.text.tokenizer import Tokenizer
 
 Style = Literal["letters", "ending"]
@@ -79,3 +86,57 @@ def encode_choices(
         )
         for choice, context in zip(choices, contexts, strict=True)
     ]
+
+
+def choice_sums(
+    model: Network,
+    questions: Sequence[Question],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    batch_positions: int | None = None,
+    autocast_dtype: torch.dtype | None = None,
+    on_questions: Callable[[int], None] | None = None,
+    before_batch: Callable[[], None] | None = None,
+) -> Tensor:
+    """One rank's share of the right answers.
+
+    Args:
+        questions: all of them, the same list on every rank, with `label` and `characters`, cut to this model's
+            window.
+        on_questions: called with the number of questions done after each batch.
+        model, rank, world_size, batch_positions, autocast_dtype: see `continuations.question_scores`.
+        before_batch: called before each batch, and equally often on every rank; it may raise to end the evaluation.
+    Returns:
+        (4,) float64 on the CPU: right by sum, right by mean per token, right by characters, questions. The first three
+        are NaN where the model's output was not finite.
+    """
+    total = torch.zeros(4, dtype=torch.float64)
+    batches = question_scores(
+        model,
+        questions,
+        rank=rank,
+        world_size=world_size,
+        batch_positions=batch_positions,
+        autocast_dtype=autocast_dtype,
+        before_batch=before_batch,
+    )
+    for batch in batches:
+        for number, scores in batch.items():
+            total += torch.tensor(_right(questions[number], scores), dtype=torch.float64)
+        if on_questions:
+            on_questions(len(batch))
+    return total
+
+
+def _right(question: Question, scores: Sequence[Score]) -> list[float]:
+    """1 or 0 for each reading, and 1 for the question itself."""
+    nats = [score.nats for score in scores]
+    if not all(map(math.isfinite, nats)):  # among such costs there is no least one
+        return [math.nan, math.nan, math.nan, 1.0]
+    tokens = [score.tokens for score in scores]
+    readings = [
+        [n / by for n, by in zip(nats, unit, strict=True)]
+        for unit in ([1] * len(nats), tokens, question.characters)
+    ]
+    return [*(float(costs.index(min(costs)) == question.label) for costs in readings), 1.0]

@@ -233,7 +233,7 @@ def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
         n = len(tree.ids)
         positions[b, :n] = torch.from_numpy(tree.positions)
         visible[b, :n, :n] = torch.from_numpy(tree.visible())
-    layout = Packed(len(network.blocks), positions.to(network.device), visible.to(network.device))
+    layout = Packed(positions.to(network.device), visible.to(network.device))
     return network.hidden(ids, layout)
 
 

@@ -20,22 +20,19 @@ Sources: Zellers et al. 2019, arXiv:1905.07830 (github.com/rowanz/hellaswag, MIT
 lm-evaluation-harness's tasks/hellaswag/utils.py and api/task.py.
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from myna.data.sources.published import PublishedFile
 from myna.errors import DataError
 from myna.evaluate.choices import Choice
-from myna.evaluate.continuations import Question, Score, question, question_scores
+from myna.evaluate.continuations import Question, question
 from myna.evaluate.finite import finite
-from myna.model.network import Network
 from myna.parsing import parse_json
 from myna.text.tokenizer import Tokenizer
 
@@ -179,59 +176,6 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, block_size: int) -
         )
         for item, context in zip(items, contexts, strict=True)
     ]
-
-
-def hellaswag_sums(
-    model: Network,
-    questions: Sequence[Question],
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    batch_positions: int | None = None,
-    autocast_dtype: torch.dtype | None = None,
-    on_questions: Callable[[int], None] | None = None,
-    before_batch: Callable[[], None] | None = None,
-) -> Tensor:
-    """One rank's share of the right answers.
-
-    Args:
-        questions: all of them, the same list on every rank, from `encode_items` with this model's block_size.
-        on_questions: called with the number of questions done after each batch.
-        model, rank, world_size, batch_positions, autocast_dtype: see `continuations.question_scores`.
-        before_batch: called before each batch, and equally often on every rank; it may raise to end the evaluation.
-    Returns:
-        (4,) float64 on the CPU: right by sum, right by mean per token, right by characters, questions. The first three
-        are NaN where the model's output was not finite.
-    """
-    total = torch.zeros(4, dtype=torch.float64)
-    batches = question_scores(
-        model,
-        questions,
-        rank=rank,
-        world_size=world_size,
-        batch_positions=batch_positions,
-        autocast_dtype=autocast_dtype,
-        before_batch=before_batch,
-    )
-    for batch in batches:
-        for number, scores in batch.items():
-            total += torch.tensor(_right(questions[number], scores), dtype=torch.float64)
-        if on_questions:
-            on_questions(len(batch))
-    return total
-
-
-def _right(question: Question, scores: Sequence[Score]) -> list[float]:
-    """1 or 0 for each reading, and 1 for the question itself."""
-    nats = [score.nats for score in scores]
-    if not all(map(math.isfinite, nats)):  # among such costs there is no least one
-        return [math.nan, math.nan, math.nan, 1.0]
-    tokens = [score.tokens for score in scores]
-    readings = [
-        [n / by for n, by in zip(nats, unit, strict=True)]
-        for unit in ([1] * len(nats), tokens, question.characters)
-    ]
-    return [*(float(costs.index(min(costs)) == question.label) for costs in readings), 1.0]
 
 
 def hellaswag_scores(sums: Tensor) -> dict[str, float]:

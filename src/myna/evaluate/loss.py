@@ -100,7 +100,7 @@ def validation_sums(
     with evaluation_mode(model), autocast(model.device, autocast_dtype):
         for batch in in_rounds(batches, rounds, before_batch):
             inputs, targets, *positions = (part.to(model.device) for part in batch)
-            texts = Packed.side_by_side(len(model.blocks), *positions) if positions else None
+            texts = Packed.side_by_side(*positions) if positions else None
             hidden = model.hidden(inputs, texts)[targets != IGNORE]  # (N, C)
             wanted = targets[targets != IGNORE]
             nats = model.token_nats(hidden, wanted)

@@ -93,7 +93,7 @@ def mmlu_scores(sums: Tensor, subjects: Sequence[Subject], style: Style) -> dict
     """Sums of each subject, added over the ranks, to accuracies: over questions, over subjects (macro), of each.
 
     Args:
-        sums: (subjects, 4) from `hellaswag_sums` of each subject's questions.
+        sums: (subjects, 4) from `choice_sums` of each subject's questions.
     Raises:
         ModelError: the model's output was not finite.
     """

@@ -40,8 +40,7 @@ class Prefixes:
     def keep(self, ids: Sequence[int], cache: KVCache, row: int) -> None:
         """Keeps a text: a row of a cache that holds `len(ids)` positions or more."""
         text = np.asarray(ids, dtype=np.int64)
-        keys = cache.layers[0].keys
-        n_bytes = 2 * len(cache.layers) * keys[0, :, 0].numel() * keys.element_size() * len(text)
+        n_bytes = cache.bytes_of(len(text))
         if not len(text) or n_bytes > self.most_bytes:
             return
         for place, (kept, _) in enumerate(self._kept):

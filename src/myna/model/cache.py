@@ -11,10 +11,13 @@ from torch import Tensor
 
 
 class LayerCache:
-    """One layer's share: keys and values (B, H, S, D), filled from the left; S is the cache's capacity."""
+    """One layer's share of a cache, made for one forward pass.
 
-    def __init__(self, owner: "KVCache", keys: Tensor, values: Tensor):
-        self.owner, self.keys, self.values = owner, keys, values
+    The cache holds no layer: two that hold each other stay in memory until Python looks for such pairs.
+    """
+
+    def __init__(self, owner: "KVCache", layer: int):
+        self.owner, self.number = owner, layer
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stores the keys and values of T new positions behind each row's own.
@@ -26,16 +29,17 @@ class LayerCache:
         """
         n, T = len(k), k.shape[2]
         end = self.owner.longest + T
+        keys, values = self.owner.keys[self.number], self.owner.values[self.number]
         if self.owner.is_even:
-            self.keys[:n, :, end - T : end] = k
-            self.values[:n, :, end - T : end] = v
+            keys[:n, :, end - T : end] = k
+            values[:n, :, end - T : end] = v
         else:
-            for stored, new in ((self.keys, k), (self.values, v)):
+            for stored, new in ((keys, k), (values, v)):
                 # No row may meet a NaN that lay in fresh memory: attention gives it weight 0, and 0 * NaN is NaN.
                 stored[:n, :, self.owner.written : end] = 0
                 rows = torch.arange(n, device=k.device)[:, None]
                 stored[rows, :, self.owner.positions(T)] = new.transpose(1, 2).to(stored.dtype)
-        return self.keys[:n, :, :end].to(k.dtype), self.values[:n, :, :end].to(v.dtype)
+        return keys[:n, :, :end].to(k.dtype), values[:n, :, :end].to(v.dtype)
 
     def mask(self, T: int) -> Tensor | None:
         """See `KVCache.mask`."""
@@ -49,6 +53,7 @@ class KVCache:
         shape: (layers, rows, key/value heads, positions, head width).
 
     Attributes:
+        keys, values: of each layer, (B, H, S, D), filled from the left; S is the capacity.
         lengths: positions of each row so far; its next position.
         longest: the largest of them.
         is_even: whether all rows are equally long.
@@ -56,7 +61,7 @@ class KVCache:
 
     >>> cache = KVCache((1, 2, 1, 8, 4), torch.device("cpu"))
     >>> kv = torch.zeros(2, 1, 3, 4)
-    >>> _ = cache.layers[0].append(kv, kv)
+    >>> _ = cache.layer(0).append(kv, kv)
     >>> cache.advance(3); cache.cut([3, 1]); cache.lengths
     [3, 1]
     >>> cache.positions(1).tolist(), cache.mask(1).tolist()
@@ -76,7 +81,12 @@ class KVCache:
         def storage() -> Tensor:
             return torch.empty((rows, *rest), device=device, dtype=dtype)
 
-        self.layers: Sequence[LayerCache] = [LayerCache(self, storage(), storage()) for _ in range(n_layers)]
+        self.keys = [storage() for _ in range(n_layers)]
+        self.values = [storage() for _ in range(n_layers)]
+
+    def layer(self, number: int) -> LayerCache:
+        """What a layer's attention stores in and reads from."""
+        return LayerCache(self, number)
 
     def _set(self, lengths: list[int]) -> None:
         self.lengths, self.longest = lengths, max(lengths, default=0)
@@ -88,12 +98,16 @@ class KVCache:
     @property
     def capacity(self) -> int:
         """Positions that a row has room for."""
-        return self.layers[0].keys.shape[2]
+        return self.keys[0].shape[2]
 
     @property
     def n_bytes(self) -> int:
         """What the storage takes."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers)
+        return sum(stored.nbytes for stored in self._storages())
+
+    def bytes_of(self, positions: int) -> int:
+        """What so many positions of one row take."""
+        return sum(stored[0, :, 0].nbytes for stored in self._storages()) * positions
 
     def end(self, T: int) -> int:
         """How many positions a model must have for T new ids."""
@@ -106,7 +120,7 @@ class KVCache:
         return self._positions[T]
 
     def _make_positions(self, T: int) -> Tensor:
-        device = self.layers[0].keys.device
+        device = self.keys[0].device
         if self.is_even:
             return torch.arange(self.longest, self.longest + T, device=device)
         return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(T, device=device)
@@ -124,7 +138,7 @@ class KVCache:
     def _make_mask(self, T: int) -> Tensor | None:
         if self.is_even and T == 1:
             return None
-        seen = torch.arange(self.longest + T, device=self.layers[0].keys.device)
+        seen = torch.arange(self.longest + T, device=self.keys[0].device)
         mask = seen <= self.positions(T)[..., None]
         return mask if self.is_even else mask[:, None]
 
@@ -156,9 +170,9 @@ class KVCache:
             positions: its capacity; None for this one's.
             most: take no more than this many positions of a row; None takes all.
         """
-        first = self.layers[0].keys
+        first = self.keys[0]
         _, heads, capacity, width = first.shape
-        shape = (len(self.layers), len(rows), heads, capacity if positions is None else positions, width)
+        shape = (len(self.keys), len(rows), heads, capacity if positions is None else positions, width)
         chosen = KVCache(shape, first.device, first.dtype)
         chosen.put(range(len(rows)), self, rows, most)
         return chosen
@@ -181,16 +195,15 @@ class KVCache:
             source.lengths[row] if most is None else min(most, source.lengths[row]) for row in source_rows
         ]
         end = max(taken, default=0)
-        device = self.layers[0].keys.device
+        device = self.keys[0].device
         there, here = torch.tensor(source_rows, device=device), torch.tensor(rows, device=device)
-        for target, layer in zip(self.layers, source.layers, strict=True):
-            for stored, new in ((target.keys, layer.keys), (target.values, layer.values)):
-                n = len(self.lengths)
-                if list(rows) == list(range(n)):
-                    stored[:n, :, :end] = new[:, :, :end].index_select(0, there)
-                else:
-                    stored[:n, :, self.written : end] = 0
-                    stored[here, :, :end] = new[:, :, :end].index_select(0, there).to(stored.dtype)
+        n = len(self.lengths)
+        for stored, new in zip(self._storages(), source._storages(), strict=True):
+            if list(rows) == list(range(n)):
+                stored[:n, :, :end] = new[:, :, :end].index_select(0, there)
+            else:
+                stored[:n, :, self.written : end] = 0
+                stored[here, :, :end] = new[:, :, :end].index_select(0, there).to(stored.dtype)
         lengths = list(self.lengths)
         for row, length in zip(rows, taken, strict=True):
             lengths[row] = length
@@ -227,7 +240,7 @@ class KVCache:
 
     def reserve(self, rows: int, positions: int) -> None:
         """Makes room for at least so many rows and positions. What grows doubles, so that growing stays rare."""
-        have_rows, heads, capacity, width = self.layers[0].keys.shape
+        have_rows, heads, capacity, width = self.keys[0].shape
         if rows <= have_rows and positions <= capacity:
             return
         n = len(self.lengths)
@@ -237,13 +250,11 @@ class KVCache:
             capacity if positions <= capacity else max(positions, 2 * capacity),
             width,
         )
-        for layer in self.layers:
-            for name in ("keys", "values"):
-                old = getattr(layer, name)
-                new = old.new_empty(shape)
-                new[:n, :, : self.written] = old[:n, :, : self.written]
-                setattr(layer, name, new)
+        for stored in (self.keys, self.values):
+            for number, old in enumerate(stored):
+                stored[number] = old.new_empty(shape)
+                stored[number][:n, :, : self.written] = old[:n, :, : self.written]
 
     def _storages(self) -> Iterator[Tensor]:
-        for layer in self.layers:
-            yield from (layer.keys, layer.values)
+        yield from self.keys
+        yield from self.values

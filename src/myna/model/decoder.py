@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         """
         through = through or run_block
         for layer, block in enumerate(self.blocks):
-            of_layer = None if cache is None else cache.layers[layer]
+            of_layer = None if cache is None else cache.layer(layer)
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(through, block, x, of_layer, *shared, use_reentrant=False)
             else:

@@ -5,8 +5,6 @@ values before them. `Packed` answers from a layout that is given, so every netwo
 compute texts side by side, and what they have in common once.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -15,9 +13,6 @@ from myna.model.cache import KVCache, LayerCache
 
 class PackedLayer(LayerCache):
     """A layer's share: nothing. Keys and values go through."""
-
-    def __init__(self, owner: "Packed"):
-        self.owner = owner
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values that came."""
@@ -32,16 +27,15 @@ class Packed(KVCache):
         visible    (B, T, T)  bool: whether id i of a row may see its id j; each sees itself
     """
 
-    def __init__(self, n_layers: int, positions: Tensor, visible: Tensor, end: int | None = None):
+    def __init__(self, positions: Tensor, visible: Tensor, end: int | None = None):
         """Args: end: no position is so large; None to look (which waits for the device)."""
         assert positions.shape == visible.shape[:2]
         self._given, self._visible = positions, visible[:, None]
         self._end = int(positions.max()) + 1 if end is None else end
         self.lengths, self.longest, self.is_even = [0] * len(positions), 0, True
-        self.layers: Sequence[LayerCache] = [PackedLayer(self)] * n_layers
 
     @classmethod
-    def side_by_side(cls, n_layers: int, positions: Tensor) -> "Packed":
+    def side_by_side(cls, positions: Tensor) -> "Packed":
         """Texts one after the other in each row: one begins wherever a position is 0.
 
         Shapes:
@@ -50,7 +44,11 @@ class Packed(KVCache):
         T = positions.shape[1]
         text = (positions == 0).cumsum(dim=1)  # the number of the text that an id belongs to
         earlier = torch.ones(T, T, dtype=torch.bool, device=positions.device).tril()
-        return cls(n_layers, positions, (text[:, :, None] == text[:, None, :]) & earlier, end=T)
+        return cls(positions, (text[:, :, None] == text[:, None, :]) & earlier, end=T)
+
+    def layer(self, number: int) -> LayerCache:
+        """See `KVCache.layer`."""
+        return PackedLayer(self, number)
 
     def end(self, T: int) -> int:
         """See `KVCache.end`."""

@@ -72,7 +72,7 @@ class SummedLoss(nn.Module):
         Args:
             positions: where texts share a row, see `Packed.side_by_side`.
         """
-        texts = None if positions is None else Packed.side_by_side(len(self.network.blocks), positions)
+        texts = None if positions is None else Packed.side_by_side(positions)
         hidden = self.hidden(ids, texts)
         # The head's weight is read after the network ran: where it is sharded, it is whole from then on.
         return self.network.nats(hidden, targets, compiled=self.compiled)

@@ -29,13 +29,12 @@ def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]
         DataError: the file is not HellaSwag's format, or has no labels; names the line.
     """
     from myna.evaluate.accuracy import standard_error
-    from myna.evaluate.choices import encode_choices
+    from myna.evaluate.choices import choice_sums, encode_choices
     from myna.evaluate.continuations import n_cut
     from myna.evaluate.hellaswag import (
         as_choice,
         encode_items,
         hellaswag_scores,
-        hellaswag_sums,
         read_items,
     )
     from myna.references import HELLASWAG_CHANCE
@@ -50,7 +49,7 @@ def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]
     else:
         questions = encode_items(items, running.tokenizer, model.config.block_size)
     with Progress("HellaSwag items", len(questions)) as progress:
-        sums = hellaswag_sums(
+        sums = choice_sums(
             model, questions, autocast_dtype=running.precision.dtype, on_questions=progress.advance
         )
     scores = hellaswag_scores(sums)

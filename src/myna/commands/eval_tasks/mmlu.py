@@ -35,8 +35,8 @@ def mmlu(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:
     """
     import torch
 
+    from myna.evaluate.choices import choice_sums
     from myna.evaluate.continuations import n_cut
-    from myna.evaluate.hellaswag import hellaswag_sums
     from myna.evaluate.mmlu import encode_mmlu, mmlu_scores, read_mmlu
 
     assert data is not None
@@ -46,7 +46,7 @@ def mmlu(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:
     questions = encode_mmlu(subjects, shots, style, running.tokenizer, model.config.block_size)
     with Progress("MMLU questions", sum(map(len, questions))) as progress:
         sums = [
-            hellaswag_sums(model, each, autocast_dtype=running.precision.dtype, on_questions=progress.advance)
+            choice_sums(model, each, autocast_dtype=running.precision.dtype, on_questions=progress.advance)
             for each in questions
         ]
     about = {"style": style, "mmlu_shots": shots, "mmlu_cut": sum(map(n_cut, questions))}
