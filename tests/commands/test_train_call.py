@@ -7,8 +7,10 @@ import pytest
 from myna.cli import main
 from myna.errors import Stopped
 from myna.model.checkpoint import load_train_files
+from myna.model.network import NETWORKS
 from myna.run import Run
 from myna.train.loop import Training
+from myna.train.optimizers import OPTIMIZERS
 
 
 def files_of(folder):
@@ -27,7 +29,7 @@ def test_help_spells_out_the_sources_and_the_options(capsys):
     said = help_of(capsys)
     assert "[1] GPT-2: Radford et al. 2019" in said
     assert "[2] GPT-3: Brown et al. 2020, arXiv:2005.14165" in said
-    assert "Networks: gpt2, nanochat. Optimizers: adamw, muon." in said
+    assert f"Networks: {', '.join(NETWORKS)}. Optimizers: {', '.join(OPTIMIZERS)}." in said
     for option, default in (("beta1", 0.9), ("beta2", 0.95), ("weight-decay", 0.1), ("epsilon", 1e-08)):
         assert f"--optimizer.{option} FLOAT" in said
         assert f"(default: {default})" in said

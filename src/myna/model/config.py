@@ -137,3 +137,34 @@ class NanoChatConfig(NetworkConfig):
 def nanochat_options(config: NetworkConfig) -> NanoChatOptions:
     """The options of a NanoChat of that shape; the defaults where the config has none."""
     return config.options if isinstance(config.options, NanoChatOptions) else NANOCHAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantsOptions(Options):
+    """What can be chosen otherwise in GPT-2. The defaults are GPT-2's."""
+
+    norm: Literal["pre", "post"] = setting("pre", resume="never")
+    """Where the layer norms stand: pre, before attention and MLP, and one at the end; post, after each of them."""
+    residual_scaling: bool = setting(True, resume="never")
+    """The projections into the residual stream begin 1/sqrt(2L) as large as other weights, for L layers."""
+    activation: Literal["tanh-gelu", "gelu", "relu"] = setting("tanh-gelu", resume="never")
+    """The MLP's activation: tanh-gelu, GPT-2's approximation of GELU; gelu, by the error function; or relu."""
+    positions: Literal["learned", "sinusoidal", "none"] = setting("learned", resume="never")
+    """What is added to a token for its position: a learned vector, sines and cosines, or nothing."""
+    tied_head: bool = setting(True, resume="never")
+    """The token embeddings are the head, too; else the head is a matrix of its own."""
+
+
+VARIANTS = VariantsOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantsConfig(NetworkConfig):
+    """The shape of a GPT-2 with choices."""
+
+    options: Options = VARIANTS
+
+
+def variants_options(config: NetworkConfig) -> VariantsOptions:
+    """The options of such a network; GPT-2's where the config has none."""
+    return config.options if isinstance(config.options, VariantsOptions) else VARIANTS

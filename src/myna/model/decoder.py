@@ -47,7 +47,7 @@ class Decoder(nn.Module):
     # Logits x become c tanh(x / c) for this c; None leaves them as they are.
     softcap: float | None = None
     # The parameter with a learned vector for each position, (block_size, C); None where positions are not learned so.
-    position_embedding: ClassVar[str | None] = None
+    position_embedding: str | None = None
     # How it stands on the disk: Hugging Face's way where there is an exporter, else our own.
     layout: ClassVar[Layout] = OwnLayout()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from myna.errors import unknown_name
-from myna.model.config import GPTConfig, NanoChatConfig, NetworkConfig
+from myna.model.config import GPTConfig, NanoChatConfig, NetworkConfig, VariantsConfig
 from myna.settings import Options
 
 if TYPE_CHECKING:
@@ -181,6 +181,7 @@ def _loaded(named: Any) -> Any:
 NETWORKS: dict[str, NetworkKind] = {
     "gpt2": NetworkKind("myna.model.gpt2:GPT", config=GPTConfig, model_type="gpt2"),
     "nanochat": NetworkKind("myna.model.nanochat:NanoChat", config=NanoChatConfig, model_type="nanochat"),
+    "variants": NetworkKind("myna.model.variants:Variants", config=VariantsConfig),
 }
 
 

@@ -34,6 +34,7 @@ from myna.settings import (
     setting,
 )
 from myna.train.optimizers import optimizer_kind
+from myna.train.schedule import Decay
 
 SOURCES = """Sources:
 [1] GPT-2: Radford et al. 2019: architecture, 1024 positions, byte-level BPE of 50257 ids, batches of 512 sequences (524,288 tokens).
@@ -105,8 +106,9 @@ class Recipe:
     """Learning rate at the end of the decay, as a fraction of the peak [2]."""
     warmup_steps: int = setting(715, AT_LEAST_0)
     """Steps over which the learning rate grows linearly [2]."""
-    decay: Literal["cosine", "linear"] = "cosine"
-    """How the learning rate comes down: along half a cosine [2], or along a straight line."""
+    decay: Decay = "cosine"
+    """How the learning rate comes down: cosine, along half a cosine [2]; linear, along a straight line; constant, not
+    at all."""
     decay_steps: int = setting(0, AT_LEAST_0)
     """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
     constant_fraction: float = setting(0.0, UP_TO_1)

@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+Decay = Literal["cosine", "linear", "constant"]
+
 
 def learning_rate(
     step: int,
@@ -11,7 +13,7 @@ def learning_rate(
     final_fraction: float,
     warmup_steps: int,
     decay_steps: int,
-    decay: Literal["cosine", "linear"] = "cosine",
+    decay: Decay = "cosine",
     constant_fraction: float = 0.0,
 ) -> float:
     """Linear warmup to the peak, then down to `final_fraction` of it, and that rate from then on.
@@ -20,7 +22,7 @@ def learning_rate(
         step: the update about to be made, from 0. The first already has a rate above 0.
         warmup_steps: may exceed `decay_steps`; the rate then only grows until there, and stays.
         decay_steps: updates until the end of the decay: the last of them has exactly peak * final_fraction.
-        decay: half a cosine, or a straight line.
+        decay: half a cosine, or a straight line, or none at all: the peak until the end.
         constant_fraction: the share of `decay_steps` before the rate begins to come down, warmup included.
     Source:
         GPT-3, arXiv:2005.14165, appendix B. The straight line after a constant rate: Haegele et al. 2024,
@@ -31,11 +33,16 @@ def learning_rate(
     >>> line = {"final_fraction": 0.0, "warmup_steps": 0, "decay": "linear", "constant_fraction": 0.4}
     >>> [round(learning_rate(s, peak=1.0, decay_steps=5, **line), 3) for s in range(6)]
     [1.0, 1.0, 1.0, 0.5, 0.0, 0.0]
+    >>> level = {"final_fraction": 0.0, "warmup_steps": 2, "decay": "constant"}
+    >>> [learning_rate(s, peak=1.0, decay_steps=5, **level) for s in range(6)]
+    [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     if warmup_steps >= decay_steps:
         return peak * min(step + 1, decay_steps) / warmup_steps
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
+    if decay == "constant":
+        return peak
     begin = min(max(warmup_steps, int(constant_fraction * decay_steps)), decay_steps - 1)
     progress = min(1.0, max(0, step - begin) / max(1, decay_steps - 1 - begin))
     left = 1 - progress if decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from myna.errors import unknown_name
 from myna.settings import Options
-from myna.train.optimizers import adamw, muon
+from myna.train.optimizers import adam, adamw, muon, sgd
 
 if TYPE_CHECKING:
     from myna.train.optimizers.optimizer import Optimizer
@@ -31,6 +31,8 @@ class OptimizerKind:
 
 OPTIMIZERS: dict[str, OptimizerKind] = {
     "adamw": OptimizerKind(adamw.build, adamw.AdamWOptions),
+    "adam": OptimizerKind(adam.build, adam.AdamOptions),
+    "sgd": OptimizerKind(sgd.build, sgd.SGDOptions),
     "muon": OptimizerKind(muon.build, muon.MuonOptions),
 }
 

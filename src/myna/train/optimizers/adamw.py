@@ -1,9 +1,10 @@
-"""AdamW in GPT-3's setting: decay on matrices only, fused where the device can."""
+"""AdamW in GPT-3's setting: decay on matrices only, and apart from the gradient (arXiv:1711.05101)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from myna.settings import ABOVE_0, AT_LEAST_0, BELOW_1, Options, setting
+from myna.train.optimizers.decay import Decays, decay_groups
 
 if TYPE_CHECKING:
     from myna.model.network import Network
@@ -15,7 +16,9 @@ class AdamWOptions(Options):
     """AdamW's own numbers."""
 
     weight_decay: float = setting(0.1, AT_LEAST_0)
-    """Decay a step, as a share of the learning rate, on matrices and embeddings only [2]."""
+    """Decay a step, as a share of the learning rate [2]."""
+    decays: Decays = "matrices"
+    """What decays: matrices, with the embeddings [2]; or all, norms and biases too."""
     beta1: float = setting(0.9, BELOW_1)
     """Decay of the gradient's mean [2]."""
     beta2: float = setting(0.95, BELOW_1)
@@ -25,21 +28,13 @@ class AdamWOptions(Options):
 
 
 def build(network: "Network", learning_rate: float, options: AdamWOptions) -> "Optimizer":
-    """Two groups: what multiplies (matrices, embeddings) decays; what shifts or scales (biases, norms) doesn't.
-
-    Fused means one kernel over all parameters; CPU, CUDA and MPS have it.
-    """
+    """Fused: one kernel over all parameters. CPU, CUDA and MPS have it."""
     import torch
 
     from myna.train.optimizers.optimizer import Optimizer, Part
 
-    parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
     adamw = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        decay_groups(network, options.weight_decay, options.decays),
         lr=learning_rate,
         betas=(options.beta1, options.beta2),
         eps=options.epsilon,
