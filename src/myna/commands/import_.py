@@ -31,7 +31,7 @@ class Import:
 
     file: tyro.conf.Positional[Path]
     """A checkpoint that torch.save wrote, such as log/model_19072.pt or out/ckpt.pt. nanochat's model_NNNNNN.pt needs
-    its meta_NNNNNN.json beside it."""
+    meta_NNNNNN.json beside it."""
     out: Path
     """The folder to write: new, or empty. Transformers loads it directly."""
     tokenizer: str | None = None

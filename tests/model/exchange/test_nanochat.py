@@ -119,11 +119,13 @@ def test_a_checkpoint_becomes_a_folder_with_equal_logits(write, tmp_path, capsys
         f"{out}: {257 * 32 * 2 + 2 * 12 * 32 * 32:,} parameters from {path}, nanochat's checkpoint of step 21,400, "
         "validation 0.8123 bits per byte",
         "  cut rows 257 to 319 of the embedding and the head: no id stands for them",
-        "  softcap 15, rotary base 10,000: as nanochat's code has them, since its files don't say",
+        "  softcap 15, rotary base 10,000, epsilon 1.2e-07: as nanochat's code has them, since its files don't say",
         "  tokenizer: bytes",
     ]
     opened = open_model(out)
     assert opened.model.config.block_size == 24
+    # The other constants show in the logits; this one hardly does.
+    assert opened.model.config.options.norm_epsilon == torch.finfo(torch.float32).eps
     assert opened.tokenizer == Tokenizer.bytes()
     check_equal(opened.model, their)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(out)
@@ -168,6 +170,37 @@ def test_without_a_tokenizer_the_ids_are_those_of_the_meta_file(write, tmp_path,
     assert import_(path, "--out", tmp_path / "out", "--tokenizer", "none") == 0
     assert "tokenizer: none" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 300
+
+
+NUMBERS_BY_TWO = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+
+def test_a_tokenizer_file_with_nanochats_pattern_and_tokens_goes_with_it(write, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import decoders, models, pre_tokenizers
+
+    their = tokenizers.Tokenizer(models.BPE())
+    pieces = pre_tokenizers.Split(tokenizers.Regex(NUMBERS_BY_TWO), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    their.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
+    their.decoder = decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280, initial_alphabet=as_bytes.alphabet(), show_progress=False
+    )
+    their.train_from_iterator(["hello world 12345 "], trainer)
+    their.add_special_tokens(["<|bos|>", "<|user_start|>", "<|assistant_end|>"])
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    their.save(str(folder / "tokenizer.json"))
+    path, _ = write(vocab_size=their.get_vocab_size())
+    assert import_(path, "--out", tmp_path / "out", "--tokenizer", folder) == 0
+    mine = Tokenizer.load(tmp_path / "out")
+    text = "hello world 1234567\n"
+    assert mine.encode(text) == their.encode(text).ids
+    assert mine.eot == their.token_to_id("<|bos|>")
 
 
 def lambdas(**changed):

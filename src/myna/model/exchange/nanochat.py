@@ -2,9 +2,8 @@
 
 A checkpoint is two files: `model_NNNNNN.pt`, the weights by name, and `meta_NNNNNN.json`, whose `model_config` has the
 sizes. The weights don't tell the number of heads, so both are needed. The rest of the function stands in nanochat's
-code, in no file: a softcap of 15, a rotary base of 10,000, and the epsilon of torch's rms_norm for fp32, 1.2e-7.
-(transformers and we have 1e-6, which changes a norm of 1 by less than a millionth.) Since January 2026 its networks
-have more tensors, and since March also other constants. The tensors tell, and such a checkpoint is refused.
+code, in no file: a softcap of 15, a rotary base of 10,000, and torch's own epsilon in the norms. Since January 2026 its
+networks have more tensors, and later also other constants. The tensors tell, and such a checkpoint is refused.
 
 What else folds into this network computes the same: shared keys and values are copied to the heads that share them,
 scales of the residual stream that were never trained are left out, and so are rows that pad the vocabulary, which
@@ -21,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from myna.errors import ModelError
-from myna.model.config import NANOCHAT, GeluName, NetworkConfig
+from myna.model.config import GeluName, NanoChatOptions, NetworkConfig
 from myna.model.exchange.foreign import checked, filled, is_padded_to, named_tensors
 from myna.model.layout import require_all, shape_of, shown
 from myna.model.network import NETWORKS, Network
@@ -32,6 +32,8 @@ from myna.model.weights import build_without_memory
 from myna.parsing import number, read_object, whole
 from myna.settings import is_whole
 
+# As in its code of that time. The epsilon is what torch's rms_norm takes where none is given, in bf16, too.
+CONSTANTS = NanoChatOptions(softcap=15.0, rotary_base=10_000.0, norm_epsilon=torch.finfo(torch.float32).eps)
 EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 # nanochat's name of a size: ours.
 SIZES = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "sequence_len": "block_size"}
@@ -110,8 +112,10 @@ class Checkpoint:
                 f"copied the keys and values of {self.kv_heads} heads to the {self.config.n_head} that share them, "
                 "which computes the same with more weights"
             )
-        constants = f"softcap {NANOCHAT.softcap:g}, rotary base {NANOCHAT.rotary_base:,.0f}"
-        notes.append(f"{constants}: as nanochat's code has them, since its files don't say")
+        notes.append(
+            f"softcap {CONSTANTS.softcap:g}, rotary base {CONSTANTS.rotary_base:,.0f}, epsilon "
+            f"{CONSTANTS.norm_epsilon:.2g}: as nanochat's code has them, since its files don't say"
+        )
         return filled(network, checked(network, weights, self.where)), notes
 
     def _for_all_heads(self, name: str, tensor: Tensor, shared: int) -> Tensor:
@@ -199,7 +203,7 @@ def _shape(meta: Mapping[str, Any], where: str) -> tuple[NetworkConfig, int]:
         raise ModelError(f"{where}: model_config lacks {', '.join(absent)}; copy the file again")
     sizes = {ours: stated[theirs] for theirs, ours in SIZES.items()}
     kind = NETWORKS["nanochat"]
-    config = shape_of(kind, where, **sizes, vocab_size=stated["vocab_size"], options=NANOCHAT)
+    config = shape_of(kind, where, **sizes, vocab_size=stated["vocab_size"], options=CONSTANTS)
     kv_heads = stated["n_kv_head"]
     if not is_whole(kv_heads) or kv_heads < 1 or config.n_head % kv_heads:
         raise ModelError(
