@@ -132,7 +132,7 @@ def test_another_network_and_optimizer_have_our_rung_alone(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("shakespeare-char (nanochat with muon), 1 layer, 2 x 16 tokens a step")
     assert "only ours: the lecture's rungs are GPT-2 with AdamW, and this is nanochat with muon" in shown
-    assert "of ours' step: optimizer" in shown
+    assert "ours: of each step, optimizer" in shown
     (record,) = json.loads((tmp_path / "ladder.json").read_text())["rungs"]
     assert record["name"] == "ours"
     assert record["parts"].keys() == {"optimizer", "orthogonalisation"}

@@ -75,10 +75,10 @@ def remarks(ladder: dict[str, Any]) -> list[str]:
     for record in ladder["rungs"]:
         if parts := record.get("parts"):
             listed = [
-                f"{'of it ' if number else ''}{name} {part['ms_per_step']:,.1f} ms ({part['share_of_step']:.1%})"
+                f"{'within it ' if number else ''}{name} {part['ms_per_step']:,.1f} ms ({part['share_of_step']:.1%})"
                 for number, (name, part) in enumerate(parts.items())
             ]
-            lines.append(f"of {record['title']}' step: {', '.join(listed)}")
+            lines.append(f"{record['title']}: of each step, {', '.join(listed)}")
     return lines
 
 

@@ -47,8 +47,8 @@ class Bench:
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     rungs: str | None = None
     """Names of the rungs to measure, with commas between: fp32, tf32, bf16, compile, flash-attention,
-    padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it. Another network or
-    optimizer has ours alone."""
+    padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it.
+    Another network or optimizer has ours alone."""
     out: Path = Path("bench")
     """Folder for ladder.json and ladder.png. Those that are there are replaced."""
     json: bool = False

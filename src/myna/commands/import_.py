@@ -30,16 +30,16 @@ class Import:
     run."""
 
     file: tyro.conf.Positional[Path]
-    """A checkpoint that torch.save wrote, such as log/model_19072.pt or out/ckpt.pt. nanochat's model_NNNNNN.pt needs
-    meta_NNNNNN.json beside it."""
+    """A checkpoint that torch.save wrote, such as log/model_19072.pt or out/ckpt.pt.
+    nanochat's model_NNNNNN.pt needs meta_NNNNNN.json beside it."""
     out: Path
     """The folder to write: new, or empty. Transformers loads it directly."""
     tokenizer: str | None = None
-    """The model's: gpt2, bytes, a folder or a file; none for the weights alone. Default: gpt2, where it fits. A model
-    of nanochat has its own, in a pickle that is never opened, so name one."""
+    """The model's: gpt2, bytes, a folder or a file; none for the weights alone. Default: gpt2, where it fits.
+    nanochat keeps a model's own in a pickle, which is never opened, so name one."""
     gelu: GeluFlag = "auto"
-    """The activation. auto: tanh for build-nanogpt, exact for nanoGPT (which computed tanh until June 2023). nanochat
-    has none."""
+    """The activation. auto: tanh for build-nanogpt, exact for nanoGPT (which computed tanh until June 2023).
+    nanochat has none."""
 
 
 def main(args: Sequence[str]) -> None:
