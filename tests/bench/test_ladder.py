@@ -2,9 +2,11 @@ import dataclasses
 
 import pytest
 
-from myna.bench.ladder import LADDER, Machine, Rung, chosen, missing, switches
+from myna.bench.ladder import LADDER, Machine, Rung, chosen, missing, switches, why_only_ours
 from myna.errors import UsageError
 from myna.model.config import GPTConfig
+from myna.recipes import named
+from myna.settings import NO_OPTIONS
 
 CPU = Machine("cpu", "a processor", None, ("amx_bf16",), "2.13.0", 2, 1e12, "measured")
 OLD_CPU = dataclasses.replace(CPU, bf16_instructions=())
@@ -57,6 +59,18 @@ def test_a_machine_that_lacks_a_change_goes_on_without_it():
 def test_rungs_are_chosen_in_the_ladders_order():
     assert [rung.name for rung in chosen("ours, bf16,fp32,")] == ["fp32", "bf16", "ours"]
     assert chosen(None) == LADDER
+
+
+def test_another_network_or_optimizer_has_the_last_rung_alone():
+    assert why_only_ours(named("gpt2-124m")) is None
+    why = why_only_ours(named("speedrun-124m"))
+    assert why == "the lecture's rungs are GPT-2 with AdamW, and this is nanochat with muon"
+    assert why_only_ours(
+        dataclasses.replace(named("gpt2-124m"), network="nanochat", network_options=NO_OPTIONS)
+    )
+    assert chosen(None, why) == chosen("ours", why) == LADDER[-1:]
+    with pytest.raises(UsageError, match="nanochat with muon; leave --rungs out, or give ours"):
+        chosen("fp32", why)
 
 
 @pytest.mark.parametrize(("names", "says"), [("fp32,bf61", "did you mean bf16"), (" , ", "names none")])

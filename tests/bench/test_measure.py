@@ -88,6 +88,16 @@ def test_a_ladder_with_no_rung_left_says_why(monkeypatch):
         measure_ladder(dataclasses.replace(PLAN, rungs=LADDER[1:2]), Watcher())
 
 
+def test_what_was_measured_says_why_it_is_one_rung(monkeypatch):
+    made_up(monkeypatch, H100, {})
+    plan = dataclasses.replace(PLAN, recipe=named("speedrun-124m"), rungs=LADDER[-1:])
+    ladder = measure_ladder(plan, Watcher())
+    assert ladder["why_only_ours"].endswith("this is nanochat with muon")
+    assert (ladder["model"]["network"], ladder["model"]["optimizer"]) == ("nanochat", "muon")
+    assert [record["name"] for record in ladder["rungs"]] == ["ours"]
+    assert measure_ladder(PLAN, Watcher())["why_only_ours"] is None
+
+
 SAY = "import json; print(json.dumps({!r}), flush=True)"
 
 

@@ -3,6 +3,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from myna.bench.picture import picture
 from myna.bench.table import footnotes, headlines, print_table
@@ -33,6 +35,7 @@ LADDER = {
     "sequence_length": 1024,
     "accumulate": 1,
     "matrix_flops_before_and_after": [1e12, 0.85e12],
+    "why_only_ours": None,
     "rungs": [
         {"name": "fp32", "title": "fp32"} | MEASURED,
         {"name": "tf32", "title": "TF32", "skipped": "a mode of CUDA GPUs, and [this] is none"},
@@ -79,9 +82,50 @@ def test_one_rung_has_no_other_to_differ_from():
     assert footnotes(LADDER | {"rungs": LADDER["rungs"][:1]}) == []
 
 
-@pytest.mark.parametrize("rungs", [LADDER["rungs"], LADDER["rungs"][:1], LADDER["rungs"][:2] * 8])
-def test_the_picture_is_a_png(rungs):
-    assert picture(LADDER | {"rungs": rungs}).startswith(b"\x89PNG")
+PARTS = {
+    "optimizer": {"ms_per_step": 1000.04, "share_of_step": 0.2},
+    "orthogonalisation": {"ms_per_step": 900.0, "share_of_step": 0.18},
+}
+ALONE = LADDER | {
+    "model": {"recipe": "a-recipe", "n_layer": 2, "network": "nanochat", "optimizer": "muon"},
+    "why_only_ours": "there is nothing to compare with",
+    "rungs": [{"name": "ours", "title": "ours"} | MEASURED | {"parts": PARTS}],
+}
+
+
+def test_our_rung_alone_says_why_and_what_its_update_takes():
+    assert headlines(ALONE)[0].startswith("a-recipe (nanochat with muon), 2 layers, ")
+    assert footnotes(ALONE) == [
+        "only ours: there is nothing to compare with",
+        "ours: of each step, optimizer 1,000.0 ms (20.0%), within it orthogonalisation 900.0 ms (18.0%)",
+    ]
+
+
+def texts(ladder, monkeypatch):
+    """What stands in the picture."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: drawn.append(self))
+    picture(ladder)
+    return [text.get_text() for text in drawn[0].findobj(Text)]
+
+
+def test_a_picture_of_one_bar_compares_it_with_nothing(monkeypatch):
+    alone, several = texts(ALONE, monkeypatch), texts(LADDER, monkeypatch)
+    assert "Tokens a second" in alone
+    assert "only ours: there is nothing to compare with" in alone
+    assert any("within it orthogonalisation" in text for text in alone)
+    assert "4.34 GB" in alone
+    assert not any("×" in text or "top one" in text for text in alone)
+    assert "Tokens a second, rung by rung" in several
+    assert "2.50×   4.34 GB" in several
+
+
+@pytest.mark.parametrize(
+    "ladder",
+    [LADDER, ALONE, *(LADDER | {"rungs": rungs} for rungs in (LADDER["rungs"][:1], LADDER["rungs"][:2] * 8))],
+)
+def test_the_picture_is_a_png(ladder):
+    assert picture(ladder).startswith(b"\x89PNG")
 
 
 def test_a_machine_that_was_busy_at_one_end_is_named():

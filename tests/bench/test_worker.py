@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -6,11 +7,14 @@ import torch
 from myna.bench import worker
 from myna.bench.ladder import Machine
 from myna.bench.lecture import LectureStep
+from myna.model.nanochat import NanoChat
 from myna.train.recipe import Recipe
 
-RECIPE = Recipe(
-    n_layer=1, n_head=2, n_embd=16, block_size=8, sequence_length=8, batch_tokens=8 * 64, precision="fp32"
-)
+SHAPE: dict[str, Any] = {
+    "n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8, "sequence_length": 8, "batch_tokens": 8 * 64,
+    "precision": "fp32",
+}  # fmt: skip
+RECIPE = Recipe(**SHAPE)
 JOB = {
     "task": "rung",
     "rung": "fp32",
@@ -46,6 +50,25 @@ def test_a_rung_is_measured():
     assert value["last_loss"] < value["first_loss"]
     assert value["peak_memory_bytes"] > 1e8
     assert not value["compiled"]
+    assert "parts" not in value  # the lecture's step is timed as a whole
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "parts"), [("adamw", ["optimizer"]), ("muon", ["optimizer", "orthogonalisation"])]
+)
+def test_another_network_is_measured_with_the_share_of_its_update(monkeypatch, optimizer, parts):
+    monkeypatch.setattr("myna.bench.rungs.keep_freed_memory", lambda: True)
+    recipe = Recipe(
+        **{**SHAPE, "compile": False, "network": "nanochat", "optimizer": optimizer, "learning_rate": 1e-3}
+    )
+    value, _ = result(JOB | {"rung": "ours", "recipe": recipe.to_dict()})
+    network = NanoChat(recipe.network_config(50))
+    assert value["flops"] == pytest.approx(value["tokens_per_second"] * network.flops_per_token(8))
+    assert list(value["parts"]) == parts
+    sizes = [part["ms_per_step"] for part in value["parts"].values()]
+    assert value["ms_per_step"] > sizes[0] >= sizes[-1] > 0
+    for part in value["parts"].values():
+        assert part["share_of_step"] == pytest.approx(part["ms_per_step"] / value["ms_per_step"])
 
 
 def test_the_clock_runs_until_the_device_is_done_and_not_while_it_warms_up(monkeypatch):
@@ -54,6 +77,9 @@ def test_the_clock_runs_until_the_device_is_done_and_not_while_it_warms_up(monke
 
     class Step:
         compiled = False
+
+        def parts(self):
+            return {"optimizer": under_way}  # the one that is being made has not passed yet
 
         def __call__(self):
             nonlocal under_way, made

@@ -43,6 +43,20 @@ def nothing_runs(monkeypatch):
             ["--micro-batch", "9" * 15],
             "tokens are more than 67,108,864 a step; lower --accumulate or --micro-b",
         ),
+        (
+            ["--recipe", "speedrun-124m", "--rungs", "fp32,ours"],
+            "--rungs is fp32,ours: the lecture's rungs are GPT-2 with AdamW, and this is nanochat with muon; leave",
+        ),
+        (
+            ["--optimizer", "muon", "--rungs", "fp32"],
+            "and this is gpt2 with muon; leave --rungs out, or give ours",
+        ),
+        (["--network", "nanochta"], "there is no network 'nanochta'; did you mean nanochat?"),
+        (["--optimizer", "muno"], "there is no optimizer 'muno'; did you mean muon?"),
+        (
+            ["--recipe", "chat-pydoc"],
+            "--recipe chat-pydoc takes its vocabulary from the model that it starts from",
+        ),
         (["--out", "."], "ladder.png is a folder, where a file is to be written; give another --out"),
         (["--out", "a-file"], "cannot write to the folder a-file"),
         (["--out", "a-file/bench"], "cannot write to the folder a-file/bench"),
@@ -81,13 +95,15 @@ def test_the_ladder_is_measured_and_written(tmp_path, capsys):
     recipe = named("shakespeare-char")
     assert ladder["model"] == {
         "recipe": "shakespeare-char",
+        "network": "gpt2",
+        "optimizer": "adamw",
         "n_layer": 1,
         "n_head": recipe.n_head,
         "n_embd": recipe.n_embd,
         "block_size": recipe.block_size,
         "vocab_size": 257,
     }
-    assert (ladder["tokens_per_step"], ladder["timed_steps"]) == (32, 1)
+    assert (ladder["tokens_per_step"], ladder["timed_steps"], ladder["why_only_ours"]) == (32, 1, None)
     first, second = ladder["rungs"]
     assert first.keys() == {
         "name", "title", "change", "without", "ms_per_step", "step_seconds", "tokens_per_second", "flops",
@@ -107,6 +123,20 @@ def test_json_goes_to_stdout_alone(tmp_path, monkeypatch, capsys):
     assert [(record["name"], record["compiled"]) for record in ladder["rungs"]] == [("ours", False)]
     assert ladder["model"]["vocab_size"] == 4096
     assert json.loads((tmp_path / "bench" / "ladder.json").read_text()) == ladder
+
+
+@pytest.mark.slow
+def test_another_network_and_optimizer_have_our_rung_alone(tmp_path, capsys):
+    args = [*TINY, "--network", "nanochat", "--optimizer", "muon", "--out", str(tmp_path)]
+    assert main(["bench", *args]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("shakespeare-char (nanochat with muon), 1 layer, 2 x 16 tokens a step")
+    assert "only ours: the lecture's rungs are GPT-2 with AdamW, and this is nanochat with muon" in shown
+    assert "ours: of each step, optimizer" in shown
+    (record,) = json.loads((tmp_path / "ladder.json").read_text())["rungs"]
+    assert record["name"] == "ours"
+    assert record["parts"].keys() == {"optimizer", "orthogonalisation"}
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def test_what_is_no_checkpoint_of_theirs_is_a_line(tmp_path, capsys, content, sa
     [
         (
             b"step 0: just a text\n",
-            "is nothing that can be imported; give a checkpoint of build-nanogpt or nanoGPT",
+            "is nothing that can be imported; give a checkpoint of build-nanogpt, nanoGPT or nanochat",
         ),
         (b"", "is nothing that can be imported"),
         (b"PK\x03\x04 cut off here", "is cut off or damaged"),

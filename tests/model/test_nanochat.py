@@ -23,6 +23,7 @@ CHANGES = [
     {"activation": "gelu"},
     {"rotary_base": 100.0},
     {"tied_head": True},
+    {"norm_epsilon": 0.1},
 ]
 
 

@@ -31,7 +31,7 @@ SHAPES = [
         block_size=32,
         vocab_size=50,
         dropout=0.1,
-        options=NanoChatOptions(softcap=2.5, rotary_base=77.0),
+        options=NanoChatOptions(softcap=2.5, rotary_base=77.0, norm_epsilon=0.03),
     ),
 ]
 
@@ -60,6 +60,7 @@ def their_config(config):
         hidden_act={"relu2": "relu2", "gelu": "gelu_new"}[config.options.activation],
         tie_word_embeddings=config.options.tied_head,
         rope_parameters={"rope_type": "default", "rope_theta": config.options.rotary_base},
+        rms_norm_eps=config.options.norm_epsilon,
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=None,
@@ -145,7 +146,7 @@ def configure(folder, **changes):
         ("layer_types", ["sliding_attention"]),
         ("window_pattern", "SSSL"),
         ("hidden_act", "silu"),
-        ("rms_norm_eps", 1e-5),
+        ("rms_norm_eps", 0),
         ("num_key_value_heads", 3),
         ("head_dim", 4),
         ("intermediate_size", 8192),

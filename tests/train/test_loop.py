@@ -73,8 +73,9 @@ def test_a_run_leaves_what_the_design_says(train, tmp_path):
     assert [(r["step"], r["tokens"]) for r in steps] == [(n, 256 * n) for n in range(1, 7)]
     assert set(steps[0]) == {
         "step", "tokens", "train_loss", "learning_rate", "grad_norm", "tokens_per_second", "mfu", "seconds",
-        "input_wait_seconds",
+        "input_wait_seconds", "optimizer_seconds",
     }  # fmt: skip
+    assert all(0 < r["optimizer_seconds"] < r["seconds"] for r in steps)
     evaluations = [r for r in run.metrics() if "val_loss" in r]
     assert [r["step"] for r in evaluations] == [0, 3, 6]
     assert all(a["val_loss"] > b["val_loss"] for a, b in pairwise(evaluations))

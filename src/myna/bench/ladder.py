@@ -6,6 +6,7 @@ from typing import Any
 
 from myna.errors import UsageError, unknown_name
 from myna.model.config import NetworkConfig
+from myna.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,23 @@ def _dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
 
 
-def chosen(names: str | None) -> tuple[Rung, ...]:
+def why_only_ours(recipe: Recipe) -> str | None:
+    """Why the lecture's rungs are not there for a recipe, for people; None where they are."""
+    if (recipe.network, recipe.optimizer) == ("gpt2", "adamw"):
+        return None
+    return f"the lecture's rungs are GPT-2 with AdamW, and this is {recipe.network} with {recipe.optimizer}"
+
+
+def chosen(names: str | None, only_ours: str | None = None) -> tuple[Rung, ...]:
     """The rungs of a list such as `fp32,bf16,ours`, in the ladder's order; all for None.
 
+    Args:
+        only_ours: why there is no rung but ours; None where there are all.
     Raises:
         UsageError: one is not on the ladder, or none is named.
     """
     if names is None:
-        return LADDER
+        return LADDER if only_ours is None else tuple(rung for rung in LADDER if rung.name == OURS)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     known = [rung.name for rung in LADDER]
     for name in wanted:
@@ -124,6 +134,8 @@ def chosen(names: str | None) -> tuple[Rung, ...]:
             raise unknown_name("rung", name, known)
     if not wanted:
         raise UsageError(f"--rungs names none; give some of {','.join(known)}")
+    if only_ours is not None and set(wanted) != {OURS}:
+        raise UsageError(f"--rungs is {names}: {only_ours}; leave --rungs out, or give {OURS}")
     return tuple(rung for rung in LADDER if rung.name in wanted)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from myna.bench.ladder import COMPILE, LADDER, OURS, Machine, Rung, compared, missing
+from myna.bench.ladder import COMPILE, LADDER, OURS, Machine, Rung, compared, missing, why_only_ours
 from myna.errors import ChildError, DeviceError, from_record
 from myna.train.recipe import Recipe
 
@@ -140,6 +140,8 @@ def about(plan: Plan, machine: Machine, job: dict[str, Any]) -> dict[str, Any]:
         "machine": asdict(machine),
         "model": {
             "recipe": recipe.name,
+            "network": recipe.network,
+            "optimizer": recipe.optimizer,
             "n_layer": recipe.n_layer,
             "n_head": recipe.n_head,
             "n_embd": recipe.n_embd,
@@ -151,6 +153,7 @@ def about(plan: Plan, machine: Machine, job: dict[str, Any]) -> dict[str, Any]:
         "accumulate": plan.accumulate,
         "tokens_per_step": job["micro_batch"] * recipe.sequence_length * plan.accumulate,
         "timed_steps": plan.steps,
+        "why_only_ours": why_only_ours(recipe),
     }
 
 

@@ -28,6 +28,9 @@ class Step(Protocol):
     def use_eager(self) -> None:
         """From now on it is not."""
 
+    def parts(self) -> dict[str, float]:
+        """Seconds of the parts that are timed, since it was last asked."""
+
     def __call__(self) -> float: ...
 
 
@@ -86,6 +89,9 @@ class OurStep:
     def use_eager(self) -> None:
         self.stepper.loss.use_eager()
 
+    def parts(self) -> dict[str, float]:
+        return self.stepper.stopwatch.take()
+
     def __call__(self) -> float:
         return self.stepper.step(
             0,
@@ -103,6 +109,7 @@ def our_step(network: Network, recipe: Recipe, batches: Sequence[Batch]) -> tupl
     if network.device.type == "cpu":
         keep_freed_memory()
     stepper = new_stepper(recipe, network, Ranks(0, 1, network.device), precision)
+    stepper.stopwatch.on = network.device.type in ("cpu", "cuda")
     failures: list[str] = []
     if recipe.compile:
         compile_or_say_why(stepper, batches[0], failures.append)

@@ -37,10 +37,12 @@ def headlines(ladder: dict[str, Any]) -> list[str]:
     batch = f"{ladder['micro_batch']} x {ladder['sequence_length']}"
     if ladder["accumulate"] > 1:
         batch = f"{ladder['accumulate']} x ({batch})"
+    what = f" ({model['network']} with {model['optimizer']})" if ladder["why_only_ours"] else ""
     layers = counted(model["n_layer"], "layer")
     threads = f", {counted(machine['threads'], 'thread')}" if machine["device"] == "cpu" else ""
     return [
-        f"{model['recipe']}, {layers}, {batch} tokens a step · {machine['name']}{threads}, torch {machine['torch']}",
+        f"{model['recipe']}{what}, {layers}, {batch} tokens a step · {machine['name']}{threads}, "
+        f"torch {machine['torch']}",
         f"matrix limit: {machine['matrix_flops'] / 1e12:.2f} TFLOP/s ({machine['matrix_about']})",
     ]
 
@@ -67,9 +69,22 @@ def cells(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def remarks(ladder: dict[str, Any]) -> list[str]:
+    """Why there is only our rung, and what the update of the weights takes of its step."""
+    lines = [f"only ours: {why}"] if (why := ladder["why_only_ours"]) else []
+    for record in ladder["rungs"]:
+        if parts := record.get("parts"):
+            listed = [
+                f"{'within it ' if number else ''}{name} {part['ms_per_step']:,.1f} ms ({part['share_of_step']:.1%})"
+                for number, (name, part) in enumerate(parts.items())
+            ]
+            lines.append(f"{record['title']}: of each step, {', '.join(listed)}")
+    return lines
+
+
 def footnotes(ladder: dict[str, Any]) -> list[str]:
     """Why rungs were skipped, what else they went without, and whether all computed the same."""
-    notes = []
+    notes = remarks(ladder)
     measured = [record for record in ladder["rungs"] if "skipped" not in record]
     for record in ladder["rungs"]:
         if "skipped" in record:

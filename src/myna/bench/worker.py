@@ -123,7 +123,8 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
                 return {"skipped": failure, "compiler_failure": failure}
             synchronize(device)
             send({"event": "step", "number": 1})
-            seconds, last_loss = timed(step, WARM_UP_STEPS + job["steps"], device, send)
+            step.parts()  # those of the first step don't count
+            seconds, parts, last_loss = timed(step, WARM_UP_STEPS + job["steps"], device, send)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -133,7 +134,7 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
     counted = seconds[WARM_UP_STEPS:]
     median = statistics.median(counted)
     rate = job["accumulate"] * job["micro_batch"] * recipe.sequence_length / median
-    return {
+    record = {
         "ms_per_step": 1e3 * median,
         "tokens_per_second": rate,
         "flops": rate * flops_per_token(recipe, job["vocab_size"]),
@@ -143,6 +144,22 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
         "last_loss": last_loss,
         "compiled": step.compiled,
         "compiler_failure": compiler_failure,
+    }
+    if shares := shares_of(parts[WARM_UP_STEPS:], median):
+        record["parts"] = shares
+    return record
+
+
+def shares_of(parts: Sequence[dict[str, float]], step_seconds: float) -> dict[str, dict[str, float]]:
+    """What each timed part of a step takes, by the median over some steps. The longest first: it holds the others.
+
+    >>> shares_of([{"optimizer": 0.5}, {"optimizer": 0.5}], 2.0)
+    {'optimizer': {'ms_per_step': 500.0, 'share_of_step': 0.25}}
+    """
+    medians = {name: statistics.median(part.get(name, 0.0) for part in parts) for name in parts[0]}
+    return {
+        name: {"ms_per_step": 1e3 * seconds, "share_of_step": seconds / step_seconds}
+        for name, seconds in sorted(medians.items(), key=lambda part: -part[1])
     }
 
 
@@ -166,16 +183,19 @@ def first_step(step: Step) -> tuple[float, str]:
     return step(), failure
 
 
-def timed(step: Step, count: int, device: torch.device, send: Send) -> tuple[Sequence[float], float]:
-    """Seconds of so many steps, and the last one's loss."""
-    seconds, loss = [], 0.0
+def timed(
+    step: Step, count: int, device: torch.device, send: Send
+) -> tuple[Sequence[float], Sequence[dict[str, float]], float]:
+    """Seconds of so many steps, seconds of their parts, and the last one's loss."""
+    seconds, parts, loss = [], [], 0.0
     for number in range(count):
         began = time.perf_counter()
         loss = step()
         synchronize(device)  # the update may still be under way when the loss is known
         seconds.append(time.perf_counter() - began)
+        parts.append(step.parts())
         send({"event": "step", "number": 2 + number})
-    return seconds, loss
+    return seconds, parts, loss
 
 
 def peak_memory_bytes(device: torch.device) -> int:

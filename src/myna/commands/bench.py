@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from myna.bench.ladder import chosen
+from myna.bench.ladder import chosen, why_only_ours
 from myna.commands import parse, refuse_empty
 from myna.errors import OutputError, UsageError
 from myna.recipes import named
-from myna.settings import DeviceName
+from myna.settings import NO_OPTIONS, DeviceName
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")
@@ -23,10 +23,15 @@ VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes n
 class Bench:
     """Measure the lecture's speed ladder on this machine: fp32, TF32, bf16, compile, flash attention, padded
     vocabulary, fused AdamW, and then what `myna train` runs. Each rung keeps the changes before it and adds its own;
-    all compute the same loss. Writes ladder.json and ladder.png."""
+    all compute the same loss. The lecture's rungs are GPT-2 with AdamW; another network or optimizer has the last rung
+    alone. Writes ladder.json and ladder.png."""
 
     recipe: str = "gpt2-124m"
     """Whose network, sequence length and optimizer to measure: any recipe of `myna train`. Dropout is off."""
+    network: str | None = None
+    """Another network in the recipe's shape, by its name. Default: the recipe's."""
+    optimizer: str | None = None
+    """Another optimizer, by its name. Default: the recipe's."""
     layers: int | None = None
     """Layers, to make it short. Default: the recipe's."""
     micro_batch: Literal["auto"] | int = "auto"
@@ -42,7 +47,8 @@ class Bench:
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     rungs: str | None = None
     """Names of the rungs to measure, with commas between: fp32, tf32, bf16, compile, flash-attention,
-    padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it."""
+    padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it.
+    Another network or optimizer has ours alone."""
     out: Path = Path("bench")
     """Folder for ladder.json and ladder.png. Those that are there are replaced."""
     json: bool = False
@@ -54,7 +60,7 @@ def main(args: Sequence[str]) -> None:
     refuse_empty(args)
     call = parse(Bench, args, command="bench")
     recipe = measured_recipe(call)
-    rungs = chosen(call.rungs)
+    rungs = chosen(call.rungs, why_only_ours(recipe))
     from myna.bench.measure import Plan, measure_ladder
     from myna.bench.progress import shown
     from myna.files import json_bytes, write_atomic
@@ -102,12 +108,7 @@ def measured_recipe(call: Bench) -> Recipe:
     Raises:
         UsageError: there is no such recipe, or a number that cannot be.
     """
-    recipe = named(call.recipe)
-    if (recipe.network, recipe.optimizer) != ("gpt2", "adamw"):
-        raise UsageError(
-            f"--recipe {recipe.name} trains {recipe.network} with {recipe.optimizer}; the ladder is GPT-2's with "
-            "AdamW, so name a recipe of those"
-        )
+    recipe = with_kinds(named(call.recipe), call)
     for name in ("layers", "sequence_length", "accumulate", "steps", "micro_batch"):
         value = getattr(call, name)
         if value not in (None, "auto") and value < 1:
@@ -134,7 +135,29 @@ def measured_recipe(call: Bench) -> Recipe:
     )
 
 
+def with_kinds(recipe: Recipe, call: Bench) -> Recipe:
+    """The recipe with the call's network and optimizer; another one has its own default options.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if call.network not in (None, recipe.network):
+        recipe = replace(recipe, network=call.network, network_options=NO_OPTIONS)
+    if call.optimizer not in (None, recipe.optimizer):
+        recipe = replace(recipe, optimizer=call.optimizer, optimizer_options=NO_OPTIONS)
+    return recipe
+
+
 def vocab_size(recipe: Recipe) -> int:
-    """The ids of a recipe's tokenizer, which need not be there."""
+    """The ids of a recipe's tokenizer, which need not be there.
+
+    Raises:
+        UsageError: it is another model's, so nobody knows it before training.
+    """
     kind, _, size = recipe.tokenizer.partition(":")
+    if not size and kind not in VOCABULARIES:
+        raise UsageError(
+            f"--recipe {recipe.name} takes its vocabulary from the model that it starts from; name a recipe with a "
+            "tokenizer of its own"
+        )
     return int(size) if size else VOCABULARIES[kind]

@@ -1,6 +1,6 @@
 """`myna import`: files of other programs become ours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,45 +9,37 @@ import tyro
 
 from myna.commands import parse, refuse_empty
 from myna.commands.out import check_free, new_folder
-from myna.errors import DataError, ModelError
+from myna.errors import DataError, ModelError, UsageError
 from myna.files import reading
 from myna.paths import cannot_use
 
 if TYPE_CHECKING:
-    from myna.model.exchange.nanogpt import Checkpoint
+    from myna.model.config import GeluName
+    from myna.model.exchange.foreign import ForeignCheckpoint
     from myna.text.tokenizer import Tokenizer
 
-HEAD_BYTES = 64
+# How a file of torch.save begins: as a zip archive, or as a pickle.
+TORCH_FILE = (b"PK\x03\x04", b"\x80")
 NO_TOKENIZER = "none"
+GeluFlag = Literal["auto", "tanh", "exact"]
 
 
 @dataclass(frozen=True)
 class Import:
-    """Turn a checkpoint of build-nanogpt or nanoGPT into a model folder. Weights only: nothing in the file is run."""
+    """Turn a checkpoint of build-nanogpt, nanoGPT or nanochat into a model folder. Weights only: nothing in the file is
+    run."""
 
     file: tyro.conf.Positional[Path]
-    """A checkpoint that torch.save wrote, such as log/model_19072.pt or out/ckpt.pt."""
+    """A checkpoint that torch.save wrote, such as log/model_19072.pt or out/ckpt.pt.
+    nanochat's model_NNNNNN.pt needs meta_NNNNNN.json beside it."""
     out: Path
     """The folder to write: new, or empty. Transformers loads it directly."""
     tokenizer: str | None = None
-    """The model's: gpt2, bytes, a folder or a file; none for the weights alone. Default: gpt2, where it fits."""
-    gelu: Literal["auto", "tanh", "exact"] = "auto"
-    """The activation. auto: tanh for build-nanogpt, exact for nanoGPT (which computed tanh until June 2023)."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file that can be imported.
-
-    Attributes:
-        what: for people.
-        is_it: whether a file that begins so is one.
-        bring: does it, and prints what was done.
-    """
-
-    what: str
-    is_it: Callable[[bytes], bool]
-    bring: Callable[[Import], None]
+    """The model's: gpt2, bytes, a folder or a file; none for the weights alone. Default: gpt2, where it fits.
+    nanochat keeps a model's own in a pickle, which is never opened, so name one."""
+    gelu: GeluFlag = "auto"
+    """The activation. auto: tanh for build-nanogpt, exact for nanoGPT (which computed tanh until June 2023).
+    nanochat has none."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -55,67 +47,73 @@ def main(args: Sequence[str]) -> None:
     refuse_empty(args)
     call = parse(Import, args, command="import")
     check_free(call.out)
-    head = _head(call.file)
-    for kind in KINDS:
-        if kind.is_it(head):
-            kind.bring(call)
-            return
-    known = "; ".join(kind.what for kind in KINDS)
-    raise DataError(f"{call.file} is nothing that can be imported; give {known}")
+    if not _head(call.file).startswith(TORCH_FILE):
+        raise DataError(
+            f"{call.file} is nothing that can be imported; give a checkpoint of build-nanogpt, nanoGPT or nanochat "
+            "(torch.save)"
+        )
+    from myna.model.exchange.foreign import read_foreign
+    from myna.model.weights import save_network
+
+    checkpoint = read_foreign(call.file)
+    gelu = gelu_for(checkpoint, call.gelu)
+    tokenizer = tokenizer_for(checkpoint, call.tokenizer)
+    network, notes = checkpoint.build(checkpoint.n_vocab if tokenizer is None else tokenizer.n_vocab, gelu)
+    with new_folder(call.out) as folder:
+        save_network(folder, network, tokenizer)
+    print(f"{call.out}: {network.n_parameters():,} parameters from {call.file}, {checkpoint.about}")
+    if gelu is not None:
+        how = "as its project does" if gelu == checkpoint.gelu else "as --gelu says"
+        notes.append(f"GELU: {gelu}, {how}")
+    for note in (*notes, f"tokenizer: {tokenizer.name if tokenizer else 'none'}"):
+        print(f"  {note}")
 
 
 def _head(path: Path) -> bytes:
     try:
         with reading(path), open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
+            return file.read(max(map(len, TORCH_FILE)))
     except OSError as error:
         raise DataError(cannot_use(error, path)) from error
 
 
-def is_torch_file(head: bytes) -> bool:
-    """Whether a file may be one of `torch.save`: a zip archive, or a pickle."""
-    return head.startswith((b"PK\x03\x04", b"\x80"))
+def gelu_for(checkpoint: "ForeignCheckpoint", named: GeluFlag) -> "GeluName | None":
+    """The form of GELU of a checkpoint's model; None for a network without.
+
+    Raises:
+        UsageError: one is named for a network without.
+    """
+    if named == "auto":
+        return checkpoint.gelu
+    if checkpoint.gelu is None:
+        raise UsageError(
+            f"--gelu is {named}, and the network of {checkpoint.where} has no GELU; leave it out"
+        )
+    return named
 
 
-def import_checkpoint(call: Import) -> None:
-    """build-nanogpt's and nanoGPT's checkpoints."""
-    from myna.model.exchange.nanogpt import build, read_checkpoint
-    from myna.model.exchange.torch_file import read_torch_file
-    from myna.model.weights import save_network
-
-    checkpoint = read_checkpoint(read_torch_file(call.file), str(call.file))
-    tokenizer = tokenizer_for(checkpoint, call.tokenizer)
-    n_vocab = checkpoint.rows if tokenizer is None else tokenizer.n_vocab
-    gelu = checkpoint.gelu if call.gelu == "auto" else call.gelu
-    network, notes = build(checkpoint, n_vocab, gelu)
-    with new_folder(call.out) as folder:
-        save_network(folder, network, tokenizer)
-    print(f"{call.out}: {network.n_parameters():,} parameters from {call.file}, {checkpoint.about}")
-    how = "as its project does" if gelu == checkpoint.gelu else "as --gelu says"
-    for note in (*notes, f"GELU: {gelu}, {how}", f"tokenizer: {tokenizer.name if tokenizer else 'none'}"):
-        print(f"  {note}")
-
-
-def tokenizer_for(checkpoint: "Checkpoint", named: str | None) -> "Tokenizer | None":
+def tokenizer_for(checkpoint: "ForeignCheckpoint", named: str | None) -> "Tokenizer | None":
     """The tokenizer of a checkpoint's model; None where it shall have none.
 
     Raises:
+        UsageError: none is named, and the model's own can't be read.
         ModelError: the one named, or GPT-2's where none is, has another number of ids than the model.
     """
-    from myna.model.exchange.nanogpt import is_padded_to
+    from myna.model.exchange.foreign import is_padded_to
     from myna.text.tokenizer import Tokenizer
 
     if named == NO_TOKENIZER:
         return None
+    if named is None and checkpoint.own_tokenizer is not None:
+        raise UsageError(
+            f"the tokenizer of {checkpoint.where} is in {checkpoint.own_tokenizer}; give --tokenizer a folder with its "
+            f"tokenizer.json, or --tokenizer {NO_TOKENIZER} for the weights alone"
+        )
     tokenizer = Tokenizer.gpt2() if named is None else Tokenizer.open(named)
-    if not is_padded_to(checkpoint.rows, tokenizer.n_vocab):
+    if not is_padded_to(checkpoint.n_vocab, tokenizer.n_vocab):
         raise ModelError(
-            f"{checkpoint.where} has a vocabulary of {checkpoint.rows:,}, and tokenizer {tokenizer.name} has "
+            f"{checkpoint.where} has a vocabulary of {checkpoint.n_vocab:,}, and tokenizer {tokenizer.name} has "
             f"{tokenizer.n_vocab:,} ids; name the tokenizer that the model was trained with, or --tokenizer "
             f"{NO_TOKENIZER} for the weights alone"
         )
     return tokenizer
-
-
-# What is imported is told by how a file begins. A new kind is a line here, and its function.
-KINDS = (Kind("a checkpoint of build-nanogpt or nanoGPT (torch.save)", is_torch_file, import_checkpoint),)

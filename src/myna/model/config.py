@@ -110,6 +110,8 @@ class NanoChatOptions(Options):
     """The untied head, and the projections into the residual stream, begin as zeros; else as small noise."""
     rotary_base: float = setting(10_000.0, ABOVE_0, resume="never")
     """The longest wavelength of the rotary positions is about 6.28 times this, in tokens."""
+    norm_epsilon: float = setting(1e-6, ABOVE_0, resume="never")
+    """Added to the mean square in every norm."""
 
 
 NANOCHAT = NanoChatOptions()

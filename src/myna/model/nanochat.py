@@ -3,7 +3,7 @@
 What differs from GPT-2, each an option (`NanoChatOptions`) or a plain absence:
 
     rotary positions instead of learned ones        Su et al. 2021, arXiv:2104.09864
-    RMSNorm without weights, epsilon 1e-6           Zhang and Sennrich 2019, arXiv:1910.07467
+    RMSNorm without weights                         Zhang and Sennrich 2019, arXiv:1910.07467
     the same norm over queries and keys             Henry et al. 2020, arXiv:2010.04245 ("QK-norm")
     the square of ReLU in the MLP                   So et al. 2021, arXiv:2109.08668, section 3
     a head of its own, and capped logits            Gemma 2, arXiv:2408.00118, section 2
@@ -27,12 +27,12 @@ from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig, nanochat_options
 from myna.model.decoder import Decoder
 from myna.model.matrix import Matrix
-from myna.model.nanochat_layout import EPSILON, NanoChatLayout
+from myna.model.nanochat_layout import NanoChatLayout
 
 
-def norm(x: Tensor) -> Tensor:
+def norm(x: Tensor, epsilon: float) -> Tensor:
     """x over its root mean square, along the last axis."""
-    return F.rms_norm(x, x.shape[-1:], eps=EPSILON)
+    return F.rms_norm(x, x.shape[-1:], eps=epsilon)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -54,7 +54,8 @@ class Attention(nn.Module):
         super().__init__()
         C = config.n_embd
         self.n_head, self.dropout = config.n_head, config.dropout
-        self.qk_norm = nanochat_options(config).qk_norm
+        options = nanochat_options(config)
+        self.qk_norm, self.epsilon = options.qk_norm, options.norm_epsilon
         self.q_proj = nn.Linear(C, C, bias=False)
         self.k_proj = nn.Linear(C, C, bias=False)
         self.v_proj = nn.Linear(C, C, bias=False)
@@ -65,7 +66,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in heads)  # each (B, H, T, D)
         q, k = rotated(q, cos, sin), rotated(k, cos, sin)
         if self.qk_norm:
-            q, k = norm(q), norm(k)
+            q, k = norm(q, self.epsilon), norm(k, self.epsilon)
         q, k = q.to(v.dtype), k.to(v.dtype)  # the angles are fp32
         y = attention(q, k, v, dropout=self.dropout if self.training else 0.0, cache=cache)  # (B, T, C)
         return self.o_proj(y)
@@ -91,12 +92,13 @@ class Block(nn.Module):
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
+        self.epsilon = nanochat_options(config).norm_epsilon
         self.self_attn = Attention(config)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: LayerCache | None, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(norm(x), cache, cos, sin)
-        return x + self.mlp(norm(x))
+        x = x + self.self_attn(norm(x, self.epsilon), cache, cos, sin)
+        return x + self.mlp(norm(x, self.epsilon))
 
 
 class NanoChat(Decoder):
@@ -164,8 +166,8 @@ class NanoChat(Decoder):
         cos, sin = self.angles(self.positions(ids, cache))
         x = self.embed_tokens(ids)  # (B, T, C)
         if self.options.embedding_norm:
-            x = norm(x)
-        return norm(self.run_blocks(x, cache, through, cos, sin))
+            x = norm(x, self.options.norm_epsilon)
+        return norm(self.run_blocks(x, cache, through, cos, sin), self.options.norm_epsilon)
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of how far each pair of numbers is turned at each position.

@@ -32,14 +32,12 @@ from myna.settings import is_number
 
 PREFIX = "model."
 HEAD = "lm_head.weight"
-EPSILON = 1e-6  # of every norm
 ACTIVATIONS = {"relu2": "relu2", "gelu": "gelu_pytorch_tanh"}
 
 # What a config.json of transformers' NanoChat may say of the function: first what an absent key means, then what else
 # computes the same.
 COMPUTED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("relu2", "gelu_pytorch_tanh", "gelu_new"),
-    "rms_norm_eps": (EPSILON,),
     "attention_bias": (False,),
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
@@ -86,7 +84,7 @@ class NanoChatLayout(OwnLayout):
             "num_key_value_heads": config.n_head,
             "intermediate_size": 4 * config.n_embd,
             "hidden_act": ACTIVATIONS[options.activation],
-            "rms_norm_eps": EPSILON,
+            "rms_norm_eps": options.norm_epsilon,
             "rope_parameters": {"rope_type": "default", "rope_theta": options.rotary_base},
             "final_logit_softcapping": options.softcap or None,
             "attention_bias": False,
@@ -107,6 +105,7 @@ class NanoChatLayout(OwnLayout):
             activation="relu2" if raw.get("hidden_act", "relu2") == "relu2" else "gelu",
             tied_head=_tied(raw, where),
             rotary_base=_rotary_base(raw, where),
+            norm_epsilon=_above_0(raw.get("rms_norm_eps", 1e-6), "rms_norm_eps", where),
         )
         sizes = {ours: raw.get(theirs, default) for ours, (theirs, default) in SIZES.items()}
         config = shape_of(kind, where, **sizes, options=options)
@@ -191,10 +190,13 @@ def _rotary_base(raw: Mapping[str, Any], where: str) -> float:
         raise ModelError(f"{where}: {key} has rope_type {shown(kind)}; this network computes 'default' alone")
     if other := rope.keys() - {"rope_type", "type", "rope_theta"}:
         raise ModelError(f"{where}: {key} has {min(other, key=str)!r}, which this network does not compute")
-    base = rope.get("rope_theta", raw.get("rope_theta", 10_000.0))
-    if not is_number(base) or not 0 < base < float("inf"):
-        raise ModelError(f"{where}: rope_theta is {shown(base)}; give a number above 0")
-    return float(base)
+    return _above_0(rope.get("rope_theta", raw.get("rope_theta", 10_000.0)), "rope_theta", where)
+
+
+def _above_0(value: Any, key: str, where: str) -> float:
+    if not is_number(value) or not 0 < value < float("inf"):
+        raise ModelError(f"{where}: {key} is {shown(value)}; give a number above 0")
+    return float(value)
 
 
 def nanochat_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkConfig) -> Tensor:
@@ -204,7 +206,7 @@ def nanochat_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkC
     H, D = config.n_head, config.head_width
 
     def norm(x: Tensor) -> Tensor:
-        return x / (x.square().mean(dim=-1, keepdim=True) + EPSILON).sqrt()
+        return x / (x.square().mean(dim=-1, keepdim=True) + options.norm_epsilon).sqrt()
 
     steps = torch.arange(D // 2, dtype=torch.float32) * 2 / D
     angles = torch.arange(T)[:, None] * (1 / options.rotary_base**steps)

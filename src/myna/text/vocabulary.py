@@ -32,6 +32,8 @@ END_OF_TEXT_NAMES = (
     "[EOS]",
     "<|im_end|>",
     "[SEP]",
+    # nanochat's: it begins each document, as the end of the one before does here.
+    "<|bos|>",
 )
 
 

@@ -147,6 +147,9 @@ class Training:
             "seconds": round(seconds, 6),
             "input_wait_seconds": round(batches.wait_seconds - waited, 6),
         }
+        timed = self.stepper.stopwatch.take()  # nothing on a GPU, for which it would wait
+        if "optimizer" in timed:
+            values["optimizer_seconds"] = round(timed["optimizer"], 6)
         if self.stepper.scaler.is_enabled():
             values["skipped"] = int(not result.updated)
         if self.ranks.is_main:

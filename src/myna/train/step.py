@@ -26,6 +26,7 @@ from myna.model.packed import Packed
 from myna.train.average import WeightAverage
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.shard import add_up_gradients, is_sharded, whole
+from myna.train.machines.stopwatch import Stopwatch
 from myna.train.optimizers.optimizer import Optimizer
 
 Batch = tuple[Tensor, ...]  # ids, targets, and where texts share a window their positions; each (B, T) int64
@@ -96,6 +97,7 @@ class Stepper:
         average: takes the weights in after each update.
 
     Attributes:
+        stopwatch: times the update of the weights.
         first_new_row: where not None, only the rows of the vocabulary from this one on are trained.
     """
 
@@ -115,6 +117,8 @@ class Stepper:
         self.optimizer = optimizer
         self.ranks = ranks
         optimizer.share_out(ranks)
+        self.stopwatch = Stopwatch(ranks.device)
+        optimizer.watch(self.stopwatch.part)
         self.precision = precision
         self.clip_norm = clip_norm
         self.seed = seed

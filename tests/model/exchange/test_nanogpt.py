@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from myna.errors import CheckpointError, ModelError
-from myna.model.exchange.nanogpt import build, read_checkpoint
-from myna.model.exchange.torch_file import read_torch_file
+from myna.model.exchange.foreign import read_foreign
 
 IDS = torch.randint(0, 257, (3, 12), generator=torch.Generator().manual_seed(1))
 
 
 def imported(path, n_vocab=257, gelu=None):
-    checkpoint = read_checkpoint(read_torch_file(path), str(path))
-    return checkpoint, *build(checkpoint, n_vocab, gelu or checkpoint.gelu)
+    checkpoint = read_foreign(path)
+    return checkpoint, *checkpoint.build(n_vocab, gelu or checkpoint.gelu)
 
 
 def check_equal(network, their):

@@ -1,16 +1,20 @@
-"""Models to and from other programs' files. Formats that are written stand in a table here, one file each.
+"""Models to and from other programs' files. Two tables: formats that are written, and checkpoints that are read.
 
-To add one: write its file, with `write(place, network, tokenizer, dtype)`, and its line in `EXPORTERS`. It refuses
+To add a format: write its file, with `write(place, network, tokenizer, dtype)`, and its line in `EXPORTERS`. It refuses
 what its format can't express, before it writes.
+
+To add a project's checkpoints: write its file, with `read(content, path)`, and its line in `IMPORTERS`. It gives a
+`ForeignCheckpoint`, or None for the file of another project; and it refuses what the network can't compute, by name.
 """
 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from myna.model.exchange.foreign import ForeignCheckpoint
     from myna.model.network import Network
     from myna.text.tokenizer import Tokenizer
 
@@ -39,8 +43,29 @@ class Exporter:
 
     def load(self) -> "Callable[[Path, Network, Tokenizer, DtypeName], None]":
         """The function itself."""
-        module, _, name = self.write.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return _loaded(self.write)
+
+
+@dataclass(frozen=True)
+class Importer:
+    """A line of the table.
+
+    Attributes:
+        read: "module:function", called as (what torch.save was given, the file's path).
+        what: for people, who gave another file.
+    """
+
+    read: str
+    what: str
+
+    def load(self) -> "Callable[[Any, Path], ForeignCheckpoint | None]":
+        """The function itself."""
+        return _loaded(self.read)
+
+
+def _loaded(named: str) -> Any:
+    module, _, name = named.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 EXPORTERS: dict[str, Exporter] = {
@@ -62,3 +87,14 @@ EXPORTERS: dict[str, Exporter] = {
         dtypes=("fp32", "bf16"),
     ),
 }
+
+IMPORTERS = (
+    Importer(
+        "myna.model.exchange.nanogpt:read",
+        "a checkpoint of build-nanogpt (a dict with model and config) or of nanoGPT (a dict with model and model_args)",
+    ),
+    Importer(
+        "myna.model.exchange.nanochat:read",
+        "one of nanochat (model_NNNNNN.pt, with meta_NNNNNN.json beside it)",
+    ),
+)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.shard import like, whole
+from myna.train.machines.stopwatch import Timed, not_timed
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -59,10 +60,15 @@ class Muon(torch.optim.Optimizer):
             by_size, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps}
         )
         self._ranks: Ranks | None = None
+        self._timed: Timed = not_timed
 
     def share_out(self, ranks: Ranks) -> None:
         """From now on, each of some ranks that have equal gradients does its share."""
         self._ranks = ranks if ranks.world_size > 1 else None
+
+    def watch(self, timed: Timed) -> None:
+        """From now on what the iteration costs is timed as `orthogonalisation`, sending to other ranks included."""
+        self._timed = timed
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -73,7 +79,8 @@ class Muon(torch.optim.Optimizer):
             for start in range(0, len(matrices), at_once):
                 some = matrices[start : start + at_once]
                 updates = [self._direction(matrix, group["momentum"]) for matrix in some]
-                self._orthogonalise(updates, group["steps"])
+                with self._timed("orthogonalisation"):
+                    self._orthogonalise(updates, group["steps"])
                 for matrix, update in zip(some, updates, strict=True):
                     taller = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])

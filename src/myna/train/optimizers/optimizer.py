@@ -14,6 +14,7 @@ from myna.errors import CheckpointError, ModelError
 from myna.model.network import Network
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.shard import like
+from myna.train.machines.stopwatch import Timed, not_timed
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Part:
         kinds: the names of the tensors, shaped like the parameter, that it keeps for each of its parameters.
         counters: the names of the single numbers that it keeps for each.
         share_out: told the ranks, whose gradients are equal, where they can share the work of an update.
+        watch: told what times a stage of an update, where one is worth a time of its own.
     """
 
     optimizer: torch.optim.Optimizer
     kinds: tuple[str, ...]
     counters: tuple[str, ...] = ()
     share_out: Callable[[Ranks], None] | None = None
+    watch: Callable[[Timed], None] | None = None
 
 
 class Optimizer:
@@ -43,6 +46,7 @@ class Optimizer:
 
     def __init__(self, network: Network, parts: Sequence[Part]):
         self.network, self.parts = network, tuple(parts)
+        self._timed: Timed = not_timed
         self._names = {parameter: name for name, parameter in network.named_parameters()}
         mine = [parameter for part in self.parts for parameter in _parameters(part)]
         for parameter, name in self._names.items():
@@ -57,6 +61,13 @@ class Optimizer:
             if part.share_out is not None:
                 part.share_out(ranks)
 
+    def watch(self, timed: Timed) -> None:
+        """From now on each update is timed as `optimizer`, and stages of it by names of their own."""
+        self._timed = timed
+        for part in self.parts:
+            if part.watch is not None:
+                part.watch(timed)
+
     def set_learning_rate(self, rate: float) -> None:
         """The recipe's learning rate for the next step."""
         for part in self.parts:
@@ -65,8 +76,9 @@ class Optimizer:
 
     def step(self, scaler: torch.amp.GradScaler) -> None:
         """One update from the gradients, which must be finite: fp16's scaler would leave out one part alone."""
-        for part in self.parts:
-            scaler.step(part.optimizer)
+        with self._timed("optimizer"):
+            for part in self.parts:
+                scaler.step(part.optimizer)
 
     def unscale(self, scaler: torch.amp.GradScaler) -> None:
         """Divides the gradients by fp16's scale."""
