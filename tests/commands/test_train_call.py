@@ -41,7 +41,7 @@ def test_help_spells_out_the_sources_and_the_options(capsys):
     [
         (["--network", "nope"], "there is no network 'nope'; there are: gpt2"),
         (["--network=gpt-2"], "there is no network 'gpt-2'; did you mean gpt2? There are: gpt2"),
-        (["--optimizer", "adam"], "there is no optimizer 'adam'; did you mean adamw? There are: adamw"),
+        (["--optimizer", "adamx"], "there is no optimizer 'adamx'; did you mean adam? There are: adamw, adam"),
         (
             ["--optimizer.beta1", "1"],
             "--optimizer.beta1 is 1.0; give a fraction from 0 up to, not including, 1",
@@ -70,6 +70,7 @@ def test_an_option_of_the_optimizer_is_kept_and_must_not_change(train, refused, 
     run = train(tmp_path / "run", 1, "--optimizer.beta1", 0.7)
     assert run.recipe()["optimizer_options"] == {
         "weight_decay": 0.45,
+        "decays": "matrices",
         "beta1": 0.7,
         "beta2": 0.99,
         "epsilon": 1e-8,

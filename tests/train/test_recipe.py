@@ -56,7 +56,7 @@ def test_the_sizes_are_gpt2s():
         ({"optimizer_options": OtherOptions()}, "OtherOptions, and adamw takes AdamWOptions"),
         ({"network_options": OtherOptions()}, "OtherOptions, and gpt2 takes GPTOptions"),
         ({"network": "gpt3"}, "there is no network 'gpt3'; did you mean gpt2"),
-        ({"optimizer": "adam"}, "there is no optimizer 'adam'; did you mean adamw"),
+        ({"optimizer": "adamx"}, "there is no optimizer 'adamx'; did you mean adam"),
         ({"sample_prompt": "a\udcff"}, "--sample-prompt"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"eval_every": -1}, "--eval-every is -1; give a number of steps, or 0 for never"),
@@ -120,6 +120,14 @@ def test_a_decay_that_an_older_recipe_does_not_name_was_a_cosine():
         "decay",
         "constant_fraction",
     }
+
+
+def test_an_option_that_an_older_recipe_lacks_was_at_its_default():
+    stored = Recipe().to_dict()
+    del stored["optimizer_options"]["decays"]
+    assert changed_fields(Recipe(), stored) == {}
+    changed = Recipe(optimizer_options=AdamWOptions(decays="all"))
+    assert changed_fields(changed, stored).keys() == {"optimizer.decays"}
 
 
 def test_a_key_that_is_not_known_is_passed_over():

@@ -259,7 +259,9 @@ def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Chang
         key, options = f"{of}_options", getattr(recipe, f"{of}_options")
         changes.pop(key, None)
         if now[of] == before.get(of, now[of]):
-            changes |= _changes(now[key], before.get(key, {}), resume_rules(options), f"{of}.")
+            # An option that a stored recipe lacks came later, and its default is what was done before.
+            lacking = _as_json(dataclasses.asdict(type(options)()))
+            changes |= _changes(now[key], lacking | before.get(key, {}), resume_rules(options), f"{of}.")
     return changes
 
 
