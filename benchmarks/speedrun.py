@@ -13,9 +13,10 @@ loss is read off the middle of a longer run. The loss is of the whole validation
 
 The order: the learning rates of *tuned* and *speedrun* at the horizon H (where the best is the first or the last of
 them, one more beyond it, and one more for the other side as well); then fresh seeds: *tuned* at H, *speedrun* at H/2
-and H/3, *lecture* at H; then the rungs, from *tuned* to *speedrun* one idea at a time, at H/2. Results are one JSON
-line a run; a run that is there is not made again. Seconds come from `--times`: the steps of the sides in turn, since
-runs that share a machine with others say little about time.
+and H/3, *lecture* at H; after three of them the rungs, from *tuned* to *speedrun* one idea at a time, at H/2. Where
+*speedrun* at H/3 is still below *tuned* at H, its horizon is shortened further, until it is above. Results are one
+JSON line a run; a run that is there is not made again. Seconds come from `--times`: the steps of the sides in turn,
+since runs that share a machine with others say little about time.
 """
 
 import argparse
@@ -41,7 +42,8 @@ HERE = Path(__file__).resolve().parent
 SHAPE = "--tokenizer from-data --n-layer 4 --n-head 4 --n-embd 256 --block-size 256 --sequence-length 256 --no-compile"
 VOCABULARY = 4096
 WARMUP_SHARE = 715 / 19_073  # the lecture's
-SEEDS, LECTURE_SEEDS = 5, 2
+SEEDS, LECTURE_SEEDS = (1, 2, 3, 4, 5), 2
+DIVISORS = (2, 3, 4, 6, 8, 12, 16, 24)  # of H: the horizons of the speedrun recipe, the first two always
 Result = dict[str, Any]
 
 
@@ -81,7 +83,7 @@ MUON = f"--optimizer muon {LINE}"
 MUON_RATES = (0.0125, 0.0177, 0.025, 0.0354)
 ARMS = {
     "lecture": Arm("", (6e-4,)),
-    "tuned": Arm("", (1.4e-3, 2e-3, 2.8e-3, 4e-3)),
+    "tuned": Arm("", (7e-4, 1e-3, 1.4e-3, 2e-3)),
     "speedrun": Arm(f"{nanochat(*PLAIN)} {MUON}", MUON_RATES, warms_up=False),
 }
 RUNGS = {
@@ -275,15 +277,25 @@ def _edges(results: Results, arm: str, horizon: int) -> tuple[float, float]:
     return rates[0], rates[-1]
 
 
-def seeds(results: Results, horizon: int) -> Iterator[Job]:
+def seeds(results: Results, horizon: int, numbers: Sequence[int]) -> Iterator[Job]:
     """The fresh seeds, one of each side after the other, so that what is there at any time compares."""
     tuned, fast = (best(results, arm, horizon)[0] for arm in ("tuned", "speedrun"))
-    for seed in range(1, SEEDS + 1):
+    for seed in numbers:
         yield Job("speedrun", horizon // 2, fast, seed)
         yield Job("tuned", horizon, tuned, seed)
         yield Job("speedrun", horizon // 3, fast, seed)
         if seed <= LECTURE_SEEDS:
             yield Job("lecture", horizon, ARMS["lecture"].rates[0], seed)
+
+
+def shortened(results: Results, horizon: int, workers: int) -> None:
+    """Shorter horizons of the speedrun recipe, until one of them ends above *tuned* at H."""
+    tuned, fast = (best(results, arm, horizon)[0] for arm in ("tuned", "speedrun"))
+    target = statistics.fmean(losses(results.of("tuned", horizon, tuned)))
+    for divisor, shorter in itertools.pairwise(DIVISORS[1:]):
+        if statistics.fmean(losses(results.of("speedrun", horizon // divisor, fast))) > target:
+            return
+        results.make([Job("speedrun", horizon // shorter, fast, seed) for seed in SEEDS], workers)
 
 
 def rungs(results: Results, horizon: int) -> Iterator[Job]:
@@ -298,7 +310,7 @@ def losses(lines: Sequence[Result]) -> list[float]:
     return [line["val_loss"] for line in lines if line["seed"] > 0 and line["val_loss"] is not None]
 
 
-def tokens_to_equal_loss(target: Sequence[float], at: dict[int, Sequence[float]]) -> float:
+def tokens_to_equal_loss(target: Sequence[float], at: dict[int, list[float]]) -> float:
     """Where the line through the mean losses at two horizons, over the logarithm of tokens, meets the target's mean."""
     (short, a), (long, b) = sorted(
         (math.log(tokens), statistics.fmean(values)) for tokens, values in at.items()
@@ -324,7 +336,7 @@ def interval(
 def table(results: Results, horizon: int) -> None:
     """Prints what is there, as Markdown."""
     print("| | learning rate | tokens | seeds | loss | deviation |\n|---|---|---|---|---|---|")
-    for arm, tokens in itertools.product(ARMS, (horizon, horizon // 2, horizon // 3)):
+    for arm, tokens in itertools.product(ARMS, (horizon, *(horizon // d for d in DIVISORS))):
         for rate in sorted({line["learning_rate"] for line in results.of(arm, tokens)}):
             lines = results.of(arm, tokens, rate)
             for kind, some in (("trial", [x for x in lines if x["seed"] == 0]), ("", losses(lines))):
@@ -344,14 +356,25 @@ def table(results: Results, horizon: int) -> None:
             before = loss if loss is not None else before
     tuned, fast = (best(results, arm, horizon)[0] for arm in ("tuned", "speedrun"))
     target = losses(results.of("tuned", horizon, tuned))
-    at = {tokens: losses(results.of("speedrun", tokens, fast)) for tokens in (horizon // 3, horizon // 2)}
-    if len(target) > 1 and all(len(values) > 1 for values in at.values()):
+    at = {horizon // d: losses(results.of("speedrun", horizon // d, fast)) for d in DIVISORS}
+    at = bracket(target, {tokens: values for tokens, values in at.items() if len(values) > 1})
+    if len(target) > 1 and at:
         equal = tokens_to_equal_loss(target, at)
         low, high = interval(target, at)
         print(
             f"\nspeedrun reaches tuned's {statistics.fmean(target):.4f} after {equal:,.0f} tokens, "
             f"{equal / horizon:.3f} of {horizon:,} (95%: {low / horizon:.3f} to {high / horizon:.3f})"
         )
+
+
+def bracket(target: Sequence[float], at: dict[int, list[float]]) -> dict[int, list[float]]:
+    """The two neighbouring horizons between which the target's mean lies; none where it lies outside of all."""
+    if not target:
+        return {}
+    for short, long in itertools.pairwise(sorted(at)):
+        if statistics.fmean(at[short]) >= statistics.fmean(target) >= statistics.fmean(at[long]):
+            return {short: at[short], long: at[long]}
+    return {}
 
 
 def times(results: Results, horizon: int, threads: int, turns: int = 5, steps: int = 20) -> None:
@@ -402,7 +425,11 @@ def main() -> None:
         return
     if not call.table:
         tune(results, call.horizon, call.workers)
-        results.make([*seeds(results, call.horizon), *rungs(results, call.horizon)], call.workers)
+        first, rest = SEEDS[:3], SEEDS[3:]
+        jobs = [*seeds(results, call.horizon, first), *rungs(results, call.horizon)]
+        results.make(jobs, call.workers)
+        shortened(results, call.horizon, call.workers)
+        results.make([*seeds(results, call.horizon, rest)], call.workers)
     table(results, call.horizon)
 
 
