@@ -41,7 +41,10 @@ def test_help_spells_out_the_sources_and_the_options(capsys):
     [
         (["--network", "nope"], "there is no network 'nope'; there are: gpt2"),
         (["--network=gpt-2"], "there is no network 'gpt-2'; did you mean gpt2? There are: gpt2"),
-        (["--optimizer", "adamx"], "there is no optimizer 'adamx'; did you mean adam? There are: adamw, adam"),
+        (
+            ["--optimizer", "adamx"],
+            "there is no optimizer 'adamx'; did you mean adam? There are: adamw, adam",
+        ),
         (
             ["--optimizer.beta1", "1"],
             "--optimizer.beta1 is 1.0; give a fraction from 0 up to, not including, 1",

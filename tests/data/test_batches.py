@@ -99,6 +99,22 @@ def test_global_batches_are_the_same_for_all_ranks_and_micro_batches(
     assert np.array_equal(np.concatenate(rows), whole)
 
 
+def test_sequential_order_goes_through_the_stream_from_its_first_id(primes: Split) -> None:
+    T, total = 32, sum(PRIMES)
+    stream = TrainStream(primes, T, seed=5, order="sequential")
+    n = stream.windows_per_epoch
+    assert np.array_equal(stream.windows(0, n), np.arange(n) * T)
+    assert np.array_equal(
+        stream.windows(n - 2, 4), [(n - 2) * T, (n - 1) * T, 0, T]
+    )  # the next epoch begins anew
+    inputs, targets = stream.batch(0, n)
+    assert np.array_equal(inputs.flatten()[:total], np.arange(total))
+    assert np.array_equal(targets[:, :-1], inputs[:, 1:])
+    assert Counter(targets.flatten().tolist()) == {
+        id: 1 + (id <= n * T - total and id > 0) for id in range(total)
+    }
+
+
 def test_a_sample_does_not_depend_on_the_others(primes: Split) -> None:
     stream = TrainStream(primes, 32, seed=3)
     together = stream.windows(0, 500)

@@ -257,7 +257,9 @@ def test_every_conversation_once_an_epoch(conversations):
     pieces = [tuple(data.train.read(int(s), int(n)).tolist()) for s, n in zip(starts, lengths, strict=True)]
     assert len(pieces) == data.train.n_documents
     assert found == {piece: 2 * pieces.count(piece) for piece in pieces}
-    assert samples.order(0, n).tolist() != samples.order(n, n).tolist()
+    assert samples.windows(0, n).tolist() != samples.windows(n, n).tolist()
+    as_packed = ConversationStream(data.train, 160, 3, EOT, order="sequential")
+    assert as_packed.windows(n - 2, 4).tolist() == [n - 2, n - 1, 0, 1]
 
 
 def test_targets_are_the_scored_ids(tmp_path, capsys):

@@ -51,10 +51,10 @@ def stream_of(recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer) -> Stream:
     """
     split, length, seed = dataset.train, recipe.sequence_length, recipe.seed
     if dataset.has_conversations:
-        return ConversationStream(split, length, seed, tokenizer.eot)
+        return ConversationStream(split, length, seed, tokenizer.eot, order=recipe.order)
     if recipe.fim_rate:
-        return FillStream(split, length, seed, tokenizer=tokenizer, rate=recipe.fim_rate)
-    return TrainStream(split, length, seed)
+        return FillStream(split, length, seed, tokenizer=tokenizer, rate=recipe.fim_rate, order=recipe.order)
+    return TrainStream(split, length, seed, order=recipe.order)
 
 
 def tell_of(stream: Stream, say: Say) -> None:

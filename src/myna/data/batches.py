@@ -4,6 +4,8 @@ All train shards are one stream of N ids, read as a ring. An epoch cuts the ring
 at stride T, from a start drawn for that epoch, and visits them in the order of a keyed permutation. So in an epoch
 each window is drawn once, and each id is a target once (fewer than T of them twice, where the ring closes).
 
+In sequential order, windows are visited from the stream's first id on, epoch after epoch: as the lecture's loader does.
+
 Sample k of a run depends on (seed, k) alone. A step takes the next G samples, and rank r of W its contiguous part
 of them; the only state is the number of samples consumed. `prefetch.py` loads ahead and hands out torch tensors.
 """
@@ -18,6 +20,7 @@ import numpy as np
 from myna.data.permutation import ROUNDS, permute
 from myna.data.split import Split
 from myna.errors import DataError, UsageError
+from myna.settings import Order
 
 VALIDATION_TARGETS = 10_485_760
 
@@ -49,18 +52,39 @@ def epoch_draw(seed: int, epoch: int) -> tuple[int, np.ndarray]:
     return int(draw[0]), draw[1:]
 
 
+def visited(
+    first_sample: int, count: int, per_epoch: int, *, seed: int, order: Order
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Which windows of an epoch some samples are.
+
+    Yields:
+        for each epoch that they touch: 64 random bits for its start (0 in sequential order), and the numbers of the
+        windows in the order of the samples.
+    """
+    while count:
+        epoch, within = divmod(first_sample, per_epoch)
+        take = min(count, per_epoch - within)
+        numbers = np.arange(within, within + take)
+        if order == "sequential":
+            yield 0, numbers
+        else:
+            origin, keys = epoch_draw(seed, epoch)
+            yield origin, permute(numbers, per_epoch, keys)
+        first_sample, count = first_sample + take, count - take
+
+
 class TrainStream:
     """The samples of a run, numbered 0, 1, 2, ... without end.
 
     Args:
         split: the train split of an open dataset.
         sequence_length: T, ids per input window.
-        seed: any integer; another seed is another order.
+        seed: any integer; another seed is another order. Sequential order has no use for it.
     Raises:
         DataError: the split has fewer than T + 1 ids.
     """
 
-    def __init__(self, split: Split, sequence_length: int, seed: int) -> None:
+    def __init__(self, split: Split, sequence_length: int, seed: int, *, order: Order = "shuffled") -> None:
         if sequence_length < 1:
             raise UsageError(f"a sequence length of {sequence_length} is not possible; give 1 or more")
         if split.n_tokens < sequence_length + 1:
@@ -70,21 +94,20 @@ class TrainStream:
             )
         self.split = split
         self.sequence_length = sequence_length
-        self.seed = seed
+        self.seed, self.order = seed, order
         self.windows_per_epoch = -(-split.n_tokens // sequence_length)
 
     def windows(self, first_sample: int, count: int) -> np.ndarray:
         """Where the windows of samples first_sample, first_sample + 1, ... begin in the stream: (count,) int64."""
-        starts = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
-            epoch, within = divmod(first_sample + done, self.windows_per_epoch)
-            take = min(count - done, self.windows_per_epoch - within)
-            origin, keys = epoch_draw(self.seed, epoch)
-            order = permute(np.arange(within, within + take), self.windows_per_epoch, keys)
+        starts, done = np.empty(count, dtype=np.int64), 0
+        for origin, numbers in visited(
+            first_sample, count, self.windows_per_epoch, seed=self.seed, order=self.order
+        ):
             offset = origin % self.split.n_tokens
-            starts[done : done + take] = (offset + order * self.sequence_length) % self.split.n_tokens
-            done += take
+            starts[done : done + len(numbers)] = (
+                offset + numbers * self.sequence_length
+            ) % self.split.n_tokens
+            done += len(numbers)
         return starts
 
     def window(self, k: int) -> int:

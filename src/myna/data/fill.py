@@ -31,6 +31,7 @@ import numpy as np
 
 from myna.data.batches import TrainStream
 from myna.data.split import Split
+from myna.settings import Order
 from myna.text.fim import Frames
 from myna.text.tokenizer import Tokenizer
 
@@ -61,9 +62,16 @@ class FillStream(TrainStream):
     """
 
     def __init__(
-        self, split: Split, sequence_length: int, seed: int, *, tokenizer: Tokenizer, rate: float
+        self,
+        split: Split,
+        sequence_length: int,
+        seed: int,
+        *,
+        tokenizer: Tokenizer,
+        rate: float,
+        order: Order = "shuffled",
     ) -> None:
-        super().__init__(split, sequence_length, seed)
+        super().__init__(split, sequence_length, seed, order=order)
         self.rate = rate
         self._tokenizer, self._eot, self._frames = tokenizer, tokenizer.eot, Frames.of(tokenizer)
         self._is_text = tokenizer.text_ids()

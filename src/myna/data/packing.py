@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from myna.data.batches import Batch, epoch_draw
-from myna.data.permutation import permute
+from myna.data.batches import Batch, visited
 from myna.data.split import SCAN_IDS, Split
 from myna.errors import DataError
+from myna.settings import Order
 
 IGNORE = -100  # a target that no loss counts; the same as `myna.model.loss.IGNORE`
 
@@ -123,14 +123,22 @@ class ConversationStream:
         seed: any integer; another seed is another packing and another order.
         eot: the id that begins each conversation.
         limit: scored targets at most: of the first conversations of the stream. None for all.
+        order: sequential visits the windows as they were packed.
     Raises:
         DataError: no conversation fits.
     """
 
     def __init__(
-        self, split: Split, sequence_length: int, seed: int, eot: int, limit: int | None = None
+        self,
+        split: Split,
+        sequence_length: int,
+        seed: int,
+        eot: int,
+        limit: int | None = None,
+        order: Order = "shuffled",
     ) -> None:
         self.split, self.sequence_length, self.seed, self.eot = split, sequence_length, seed, eot
+        self.order = order
         self.conversations = find_conversations(split, eot, sequence_length)
         if limit is not None:
             self.conversations = self.conversations.first(limit)
@@ -143,24 +151,18 @@ class ConversationStream:
         self.windows_per_epoch = len(self.packed)
         self.scored = np.array([self.conversations.scored[window].sum() for window in self.packed])
 
-    def order(self, first_sample: int, count: int) -> np.ndarray:
+    def windows(self, first_sample: int, count: int) -> np.ndarray:
         """Which windows samples first_sample, first_sample + 1, ... are: (count,) int64."""
-        found = []
-        while count:
-            epoch, within = divmod(first_sample, self.windows_per_epoch)
-            take = min(count, self.windows_per_epoch - within)
-            _, keys = epoch_draw(self.seed, epoch)
-            found.append(permute(np.arange(within, within + take), self.windows_per_epoch, keys))
-            first_sample, count = first_sample + take, count - take
-        return np.concatenate(found).astype(np.int64) if found else np.empty(0, dtype=np.int64)
+        found = visited(first_sample, count, self.windows_per_epoch, seed=self.seed, order=self.order)
+        return np.concatenate([np.empty(0), *(numbers for _, numbers in found)]).astype(np.int64)
 
     def n_targets(self, first_sample: int, count: int) -> int:
         """How many targets of some samples are scored."""
-        return int(self.scored[self.order(first_sample, count)].sum())
+        return int(self.scored[self.windows(first_sample, count)].sum())
 
     def batch(self, first_sample: int, count: int) -> Batch:
         """Samples first_sample to first_sample + count - 1; see `window`, stacked."""
-        windows = [self.window(number) for number in self.order(first_sample, count).tolist()]
+        windows = [self.window(number) for number in self.windows(first_sample, count).tolist()]
         inputs, targets, positions = (np.stack(part) for part in zip(*windows, strict=True))
         return inputs, targets, positions
 

@@ -25,6 +25,7 @@ from myna.settings import (
     UP_TO_1,
     Check,
     Options,
+    Order,
     PrecisionName,
     ResumeRule,
     check_settings,
@@ -119,6 +120,9 @@ class Recipe:
     average_decay: float = setting(0.0, BELOW_1)
     """Decay of a moving average of the weights over the steps; 0 for none. The average is what is validated, sampled
     from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
+    order: Order = "shuffled"
+    """How the windows of the training text are visited: shuffled, in another order each epoch; or sequential, as they
+    stand in the stream, as the lecture's loader does."""
     seed: int = setting(1337, _SEED)
     """Seeds the initial weights, the order of the samples, and dropout."""
     fim_rate: float = setting(0.0, UP_TO_1)
@@ -252,7 +256,12 @@ class Change:
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
     """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
     # What a recipe of before a field says nothing of was so.
-    before: dict[str, Any] = {"fim_rate": 0.0, "decay": "cosine", "constant_fraction": 0.0} | upgraded(stored)
+    before: dict[str, Any] = {
+        "fim_rate": 0.0,
+        "decay": "cosine",
+        "constant_fraction": 0.0,
+        "order": "shuffled",
+    } | upgraded(stored)
     now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")
     for of in ("network", "optimizer"):
