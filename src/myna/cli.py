@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": "validation loss, bits per byte, HellaSwag",
     "import": "other programs' checkpoints as a model: build-nanogpt's, nanoGPT's",
     "export": "a model as files for other programs: Hugging Face, GGUF, llm.c",
+    "sweep": "many runs of a recipe: every combination of some values, in one table and one picture",
     "bench": "the lecture's speed ladder, measured on this machine",
     "report": "loss and HellaSwag curves of one or more runs, as a picture",
     "inspect": "a look inside a model: weights, attention, predictions on the way, tokens",
@@ -34,7 +35,7 @@ COMMANDS = {
 }
 
 # Where the same call goes on from what an interrupted one left.
-GO_ON = ("prepare", "train")
+GO_ON = ("prepare", "train", "sweep")
 
 LEAST_COLUMNS = 40  # below, a panel of the help can't be laid out
 

@@ -53,6 +53,10 @@ BASES: list[list[tuple[str, ...]]] = [
     [("export",), ("hf",), ("--to", "llmc"), ("--out", "new")],
     [("import",), ("ckpt.pt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("bench",), ("--out", "new")],
+    [
+        ("sweep", "shakespeare-char"), ("steps=1,2",), ("n-layer=1",), ("--micro-batch", "2"), ("--data", "data"),
+        ("--part", "1/2"), ("--out", "new"),
+    ],
     [("report",), ("run",)],
     [("inspect",), ("run",), ("--show", "tensors"), ("--out", "new")],
     [("tokenizer", "train"), ("text.txt",), ("--vocab-size", "258"), ("--out", "new")],
@@ -150,6 +154,7 @@ def flags() -> dict[tuple[str, ...], list[str]]:
 def short(world: Path) -> Iterator[None]:
     """Long work ends where it begins; the world is made before."""
     import myna.bench.measure
+    import myna.commands.sweep
     import myna.commands.train_data
     import myna.commands.train_start
     import myna.generate.text
@@ -171,6 +176,7 @@ def short(world: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(myna.train.loop.Training, "train", enough)
         patch.setattr(myna.bench.measure, "measure_ladder", enough)
+        patch.setattr(myna.commands.sweep, "_run", enough)
         patch.setattr(myna.commands.train_data, "prepare_own", enough)
         patch.setattr(myna.commands.train_start, "compile_or_say_why", enough)
         patch.setattr(myna.generate.text.TextEngine, "step", first_step)
