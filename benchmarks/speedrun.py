@@ -12,11 +12,11 @@ loss is read off the middle of a longer run. The loss is of the whole validation
     speedrun   NanoChat's network, Muon, constant rate and then a line to 0; the best learning rate of four
 
 The order: the learning rates of *tuned* and *speedrun* at the horizon H (where the best is the first or the last of
-them, one more beyond it, and one more for the other side as well); then fresh seeds: *tuned* at H, *speedrun* at H/2
-and H/3, *lecture* at H; after three of them the rungs, from *tuned* to *speedrun* one idea at a time, at H/2. Where
-*speedrun* at H/3 is still below *tuned* at H, its horizon is shortened further, until it is above. Results are one
-JSON line a run; a run that is there is not made again. Seconds come from `--times`: the steps of the sides in turn,
-since runs that share a machine with others say little about time.
+them, one more beyond it, and one more for the other side as well); then three fresh seeds: *tuned* at H, *speedrun* at
+H/2 and H/3, and where that is still below *tuned*, at shorter horizons until it is above; then the rungs, from *tuned*
+to *speedrun* one idea at a time, at H/2, and *lecture*; then two more seeds. Results are one JSON line a run; a run
+that is there is not made again. Seconds come from `--times`: the steps of the sides in turn, since runs that share a
+machine with others say little about time.
 """
 
 import argparse
@@ -284,18 +284,22 @@ def seeds(results: Results, horizon: int, numbers: Sequence[int]) -> Iterator[Jo
         yield Job("speedrun", horizon // 2, fast, seed)
         yield Job("tuned", horizon, tuned, seed)
         yield Job("speedrun", horizon // 3, fast, seed)
-        if seed <= LECTURE_SEEDS:
-            yield Job("lecture", horizon, ARMS["lecture"].rates[0], seed)
 
 
-def shortened(results: Results, horizon: int, workers: int) -> None:
+def lecture(horizon: int) -> Iterator[Job]:
+    """The lecture's own numbers."""
+    for seed in SEEDS[:LECTURE_SEEDS]:
+        yield Job("lecture", horizon, ARMS["lecture"].rates[0], seed)
+
+
+def shortened(results: Results, horizon: int, numbers: Sequence[int], workers: int) -> None:
     """Shorter horizons of the speedrun recipe, until one of them ends above *tuned* at H."""
     tuned, fast = (best(results, arm, horizon)[0] for arm in ("tuned", "speedrun"))
     target = statistics.fmean(losses(results.of("tuned", horizon, tuned)))
     for divisor, shorter in itertools.pairwise(DIVISORS[1:]):
         if statistics.fmean(losses(results.of("speedrun", horizon // divisor, fast))) > target:
             return
-        results.make([Job("speedrun", horizon // shorter, fast, seed) for seed in SEEDS], workers)
+        results.make([Job("speedrun", horizon // shorter, fast, seed) for seed in numbers], workers)
 
 
 def rungs(results: Results, horizon: int) -> Iterator[Job]:
@@ -426,10 +430,11 @@ def main() -> None:
     if not call.table:
         tune(results, call.horizon, call.workers)
         first, rest = SEEDS[:3], SEEDS[3:]
-        jobs = [*seeds(results, call.horizon, first), *rungs(results, call.horizon)]
-        results.make(jobs, call.workers)
-        shortened(results, call.horizon, call.workers)
+        results.make([*seeds(results, call.horizon, first)], call.workers)
+        shortened(results, call.horizon, first, call.workers)
+        results.make([*rungs(results, call.horizon), *lecture(call.horizon)], call.workers)
         results.make([*seeds(results, call.horizon, rest)], call.workers)
+        shortened(results, call.horizon, SEEDS, call.workers)
     table(results, call.horizon)
 
 
