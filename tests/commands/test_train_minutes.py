@@ -10,10 +10,10 @@ import pytest
 from myna.cli import main
 from myna.commands import train as command
 from myna.commands import train_end, train_minutes, train_start
-from myna.errors import Stopped
+from myna.errors import Stopped, UsageError
 from myna.run import Run
 from myna.train.loop import Training
-from myna.train.minutes import Costs
+from myna.train.minutes import Costs, LaidOut, Recurring
 
 STEPS, MINUTES = 6, 0.05  # so short that little is measured
 # The shares of shakespeare-char's 6,900 steps.
@@ -23,6 +23,11 @@ LAID_OVER = {"warmup_steps": 1, "eval_every": 1, "sample_every": 2, "checkpoint_
 def files_of(folder):
     """What a folder holds, to be compared."""
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def laid_over(steps):
+    """So many steps, whatever was measured."""
+    return lambda minutes, recipe, *measured: LaidOut(minutes, recipe.steps, steps)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +62,7 @@ def run(args, tmp_path):
 @pytest.fixture
 def six(monkeypatch):
     """Whatever is measured, 6 steps fit."""
-    monkeypatch.setattr(train_minutes, "steps_within", lambda *given: STEPS)
+    monkeypatch.setattr(train_minutes, "lay_out", laid_over(STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def finished(args, tmp_path_factory):
     """A finished run of some minutes, of which 6 steps were made, and what was said."""
     out = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
-        patch.setattr(train_minutes, "steps_within", lambda *given: STEPS)
+        patch.setattr(train_minutes, "lay_out", laid_over(STEPS))
         command.main([*args, "--out", str(out), "--minutes", str(MINUTES)])
     return Run(out), said.getvalue()
 
@@ -112,7 +117,12 @@ def test_it_is_the_run_of_so_many_steps_bit_for_bit(finished, run):
         assert losses == [[r["step"], r[key]] for r in counted.metrics() if key in r]
     assert timed.samples() == counted.samples()
     kept = timed.recipe()
-    assert kept.pop("minutes") == {"minutes": MINUTES, "recipe_steps": 6900, "steps": STEPS}
+    assert kept.pop("minutes") == {
+        "minutes": MINUTES,
+        "recipe_steps": 6900,
+        "steps": STEPS,
+        "evaluations_apart": 1,
+    }
     assert kept == counted.recipe()
 
 
@@ -162,7 +172,7 @@ def test_what_was_killed_before_it_was_a_run_is_measured_anew(run, six, tmp_path
         with pytest.raises(TypeError):
             run("run", "--minutes", MINUTES)
     assert not Run(tmp_path / "run").exists()
-    monkeypatch.setattr(train_minutes, "steps_within", lambda *given: 5)
+    monkeypatch.setattr(train_minutes, "lay_out", laid_over(5))
     assert run("run", "--minutes", MINUTES).recipe()["steps"] == 5
 
 
@@ -268,13 +278,13 @@ def test_what_somebody_edited_is_a_line(begun, args, capsys):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--minutes", "0"], "--minutes is 0; give a number of minutes over 0"),
-        (["--minutes", "-3"], "--minutes is -3; give"),
+        (["--minutes", "0"], "--minutes is 0.0; give a number of minutes over 0"),
+        (["--minutes", "-3"], "--minutes is -3.0; give"),
         (["--minutes", "nan"], "--minutes is nan; give"),
         (["--minutes", "inf"], "--minutes is inf; give"),
         (
             ["--minutes", "1e9"],
-            "--minutes is 1e+09; give a number of minutes over 0, at most 527,040 (a year)",
+            "--minutes is 1000000000.0; give a number of minutes over 0, at most 527,040 (a year)",
         ),
         (["--minutes", "3", "--steps", "5"], "leave --steps out, or --minutes"),
         (["--minutes", "3", "--steps=6900"], "leave --steps out, or --minutes"),  # the recipe's own number
@@ -292,9 +302,6 @@ def test_a_wrong_call_is_a_line_and_leaves_nothing(args, tmp_path, capsys, more,
 
 
 def test_too_short_a_time_says_what_takes_so_long_and_the_least(run, monkeypatch):
-    from myna.errors import UsageError
-    from myna.train.minutes import Recurring
-
     costs = Costs(20.0, 1, (Recurring("validation", 100.0, lambda recipe: 4),))
     monkeypatch.setattr(train_minutes, "measured", lambda trial, seconds: costs)
     says = "--minutes 7 is too short: 3 steps take 60 s here, their evaluations and checkpoints 400 s, and the start"

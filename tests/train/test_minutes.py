@@ -13,6 +13,7 @@ from myna.train.minutes import (
     Recurring,
     checkpoints_of,
     evaluations_of,
+    lay_out,
     rounded_up,
     steps_within,
 )
@@ -75,13 +76,34 @@ def test_what_recurs_is_taken_off():
     evaluation=st.floats(0, 1000),
     checkpoint=st.floats(0, 100),
 )
-def test_what_is_chosen_fits_and_little_time_is_left(seconds, step, evaluation, checkpoint):
+def test_what_is_chosen_fits_and_a_step_more_does_not(seconds, step, evaluation, checkpoint):
     each = costs(step, evaluation, checkpoint)
     steps = steps_within(seconds, each, laid)
     assert steps == 0 or each.whole(laid(steps)) <= seconds
-    # A step more may bring one more of each that recurs, since its spacing is rounded.
-    most = (steps + 1) * step + 9 * evaluation + 3 * checkpoint
-    assert most > seconds
+    assert each.whole(laid(steps + 1)) > seconds
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "apart", "evaluations"),
+    [(5, 1, 7), (9, 2, 4), (16, 3, 3), (24, 6, 2), (60, 7, 2), (90, 7, 2)],
+)
+def test_evaluations_that_take_too_long_come_less_often(evaluation, apart, evaluations):
+    """Of 160 s they may have 48. At the least there is one before step 1, and one after the last."""
+    each = costs(0.1, evaluation, 0)
+    chosen = lay_out(1, named("pydoc"), (), each, 160)
+    assert chosen.apart == apart
+    if not chosen.steps:
+        assert evaluation == 90
+        return
+    recipe = chosen.over(named("pydoc"))
+    assert evaluations_of(recipe.eval_every, recipe.steps) == evaluations
+    assert each.whole(recipe) <= 160 < each.whole(recipe) + 0.2
+
+
+def test_those_whose_number_was_given_do_not():
+    chosen = lay_out(1, named("pydoc"), {"eval_every"}, costs(0.1, 9, 0), 160)
+    assert chosen.over(named("pydoc"), {"eval_every"}).eval_every == 200
+    assert chosen.steps == 1000  # six evaluations take 54 s, and one more would take too long
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 0.0, 0.09])
@@ -91,7 +113,7 @@ def test_nothing_fits_into_less_than_a_step(seconds):
 
 def test_what_is_kept_is_read_back():
     assert LaidOut.of({"steps": 5}) is None
-    kept = LaidOut(2.5, 1200, 187)
+    kept = LaidOut(2.5, 1200, 187, 2)
     assert LaidOut.of({"minutes": kept.to_dict()}) == kept
 
 
@@ -102,15 +124,19 @@ def test_what_is_kept_is_read_back():
         3,
         [3, 1200, 187],
         {},
-        {"minutes": 3, "recipe_steps": 1200},
-        {"minutes": "3", "recipe_steps": 1200, "steps": 187},
-        {"minutes": float("nan"), "recipe_steps": 1200, "steps": 187},
-        {"minutes": 3, "recipe_steps": 0, "steps": 187},
-        {"minutes": 3, "recipe_steps": 1200, "steps": True},
-        {"minutes": 3, "recipe_steps": 1200, "steps": [187]},
+        {"steps": ...},
+        {"minutes": "3"},
+        {"minutes": float("nan")},
+        {"minutes": 10**400},
+        {"recipe_steps": 0},
+        {"steps": True},
+        {"steps": [187]},
+        {"evaluations_apart": 1.5},
     ],
 )
 def test_what_cannot_be_is_refused(said):
+    if isinstance(said, dict) and said:
+        said = {k: v for k, v in (LaidOut(3, 1200, 187).to_dict() | said).items() if v is not ...}
     with pytest.raises(UsageError):
         LaidOut.of({"minutes": said})
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,6 +17,7 @@ from myna.settings import flag
 from myna.train.evaluations import Evaluation
 from myna.train.micro_batch import accumulation
 from myna.train.minutes import (
+    BESIDE_SHARE,
     LAID_OVER,
     LEAST_STEPS,
     Costs,
@@ -24,8 +25,8 @@ from myna.train.minutes import (
     Recurring,
     checkpoints_of,
     evaluations_of,
+    lay_out,
     rounded_up,
-    steps_within,
 )
 from myna.train.pace import evaluation_seconds, forgotten, make_step, step_seconds
 from myna.train.recipe import Recipe
@@ -76,18 +77,16 @@ def choose_steps(setting: Setting, trial: Trial) -> LaidOut:
     say(f"--minutes {minutes:g}: measuring how long a step and the evaluations take")
     costs = measured(trial, 60 * minutes)
 
-    def laid(steps: int) -> Recipe:
-        return LaidOut(minutes, recipe.steps, steps).over(recipe, call.given)
-
     def choose() -> str:
         started = time.perf_counter() - trial.began
-        steps = steps_within(60 * minutes - started, costs, laid)
-        if steps < LEAST_STEPS:
-            raise too_short(minutes, started, costs, laid(LEAST_STEPS))
-        tell(say, trial, minutes, started, costs, laid(steps))
-        return str(steps)
+        laid = lay_out(minutes, recipe, call.given, costs, 60 * minutes - started)
+        if laid.steps < LEAST_STEPS:
+            least = replace(laid, steps=LEAST_STEPS).over(recipe, call.given)
+            raise too_short(minutes, started, costs, least)
+        tell(say, trial, laid, laid.over(recipe, call.given), costs, started)
+        return f"{laid.steps} {laid.apart}"
 
-    return LaidOut(minutes, recipe.steps, int(ranks.main_does(choose)))
+    return LaidOut(minutes, recipe.steps, *map(int, ranks.main_does(choose).split()))
 
 
 def measured(trial: Trial, seconds: float) -> Costs:
@@ -144,9 +143,9 @@ def _s(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
-def tell(say: Say, trial: Trial, minutes: float, started: float, costs: Costs, recipe: Recipe) -> None:
+def tell(say: Say, trial: Trial, laid: LaidOut, recipe: Recipe, costs: Costs, started: float) -> None:
     """How many steps were chosen, and why; and what the schedule is now."""
-    ranks, before = trial.stepper.ranks, trial.recipe
+    ranks, before, minutes = trial.stepper.ranks, trial.recipe, laid.minutes
     how = f"mean of {costs.measured_steps}" if costs.measured_steps else "by two shorter ones"
     where = device_name(ranks.device) if ranks.world_size == 1 else f"{ranks.world_size} ranks"
     if ranks.world_size > 1 and ranks.device.type == "cpu":
@@ -161,10 +160,16 @@ def tell(say: Say, trial: Trial, minutes: float, started: float, costs: Costs, r
     say(
         f"of the {_s(60 * minutes)}, the start took {_s(started)}, and {_s(costs.beside(recipe))} are kept for {kept}"
     )
+    done = {"warmup_steps", "decay_steps", "checkpoint_every", *(e.every for e in trial.evaluations)}
     changed = [
         f"{flag(name)} {getattr(recipe, name):,} (was {getattr(before, name):,})"
         for name in LAID_OVER
-        if getattr(recipe, name) != getattr(before, name)
+        if name in done and getattr(recipe, name) != getattr(before, name)
     ]
     if changed:
         say(f"laid over {recipe.steps:,} steps, of {before.steps:,} in the recipe: {', '.join(changed)}")
+    if laid.apart > 1:
+        say(
+            f"evaluations come {laid.apart} times as far apart as in the recipe: with the checkpoints they would take "
+            f"more than {BESIDE_SHARE:.0%} of the time"
+        )

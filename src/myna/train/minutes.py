@@ -4,6 +4,7 @@ What a step, an evaluation and a checkpoint take is measured in `pace.py`. Here 
 """
 
 import math
+import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,15 +13,10 @@ from myna.errors import UsageError
 from myna.settings import flag, is_number, is_whole
 from myna.train.recipe import Recipe
 
-# The fields that count steps. Each keeps its share of the steps.
-LAID_OVER = (
-    "warmup_steps",
-    "decay_steps",
-    "eval_every",
-    "sample_every",
-    "hellaswag_every",
-    "checkpoint_every",
-)
+# The fields that count steps. Each keeps its share of the steps; the evaluations are rarer where they take too long.
+EVALUATIONS = ("eval_every", "sample_every", "hellaswag_every")
+LAID_OVER = ("warmup_steps", "decay_steps", *EVALUATIONS, "checkpoint_every")
+BESIDE_SHARE = 0.3  # of the time, for evaluations and checkpoints
 MOST_MINUTES = 366 * 24 * 60  # a year
 LEAST_STEPS = 3
 
@@ -35,7 +31,7 @@ def check_minutes(minutes: float) -> None:
     """
     if not 0 < minutes <= MOST_MINUTES:
         raise UsageError(
-            f"--minutes is {minutes:g}; give a number of minutes over 0, at most {MOST_MINUTES:,} (a year)"
+            f"--minutes is {reprlib.repr(minutes)}; give a number of minutes over 0, at most {MOST_MINUTES:,} (a year)"
         )
 
 
@@ -55,11 +51,13 @@ class LaidOut:
     Attributes:
         recipe_steps: those of the recipe, of which the schedule's numbers are shares.
         steps: those that were chosen.
+        apart: how many times as far apart as their share the evaluations are.
     """
 
     minutes: float
     recipe_steps: int
     steps: int
+    apart: int = 1
 
     def over(self, recipe: Recipe, given: Collection[str] = ()) -> Recipe:
         """A recipe laid over the chosen steps.
@@ -69,6 +67,7 @@ class LaidOut:
         """
         counts: dict[str, Any] = {
             name: share_of(getattr(recipe, name), self.steps, self.recipe_steps)
+            * (self.apart if name in EVALUATIONS else 1)
             for name in LAID_OVER
             if name not in given
         }
@@ -76,7 +75,7 @@ class LaidOut:
 
     def to_dict(self) -> dict[str, Any]:
         """As recipe.json has it, under `KEY`."""
-        return {"minutes": self.minutes, "recipe_steps": self.recipe_steps, "steps": self.steps}
+        return dict(zip(_KEPT, (self.minutes, self.recipe_steps, self.steps, self.apart), strict=True))
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "LaidOut | None":
@@ -88,11 +87,14 @@ class LaidOut:
         if KEY not in stored:
             return None
         said: Any = stored[KEY] if isinstance(stored[KEY], dict) else {}
-        minutes, *steps = (said.get(name) for name in ("minutes", "recipe_steps", "steps"))
-        if not is_number(minutes) or not all(is_whole(n) and n > 0 for n in steps):
-            raise UsageError(f"{flag(KEY)} does not hold minutes, recipe_steps and steps")
+        minutes, *counts = map(said.get, _KEPT)
+        if not is_number(minutes) or not all(is_whole(count) and count > 0 for count in counts):
+            raise UsageError(f"{flag(KEY)} does not hold {', '.join(_KEPT)}")
         check_minutes(minutes)
-        return cls(minutes, *steps)
+        return cls(minutes, *counts)
+
+
+_KEPT = ("minutes", "recipe_steps", "steps", "evaluations_apart")
 
 
 @dataclass(frozen=True)
@@ -150,19 +152,42 @@ class Costs:
         return recipe.steps * self.step_seconds + self.beside(recipe)
 
 
+def lay_out(minutes: float, recipe: Recipe, given: Collection[str], costs: Costs, seconds: float) -> LaidOut:
+    """The most steps that fit, with all that recurs; 0 steps where not even one does.
+
+    Where evaluations and checkpoints would take more than their share of the time, the evaluations come less often,
+    down to one before step 1 and one after the last step.
+
+    Args:
+        given: the fields that the person gave a number.
+        seconds: that are left of the minutes.
+    """
+    rarest = max(recipe.steps // max(1, getattr(recipe, name)) for name in EVALUATIONS) + 1
+    for apart in range(1, rarest + 1):
+
+        def laid(steps: int, apart: int = apart) -> Recipe:
+            return LaidOut(minutes, recipe.steps, steps, apart).over(recipe, given)
+
+        steps = steps_within(seconds, costs, laid)
+        if steps and costs.beside(laid(steps)) <= BESIDE_SHARE * seconds:
+            break
+    return LaidOut(minutes, recipe.steps, steps, apart)
+
+
 def steps_within(seconds: float, costs: Costs, laid: Callable[[int], Recipe]) -> int:
-    """How many steps fit, with all that recurs; 0 where not even one does.
+    """How many steps fit; 0 where not even one does.
 
     Args:
         laid: the recipe laid over so many steps.
     """
-    steps = max(0, int(seconds / costs.step_seconds))
-    while steps:
-        over = costs.whole(laid(steps)) - seconds
-        if over <= 0:
-            break
-        steps = max(0, steps - max(1, int(over / costs.step_seconds)))
-    return steps
+    fitting, too_many = 0, max(0, int(seconds / costs.step_seconds)) + 1
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if costs.whole(laid(middle)) <= seconds:
+            fitting = middle
+        else:
+            too_many = middle
+    return fitting
 
 
 def rounded_up(minutes: float) -> float:
