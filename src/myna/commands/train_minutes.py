@@ -33,7 +33,7 @@ from myna.train.recipe import Recipe
 from myna.train.step import Batch, Stepper
 
 # The share of the minutes that goes into measuring the step, and each evaluation; and the most seconds it may take.
-STEP_SHARE, STEP_MOST_S = 0.03, 20.0
+STEP_SHARE, STEP_MOST_S = 0.05, 20.0
 EVALUATION_SHARE, EVALUATION_MOST_S = 0.01, 5.0
 # What the steps lose to a checkpoint: its copy, and what its writing takes. GPT-2 124M's 1.5 GB took 3 to 10 s.
 CHECKPOINT_BYTES_PER_S = 150e6
