@@ -63,6 +63,15 @@ BASES: list[list[tuple[str, ...]]] = [
     [("tokenizer", "show"), ("text",), ("--tokenizer", "hf")],
     [("tokenizer", "compare"), ("text.txt",), ("--tokenizer", "bytes"), ("--tokenizer", "hf")],
     [("data", "show"), ("data",)],
+    [
+        ("train", "shakespeare-char"),
+        *(
+            ("--n-layer", "1"), ("--n-head", "1"), ("--n-embd", "8"), ("--block-size", "16"), ("--micro-batch", "2"),
+            ("--sequence-length", "16"), ("--batch-tokens", "64"), ("--minutes", "3"), ("--device", "cpu"),
+            ("--no-compile",), ("--precision", "fp32"),
+        ),
+        ("--data", "data"), ("--out", "new"),
+    ],
 ]  # fmt: skip
 
 EXPORT = next(number for number, base in enumerate(BASES) if base[0] == ("export",))
@@ -156,6 +165,7 @@ def short(world: Path) -> Iterator[None]:
     import myna.bench.measure
     import myna.commands.sweep
     import myna.commands.train_data
+    import myna.commands.train_minutes
     import myna.commands.train_start
     import myna.generate.text
     import myna.serve.run
@@ -179,6 +189,7 @@ def short(world: Path) -> Iterator[None]:
         patch.setattr(myna.commands.sweep, "_run", enough)
         patch.setattr(myna.commands.train_data, "prepare_own", enough)
         patch.setattr(myna.commands.train_start, "compile_or_say_why", enough)
+        patch.setattr(myna.commands.train_minutes, "measured", enough)
         patch.setattr(myna.generate.text.TextEngine, "step", first_step)
         patch.setattr(myna.serve.run, "serve", enough)
         yield

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,15 +16,28 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 class Launch:
-    """A torchrun and its ranks."""
+    """A torchrun and its ranks.
 
-    def __init__(self, args: list[str], out: Path, env: dict[str, str], *, ranks: int, restarts: int = 0):
+    Args:
+        program: a file that is run in place of the command `myna`.
+    """
+
+    def __init__(
+        self,
+        args: list[str],
+        out: Path,
+        env: dict[str, str],
+        *,
+        ranks: int,
+        restarts: int = 0,
+        program: str | None = None,
+    ):
         self.out = out
         command = [*TORCHRUN, "--standalone", "--nproc-per-node", str(ranks), "--max-restarts", str(restarts)]
         self.log = out.parent / f"{out.name}.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [*command, "-m", "myna", "train", *args, "--out", str(out)],
+                [*command, *([program] if program else ["-m", "myna"]), "train", *args, "--out", str(out)],
                 env=env | {"OMP_NUM_THREADS": "1"},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -71,8 +85,8 @@ def launch(child_environment: dict[str, str]) -> Iterator[Callable[..., Launch]]
     """Starts runs of several ranks, and ends what is left of them."""
     started: list[Launch] = []
 
-    def start(args: list[str], out: Path, *, ranks: int, restarts: int = 0) -> Launch:
-        started.append(Launch(args, out, child_environment, ranks=ranks, restarts=restarts))
+    def start(args: list[str], out: Path, **options: Any) -> Launch:
+        started.append(Launch(args, out, child_environment, **options))
         return started[-1]
 
     yield start

@@ -10,6 +10,8 @@ import pytest
 from myna.cli import main
 from myna.run import Run
 
+from . import twelve_steps
+
 
 @pytest.fixture
 def args(small_run):
@@ -97,6 +99,28 @@ def test_copied_goes_on_with_what_was_sharded(trained, tmp_path):
     again = trained("again", 2)
     assert "resuming after step 10" in again.said
     agree(again, copied)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["ddp", "fsdp"])
+def test_the_main_rank_lays_a_run_over_minutes(launch, small_run, tmp_path, capsys, hashes, shard):
+    """What is measured leaves no trace on any rank; one rank goes on with the steps that two have chosen."""
+    more = "--average-decay 0.9 --micro-batch 2 --timeout-s 60 --eval-every 12 --sample-every 12 --checkpoint-every 4"
+    args = [*small_run, *more.split(), "--shard", shard]
+    timed = launch([*args, "--minutes", "0.05"], tmp_path / "timed", ranks=2, program=twelve_steps.__file__)
+    assert timed.wait(240) == 0, timed.said()
+    assert "--minutes 0.05: 12 steps, since one takes " in timed.said()
+    assert "2 ranks of 1 threads)" in timed.said()
+    counted = launch([*args, "--steps", "12"], tmp_path / "counted", ranks=2)
+    assert counted.wait(240) == 0, counted.said()
+    assert hashes(timed.out, 12) == hashes(counted.out, 12)
+    assert losses(timed.out) == losses(counted.out)
+    shutil.rmtree(timed.out / "checkpoints" / "step_00000012")
+    assert main(["train", *args, "--minutes", "0.05", "--out", str(timed.out)]) == 0
+    said = capsys.readouterr().out
+    assert "resuming after step 8" in said
+    assert "ranks: 2 before, 1 now" in said
+    assert "measuring" not in said
 
 
 @pytest.mark.slow

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from myna.commands import parse, refuse_empty
-from myna.commands.train_call import Say, TrainCall, description, settle_recipe, with_options_of
+from myna.commands.train_call import (
+    Say,
+    TrainCall,
+    description,
+    given_fields,
+    settle_recipe,
+    with_options_of,
+)
 from myna.commands.train_init import check_shape, started_from
 from myna.recipes import named
 from myna.run import Run
@@ -51,14 +58,15 @@ def read_call(args: Sequence[str]) -> TrainCall:
         description=description(cleandoc(TrainCall.__doc__ or "")),
     )
     check_shape(call.settings, recipe)
-    return call
+    return dataclasses.replace(call, given=given_fields(args))
 
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
-    from myna.commands.train_start import Setting, begin, settle_machine, take_folder, try_checkpoints
+    from myna.commands.train_setting import Setting
+    from myna.commands.train_start import begin, settle_machine, take_folder, try_checkpoints
     from myna.commands.train_stream import run_tokenizer
     from myna.model.checkpoint import checkpoint_step
     from myna.train.keep.checkpoints import newest_on_main

@@ -12,6 +12,7 @@ from myna.model.network import NETWORKS, network_kind
 from myna.recipes import RECIPES
 from myna.run import Run
 from myna.settings import DeviceName, flag
+from myna.train.minutes import LaidOut, check_minutes
 from myna.train.optimizers import OPTIMIZERS, optimizer_kind
 from myna.train.recipe import SOURCES, Recipe, changed_fields
 
@@ -39,6 +40,10 @@ class TrainCall:
     extend: bool = False
     """Train a finished run further, to --steps, which must be more than before. The learning rate stays where the
     cosine ended; --decay-steps N draws the cosine anew, to end at step N."""
+    minutes: float | None = None
+    """Train for about so many minutes on this machine, in place of --steps. The run measures its speed once and chooses
+    the steps. Warmup, decay, evaluations, samples and checkpoints keep their share of the recipe's steps; a number that
+    you give yourself stays. The evaluations and checkpoints are part of the minutes; preparing data is not."""
     hellaswag: Path | None = None
     """HellaSwag's JSONL file, to be scored on the way; `auto` fetches the official one once (12 MB)."""
     timeout_s: Annotated[float, tyro.conf.arg(name="timeout-s")] = 600.0
@@ -59,6 +64,8 @@ class TrainCall:
     update."""
     track: Literal["none", "wandb", "tensorboard"] = "none"
     """Tracker that gets the metrics too, through its own library."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """The names of the fields that the person gave a value."""
 
     def __post_init__(self) -> None:
         for name in ("keep_last", "keep_every"):
@@ -68,6 +75,14 @@ class TrainCall:
             raise UsageError("--keep-every does nothing where all checkpoints are kept; give --keep-last too")
         if not 0 < self.timeout_s < 1e9:
             raise UsageError(f"--timeout-s is {self.timeout_s}; give a number of seconds over 0")
+        if self.minutes is not None:
+            check_minutes(self.minutes)
+            if "steps" in self.given:
+                raise UsageError("--minutes chooses the number of steps; leave --steps out, or --minutes")
+            if self.extend:
+                raise UsageError(
+                    "--extend goes on to a number of steps; give --steps N, and leave --minutes out"
+                )
 
 
 DESCRIPTION = f"""{{call}}
@@ -110,6 +125,16 @@ def value_of(wanted: str, args: Sequence[str]) -> str | None:
     return found
 
 
+def given_fields(args: Sequence[str]) -> frozenset[str]:
+    """The fields whose flags are among the arguments.
+
+    >>> sorted(given_fields(["pydoc", "--steps", "5", "--batch-tokens=64"]))
+    ['batch_tokens', 'steps']
+    """
+    flags = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
+    return frozenset(name[2:].replace("-", "_") for name in flags)
+
+
 @dataclass(frozen=True)
 class Stored:
     """What the run that is already in the folder says of itself."""
@@ -138,12 +163,17 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
             raise UsageError(
                 f"--extend: {run.path} holds no run; leave --extend out, or name the run with --out"
             )
+        if call.minutes is not None and finished is not None:
+            raise UsageError(
+                f"--minutes: {run.path} has checkpoints and no recipe.json, which says how many steps were chosen; "
+                "restore the file, or give another --out"
+            )
         return asked, None
     if call.resume == "never":
         raise OutputError(f"{run.path} holds a run already, and --resume is never; give another --out")
     recipe = stored_recipe(run)
     stored = Stored(recipe, recipe["micro_batch"])
-    compared = asked
+    compared = asked = laid_out_as_before(run, call, recipe)
     if asked.micro_batch == "auto":
         compared = replace(compared, micro_batch=stored.micro_batch)
     if asked.tokenizer == "from-data":
@@ -162,6 +192,35 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
     return asked, stored
 
 
+def laid_out_as_before(run: Run, call: TrainCall, stored: dict[str, Any]) -> Recipe:
+    """The recipe that a call asks for, laid over steps as its run is where that was begun with `--minutes`.
+
+    Raises:
+        UsageError: the run was begun with other minutes, or without, or the call gives neither minutes nor steps.
+    """
+    asked, laid, begun = call.settings, LaidOut.of(stored), f"{run.path} was begun"
+    if laid is None:
+        if call.minutes is not None:
+            raise UsageError(
+                f"{begun} without --minutes, with {stored['steps']:,} steps; leave --minutes out, or give another --out"
+            )
+        return asked
+    again = f"give --minutes {laid.minutes:g} again, or another --out"
+    before = f"with --minutes {laid.minutes:g}, which came to {laid.steps:,} steps"
+    if call.minutes is None:
+        if not ("steps" in call.given or call.override or call.extend):
+            raise UsageError(
+                f"{begun} {before}; {again}; --extend --steps N trains it further once it is finished"
+            )
+        return replace(laid.over(asked, call.given), steps=asked.steps)
+    if call.minutes != laid.minutes:
+        raise UsageError(
+            f"{begun} {before}, and not with --minutes {call.minutes:g}; {again}; --steps N changes its length: with "
+            "--extend once it is finished, with --override before"
+        )
+    return replace(laid.over(asked, call.given), steps=stored["steps"])
+
+
 def stored_recipe(run: Run) -> dict[str, Any]:
     """What recipe.json holds, as it stands there: a version that lacked a field says nothing of it.
 
@@ -171,6 +230,7 @@ def stored_recipe(run: Run) -> dict[str, Any]:
     recipe = run.recipe()
     try:
         Recipe.from_dict(recipe)
+        LaidOut.of(recipe)
         for name in ("steps", "tokenizer", "micro_batch"):
             if name not in recipe:
                 raise UsageError(f"{flag(name)} is missing")

@@ -14,9 +14,14 @@ from myna.data.packing import find_conversations
 from myna.data.split import Dataset
 from myna.device import Precision
 from myna.evaluate.choices import choice_sums
-from myna.evaluate.continuations import n_cut
+from myna.evaluate.continuations import n_cut, question_rounds
 from myna.evaluate.hellaswag import encode_items, hellaswag_scores, read_items
-from myna.evaluate.loss import validation_scores, validation_sums, why_no_bits_per_byte
+from myna.evaluate.loss import (
+    validation_rounds,
+    validation_scores,
+    validation_sums,
+    why_no_bits_per_byte,
+)
 from myna.evaluate.rounds import in_rounds
 from myna.generate.sampling import Sampling
 from myna.generate.text import stream_text
@@ -91,7 +96,11 @@ def validation(around: Around) -> Evaluation | None:
         )
         return validation_scores(around.added(sums), val)
 
-    return Evaluation("validation", recipe.eval_every, validate, around.in_metrics("val_loss"))
+    def rounds(network: Network) -> int:
+        return validation_rounds(val, length, eot, world_size=around.ranks.world_size)
+
+    recorded = around.in_metrics("val_loss")
+    return Evaluation("validation", recipe.eval_every, validate, recorded, "eval_every", rounds)
 
 
 def samples(around: Around) -> Evaluation | None:
@@ -129,7 +138,10 @@ def samples(around: Around) -> Evaluation | None:
     def recorded(step: int) -> bool:
         return any(record.get("step") == step for record in around.run.samples())
 
-    return Evaluation("samples", recipe.sample_every, sample, recorded)
+    def rounds(network: Network) -> int:
+        return len(prompts) * sampling.max_tokens
+
+    return Evaluation("samples", recipe.sample_every, sample, recorded, "sample_every", rounds)
 
 
 def asked(around: Around, prompt: str) -> str | list[int]:
@@ -155,7 +167,11 @@ def hellaswag(around: Around) -> Evaluation | None:
         sums = choice_sums(network, questions, before_batch=before_batch, **around.share())
         return hellaswag_scores(around.added(sums))
 
-    return Evaluation("hellaswag", around.recipe.hellaswag_every, score, around.in_metrics("hellaswag_acc"))
+    def rounds(network: Network) -> int:
+        return question_rounds(network, questions, world_size=around.ranks.world_size)
+
+    recorded = around.in_metrics("hellaswag_acc")
+    return Evaluation("hellaswag", around.recipe.hellaswag_every, score, recorded, "hellaswag_every", rounds)
 
 
 EVALUATIONS: list[Callable[[Around], Evaluation | None]] = [validation, samples, hellaswag]

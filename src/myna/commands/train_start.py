@@ -2,40 +2,35 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from myna.commands.train_about import environment, trained_on
-from myna.commands.train_call import EXTENDED_FROM, Say, Stored, TrainCall
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
+from myna.commands.train_minutes import Trial, choose_steps
+from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
+from myna.commands.train_setting import Setting
 from myna.commands.train_stream import stream_of, tell_of
 from myna.data.batches import Stream, micro_batches
 from myna.data.prefetch import Prefetcher
-from myna.data.split import Dataset
 from myna.device import Precision, apply_precision, device_name, processor_name, resolve_precision
-from myna.errors import MynaError, OutputError, Stopped, UsageError, first_line
+from myna.errors import OutputError, UsageError
 from myna.files import ensure_writable_directory, reading, remove_empty, sweep
-from myna.model.checkpoint import checkpoint_step
 from myna.model.weights import config_files
 from myna.run import Run
-from myna.text.tokenizer import Tokenizer
 from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
 from myna.train.keep.checkpoints import Checkpoints, load_checkpoint
-from myna.train.keep.copies import Copier
-from myna.train.keep.saver import Retention, Saver
-from myna.train.keep.snapshot import Camera, Snapshot
-from myna.train.keep.track import open_tracker
+from myna.train.keep.saver import Saver
+from myna.train.keep.snapshot import Camera
 from myna.train.loop import Plan, Training
 from myna.train.machines.allocator import keep_freed_memory
 from myna.train.machines.ranks import Ranks
-from myna.train.machines.shard import is_sharded
 from myna.train.machines.speed import peak_flops
 from myna.train.machines.watch import Watch
 from myna.train.memory import explained_memory
@@ -45,21 +40,6 @@ from myna.train.schedule import learning_rate
 from myna.train.spike import SpikeRule
 from myna.train.state import TrainState
 from myna.train.step import Batch, Stepper
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is settled before the network is built."""
-
-    call: TrainCall
-    run: Run
-    recipe: Recipe
-    stored: Stored | None  # where the folder holds a run already
-    ranks: Ranks
-    precision: Precision
-    dataset: Dataset
-    tokenizer: Tokenizer
-    say: Say
 
 
 def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
@@ -130,6 +110,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         newest: that checkpoint, if there is one.
         ending: gets what has to be closed at the end.
     """
+    began = time.perf_counter()
     call, recipe, ranks, say = setting.call, setting.recipe, setting.ranks, setting.say
     tokenizer, sharded = setting.tokenizer, call.shard == "fsdp"
     around = Around(recipe, setting.run, setting.dataset, tokenizer, ranks, setting.precision, call.hellaswag)
@@ -140,20 +121,30 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     files, flops = config_files(network, tokenizer), network.flops_per_token(recipe.sequence_length)
     stepper = new_stepper(recipe, network, ranks, setting.precision, sharded=sharded)
     whole_network = functools.partial(network_to_evaluate, recipe, tokenizer.n_vocab, stepper)
-    due = Evaluations(wanted, whole_network, ranks, recipe.steps)
     spikes = SpikeRule(call.on_spike, say)
     state = resumed(setting, newest, stepper, spikes, known)
-    if recipe.train_only == "new-tokens":
-        if not 0 < state.init_ids < tokenizer.n_vocab:
-            raise UsageError(
-                f"--train-only new-tokens: {setting.run.path} began without new tokens; leave it out"
-            )
-        stepper.first_new_row = state.init_ids
+    train_new_tokens_alone(setting, stepper, state)
     going_on = state.step < recipe.steps
     stream = stream_of(recipe, setting.dataset, tokenizer)
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
+    accumulation(recipe, ranks.world_size)  # refuses a batch that doesn't divide
+    batches = functools.partial(_batches, stream, recipe, ranks, micro_batch.sequences)
+    if going_on and recipe.compile:
+        say("compiling the training step")
+        with explained_memory(lambda: "compiling", micro_batch.sequences):
+            compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
+    if call.minutes is not None and setting.stored is None:
+        targets = stream.n_targets(0, recipe.batch_samples)
+        rate = rate_of(recipe)(0)
+        trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
+        with explained_memory(lambda: "measuring", micro_batch.sequences):
+            laid = choose_steps(setting, trial)
+        recipe = laid.over(recipe, call.given)
+        wanted = [evaluation.laid_over(recipe) for evaluation in wanted]
+        setting = replace(setting, recipe=recipe, laid=laid)
+    due = Evaluations(wanted, whole_network, ranks, recipe.steps)
     saver = open_saver(setting, stepper, files, newest, state, ending)
     watch.finish_first(saver.wait)
     state.recipe = recipe.to_dict()
@@ -163,22 +154,34 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         tell_of(stream, say)
     # A finished run stays as it is: this call may be another machine's, or another recipe's with --override.
     unfinished = going_on or due.missing(state.step)
-    record = open_records(setting, recipe, state, ending) if unfinished else _keep_nothing
-    if going_on and recipe.compile:
-        with explained_memory(lambda: "compiling", micro_batch.sequences):
-            compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
+    record = open_records(setting, recipe, state, ending) if unfinished else keep_nothing
     stepper.distribute()
     ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", micro_batch.sequences))
     return Training(
         plan,
         state,
         stepper=stepper,
-        batches=functools.partial(_batches, stream, recipe, ranks, micro_batch.sequences),
+        batches=batches,
         evaluations=due,
         checkpoints=Checkpoints(Camera(network, stepper.optimizer, stepper.average, ranks), saver, ranks),
         spikes=spikes,
         record=record,
     )
+
+
+def train_new_tokens_alone(setting: Setting, stepper: Stepper, state: TrainState) -> None:
+    """Has the stepper train the rows of new tokens and nothing else, where the recipe says so.
+
+    Raises:
+        UsageError: the run began without new tokens.
+    """
+    if setting.recipe.train_only != "new-tokens":
+        return
+    if not 0 < state.init_ids < setting.tokenizer.n_vocab:
+        raise UsageError(
+            f"--train-only new-tokens: {setting.run.path} began without new tokens; leave it out"
+        )
+    stepper.first_new_row = state.init_ids
 
 
 def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: float) -> Plan:
@@ -189,7 +192,14 @@ def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: f
     """
     ranks = stepper.ranks
     peak, _ = peak_flops(ranks.device, stepper.precision.dtype or torch.float32)
-    rate = functools.partial(
+    mfu_per_rate = flops_per_token / (peak * ranks.world_size)
+    accumulate = accumulation(recipe, ranks.world_size)
+    return Plan(recipe, accumulate, rate_of(recipe), stream.n_targets, mfu_per_rate)
+
+
+def rate_of(recipe: Recipe) -> Callable[[int], float]:
+    """The learning rate of the update about to be made, by finished updates."""
+    return functools.partial(
         learning_rate,
         peak=recipe.learning_rate,
         final_fraction=recipe.final_learning_rate_fraction,
@@ -198,8 +208,6 @@ def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: f
         decay=recipe.decay,
         constant_fraction=recipe.constant_fraction,
     )
-    mfu_per_rate = flops_per_token / (peak * ranks.world_size)
-    return Plan(recipe, accumulation(recipe, ranks.world_size), rate, stream.n_targets, mfu_per_rate)
 
 
 def _first_batch(stream: Stream, ranks: Ranks, n: int) -> Batch:
@@ -270,106 +278,6 @@ def settle_micro_batch(
     )
 
 
-def open_saver(
-    setting: Setting,
-    stepper: Stepper,
-    files: dict[str, bytes],
-    newest: Path | None,
-    state: TrainState,
-    ending: contextlib.ExitStack,
-) -> Saver:
-    """What writes checkpoints, and on the main rank sends copies of them.
-
-    Args:
-        newest: the run's newest checkpoint, if there is one.
-        state: where the run stands, kept up to date by the loop.
-    """
-    call, run, say = setting.call, setting.run, setting.say
-
-    def on_saved(snapshot: Snapshot, path: Path) -> None:
-        state = snapshot.state
-        run.append_metrics({"step": state.step, "tokens": state.tokens, "checkpoint": path.name})
-
-    copier = Copier(call.copy_to, say) if call.copy_to is not None and setting.ranks.is_main else None
-    saver = Saver(
-        run.checkpoints,
-        stepper.network,
-        files,
-        setting.tokenizer,
-        Retention(call.keep_last, call.keep_every),
-        say=say,
-        on_saved=on_saved,
-        copier=copier,
-        newest=newest,
-    )
-    if setting.ranks.is_main:
-        ending.enter_context(telling_what_is_safe(saver, state, setting.recipe.steps))
-    ending.enter_context(saver)
-    if newest is not None and copier is not None:
-        copier.add(newest)
-    return saver
-
-
-@contextlib.contextmanager
-def telling_what_is_safe(saver: Saver, state: TrainState, steps: int) -> Iterator[None]:
-    """After the last step, an error of the block says where the weights are: what failed costs no training.
-
-    Args:
-        state: where the run stands.
-        steps: of the run.
-    """
-
-    def where() -> str:
-        if saver.newest is None:
-            return f"the weights of step {steps} were not saved"
-        if checkpoint_step(saver.newest) < steps:
-            return f"the weights of step {steps} were not saved, and the newest checkpoint is {saver.newest}"
-        return f"the weights are safe in {saver.newest}, and the same command makes up for the rest"
-
-    try:
-        yield
-    except Stopped:
-        raise
-    except MynaError as error:
-        if state.step >= steps:
-            error.args = (f"{error}; {where()}",)
-        raise
-    except OSError as error:
-        if state.step < steps:
-            raise
-        raise OutputError(f"{first_line(error)}; {where()}") from error
-
-
-def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: contextlib.ExitStack) -> Any:
-    """Writes what the run is, and returns what keeps the values of a step: metrics.jsonl and a tracker."""
-    if not setting.ranks.is_main:
-        return _keep_nothing
-    run, call = setting.run, setting.call
-    about = recipe.to_dict() | {"trained_on": [trained_on(setting.dataset)]}
-    before = setting.stored.recipe if setting.stored else {}
-    extended_from = (
-        before["steps"] if before.get("steps", recipe.steps) != recipe.steps and call.extend else None
-    )
-    extended_from = extended_from or before.get(EXTENDED_FROM)
-    if extended_from:
-        about[EXTENDED_FROM] = extended_from
-    # The recipe comes last: it makes the folder a run, which one that a tracker refuses is not.
-    tracker = open_tracker(call.track, run, recipe.to_dict(), state.step)
-    ending.callback(tracker.close)
-    run.write_environment(environment(setting.ranks, setting.precision))
-    run.write_recipe(about)
-
-    def record(step: int, tokens: int, values: dict[str, float]) -> None:
-        run.append_metrics({"step": step, "tokens": tokens} | values)
-        tracker.record(step, values)
-
-    return record
-
-
-def _keep_nothing(step: int, tokens: int, values: dict[str, float]) -> None:
-    """For a rank that doesn't write, and a run that is finished."""
-
-
 def describe(
     setting: Setting,
     recipe: Recipe,
@@ -400,12 +308,3 @@ def describe(
             f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {setting.run.path} has {free / 1e9:.1f} GB "
             "left; --keep-last N keeps fewer"
         )
-
-
-def checkpoint_bytes(stepper: Stepper) -> int:
-    """About what a checkpoint takes on the disk: weights, their average, the optimizer's state; the rest is small."""
-    weights = 4 * stepper.network.n_parameters()
-    state = stepper.optimizer.memory_bytes() * (
-        stepper.ranks.world_size if is_sharded(stepper.network) else 1
-    )
-    return weights * (2 if stepper.average else 1) + state

@@ -149,8 +149,7 @@ def question_scores(
     Raises:
         ModelError: an id outside the model's vocabulary.
     """
-    at_once = CPU_BATCH_POSITIONS if network.device.type == "cpu" else BATCH_POSITIONS
-    limits = Limits(batch_positions or at_once, batch_questions, network.config.n_embd)
+    limits = _limits(network, batch_questions, batch_positions)
     batches = planned([question.rows for question in questions], limits)
     rounds = -(-len(batches) // world_size)
     for numbers in in_rounds(batches[rank::world_size], rounds, before_batch):
@@ -160,6 +159,19 @@ def question_scores(
             number: tuple(itertools.islice(scores, len(question.rows)))
             for number, question in zip(numbers, batch, strict=True)
         }
+
+
+def question_rounds(network: Network, questions: Sequence[Question], *, world_size: int = 1) -> int:
+    """How many batches `question_scores` goes through on every rank, when it chooses their size."""
+    batches = planned([question.rows for question in questions], _limits(network))
+    return -(-len(batches) // world_size)
+
+
+def _limits(
+    network: Network, batch_questions: int | None = None, batch_positions: int | None = None
+) -> Limits:
+    at_once = CPU_BATCH_POSITIONS if network.device.type == "cpu" else BATCH_POSITIONS
+    return Limits(batch_positions or at_once, batch_questions, network.config.n_embd)
 
 
 def ending_nats(

@@ -33,6 +33,8 @@ from myna.model.network import Network, evaluation_mode
 from myna.model.packed import Packed
 from myna.text.tokenizer import Tokenizer
 
+BATCH_TOKENS = 8192
+
 
 @torch.no_grad()
 def validation_sums(
@@ -43,7 +45,7 @@ def validation_sums(
     text_ids: np.ndarray | None = None,
     eot: int | None = None,
     sequence_length: int | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int = BATCH_TOKENS,
     limit: int = VALIDATION_TARGETS,
     rank: int = 0,
     world_size: int = 1,
@@ -114,6 +116,18 @@ def validation_sums(
             if on_targets:
                 on_targets(wanted.numel())
     return total
+
+
+def validation_rounds(
+    split: Split, sequence_length: int, eot: int | None = None, *, world_size: int = 1
+) -> int:
+    """How many batches `validation_sums` goes through on every rank, with its own batch size and limit."""
+    targets = min(VALIDATION_TARGETS, split.n_tokens - 1)
+    if split.scored is not None:
+        assert eot is not None
+        stream = ConversationStream(split, sequence_length, 0, eot, VALIDATION_TARGETS)
+        targets = stream.windows_per_epoch * sequence_length
+    return most_batches(targets, sequence_length, max(1, BATCH_TOKENS // sequence_length), world_size)
 
 
 def why_no_bits_per_byte(split: Split, tokenizer: Tokenizer, limit: int = VALIDATION_TARGETS) -> str | None:

@@ -7,13 +7,15 @@ is taken up again.
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
 from myna.errors import UsageError
 from myna.model.network import Network
 from myna.train.machines.ranks import Ranks
+from myna.train.recipe import Recipe
 
 Check = Callable[[], None]
 
@@ -32,12 +34,21 @@ class Evaluation:
         function: (network, step, before_batch) -> values for the metrics, or None. It calls `before_batch` before each
             of its batches, equally often on every rank: there the ranks agree whether to stop.
         recorded: whether the result of a step is on the disk already; asked on the main rank.
+        every: the recipe's field that `every_steps` is from, if it is from one.
+        rounds: how often `function` calls `before_batch`, at most. By its first rounds `--minutes` knows what the
+            evaluation takes. One of a single round is made whole for that, and its values are forgotten.
     """
 
     name: str
     every_steps: int
     function: Callable[[Network, int, Check], dict[str, float] | None]
     recorded: Callable[[int], bool]
+    every: str = ""
+    rounds: Callable[[Network], int] = lambda network: 1
+
+    def laid_over(self, recipe: Recipe) -> Self:
+        """The same evaluation, as often as a recipe says."""
+        return replace(self, every_steps=getattr(recipe, self.every)) if self.every else self
 
     def due(self, step: int, steps: int) -> bool:
         """Whether it runs when `step` of `steps` updates are finished."""

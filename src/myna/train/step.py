@@ -7,6 +7,7 @@ more targets that count than another.
 
 import contextlib
 import functools
+import gc
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -134,6 +135,11 @@ class Stepper:
             self.module = DistributedDataParallel(
                 self.loss, device_ids=device_ids, gradient_as_bucket_view=True
             )
+
+    def undistribute(self) -> None:
+        """The opposite of `distribute`, so that it can be called anew."""
+        self.module = self.loss
+        gc.collect()  # DDP's hooks on the weights end with it
 
     def seed_step(self, step: int) -> None:
         """Dropout's randomness is a function of (seed, step, rank): a resume needs no generator's state."""

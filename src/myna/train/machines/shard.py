@@ -47,6 +47,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor; writing to it writes to the tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def like(tensor: Tensor, part: Tensor) -> Tensor:
     """A whole tensor, present on every rank, cut as `part` is; on its device."""
     tensor = tensor.to(part.device)

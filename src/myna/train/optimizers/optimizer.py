@@ -13,7 +13,7 @@ from torch import Tensor
 from myna.errors import CheckpointError, ModelError
 from myna.model.network import Network
 from myna.train.machines.ranks import Ranks
-from myna.train.machines.shard import like
+from myna.train.machines.shard import like, local
 from myna.train.machines.stopwatch import Timed, not_timed
 
 
@@ -93,7 +93,7 @@ class Optimizer:
     def memory_bytes(self) -> int:
         """What its state takes on this rank once it has made a step; of a sharded network this rank's share."""
         return sum(
-            len(part.kinds) * _local(parameter).numel() * 4
+            len(part.kinds) * local(parameter).numel() * 4
             for part in self.parts
             for parameter in _parameters(part)
         )
@@ -101,6 +101,12 @@ class Optimizer:
     def has_state(self) -> bool:
         """Whether it has made a step, or has a checkpoint's state."""
         return any(part.optimizer.state for part in self.parts)
+
+    def forget(self) -> None:
+        """Forgets the gradients and its state, as if it had made no step."""
+        self.zero_grad()
+        for part in self.parts:
+            part.optimizer.state.clear()
 
     def named_state(self) -> dict[str, Tensor]:
         """Its tensors as KIND.PARAMETER, for a checkpoint: this rank's parts. Empty before the first step.
@@ -161,7 +167,3 @@ class Optimizer:
 
 def _parameters(part: Part) -> Iterator[Any]:
     return (parameter for group in part.optimizer.param_groups for parameter in group["params"])
-
-
-def _local(tensor: Any) -> Tensor:
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -1,0 +1,28 @@
+"""What `myna train` has settled before it builds the network."""
+
+from dataclasses import dataclass
+
+from myna.commands.train_call import Say, Stored, TrainCall
+from myna.data.split import Dataset
+from myna.device import Precision
+from myna.run import Run
+from myna.text.tokenizer import Tokenizer
+from myna.train.machines.ranks import Ranks
+from myna.train.minutes import LaidOut
+from myna.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is settled before the network is built."""
+
+    call: TrainCall
+    run: Run
+    recipe: Recipe
+    stored: Stored | None  # where the folder holds a run already
+    ranks: Ranks
+    precision: Precision
+    dataset: Dataset
+    tokenizer: Tokenizer
+    say: Say
+    laid: LaidOut | None = None  # where this call has chosen the steps, for --minutes
