@@ -3,14 +3,17 @@
 Sources of the numbers, beyond those of myna.train.recipe:
 
     [3] GPT-2, table 2: layers and widths of the four sizes (12/768, 24/1024, 36/1280, 48/1600). Heads are 64 wide.
-    [4] GPT-3, table 2.1: learning rate and batch by size (Small 6e-4 and 0.5M tokens, Medium 3e-4 and 0.5M, Large
-        2.5e-4 and 0.5M, XL 2e-4 and 1M). OpenAI published neither for GPT-2, so each GPT-2 takes its GPT-3 neighbour's.
+    [4] GPT-3, table 2.1: layers, widths, heads (Small 12/768/12, Medium 24/1024/16, Large 24/1536/16, XL 24/2048/24);
+        learning rate and batch (Small 6e-4 and 0.5M tokens, Medium 3e-4 and 0.5M, Large 2.5e-4 and 0.5M, XL 2e-4 and
+        1M). OpenAI published neither for GPT-2, so each GPT-2 takes its GPT-3 neighbour's. All train on 300 billion
+        tokens with 2048 positions; the cosine ends after 260 billion (appendix B).
     [5] nanoGPT's CPU run on Tiny Shakespeare: 4 layers, 4 heads, width 128, 64 positions, batches of 12 sequences.
     [6] modded-nanogpt, records/track_3_optimization, the plain script at 3,250 steps of 524,288 tokens, whose mean loss
         over ten runs on FineWeb is 3.2787.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from myna.errors import unknown_name
 from myna.train.optimizers.adamw import AdamWOptions
@@ -124,10 +127,11 @@ def gpt2_774m() -> Recipe:
 def gpt2_1558m() -> Recipe:
     """GPT-2 XL [3] with GPT-3 XL's learning rate and batch of a million tokens [4], over 32 billion tokens.
 
-    Warmup is still GPT-3's 375 million tokens.
+    They are a third of FineWeb-Edu's sample of 100 billion. Warmup is still GPT-3's 375 million tokens.
     """
     return Recipe(
         name="gpt2-1558m",
+        corpus=("fineweb-edu:sample-100BT",),
         n_layer=48,
         n_head=25,
         n_embd=1600,
@@ -138,14 +142,49 @@ def gpt2_1558m() -> Recipe:
     )
 
 
+def gpt2_124m_40b() -> Recipe:
+    """GPT-2 small four times over FineWeb-Edu's 10 billion tokens: the lecture's long run, up to GPT-3 Small."""
+    return Recipe(name="gpt2-124m-40b", steps=4 * 19_073)
+
+
+# GPT-3's, in steps of 524,288 tokens. One epoch or less of FineWeb's sample of 350 billion.
+GPT3 = Recipe(
+    corpus=("fineweb:sample-350BT",),
+    block_size=2048,
+    sequence_length=2048,
+    steps=572_205,
+    decay_steps=495_911,
+)
+
+
 def gpt3_124m() -> Recipe:
     """GPT-3 Small [4]: GPT-2's network with 2048 positions, 300 billion tokens."""
-    return Recipe(
-        name="gpt3-124m",
-        corpus=("fineweb",),
-        block_size=2048,
-        sequence_length=2048,
-        steps=572_205,
+    return replace(GPT3, name="gpt3-124m")
+
+
+def gpt3_350m() -> Recipe:
+    """GPT-3 Medium [4]."""
+    return replace(GPT3, name="gpt3-350m", n_layer=24, n_head=16, n_embd=1024, learning_rate=3e-4)
+
+
+def gpt3_760m() -> Recipe:
+    """GPT-3 Large [4]: heads are 96 wide."""
+    return replace(GPT3, name="gpt3-760m", n_layer=24, n_head=16, n_embd=1536, learning_rate=2.5e-4)
+
+
+def gpt3_1_3b() -> Recipe:
+    """GPT-3 XL [4], with 16 heads of 128: the paper says 24 heads, which do not divide its width of 2048."""
+    return replace(
+        GPT3,
+        name="gpt3-1.3b",
+        n_layer=24,
+        n_head=16,
+        n_embd=2048,
+        learning_rate=2e-4,
+        batch_tokens=1_048_576,
+        steps=286_103,
+        decay_steps=247_956,
+        warmup_steps=358,
     )
 
 
@@ -232,7 +271,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "gpt2-355m": gpt2_355m,
     "gpt2-774m": gpt2_774m,
     "gpt2-1558m": gpt2_1558m,
+    "gpt2-124m-40b": gpt2_124m_40b,
     "gpt3-124m": gpt3_124m,
+    "gpt3-350m": gpt3_350m,
+    "gpt3-760m": gpt3_760m,
+    "gpt3-1.3b": gpt3_1_3b,
     "speedrun-124m": speedrun_124m,
     "chat-pydoc": chat_pydoc,
     "chat-124m": chat_124m,

@@ -9,7 +9,7 @@ import tyro
 
 from myna.errors import DataError, ModelError, OutputError, UsageError
 from myna.model.network import NETWORKS, network_kind
-from myna.recipes import RECIPES
+from myna.recipes import RECIPES, named
 from myna.run import Run
 from myna.settings import DeviceName, flag
 from myna.train.minutes import LaidOut, check_minutes
@@ -87,7 +87,8 @@ class TrainCall:
 
 DESCRIPTION = f"""{{call}}
 
-Recipes: {", ".join(RECIPES)}.
+{{recipes}}
+
 Networks: {{networks}}. Optimizers: {{optimizers}}. Name one to see its options: myna train --network NAME --help.
 
 {SOURCES}"""
@@ -95,7 +96,33 @@ Networks: {{networks}}. Optimizers: {{optimizers}}. Name one to see its options:
 
 def description(call: str) -> str:
     """The text above the options in `myna train --help`."""
-    return DESCRIPTION.format(call=call, networks=", ".join(NETWORKS), optimizers=", ".join(OPTIMIZERS))
+    return DESCRIPTION.format(
+        call=call, recipes=recipes_in_words(), networks=", ".join(NETWORKS), optimizers=", ".join(OPTIMIZERS)
+    )
+
+
+def recipes_in_words() -> str:
+    """The recipes with the tokens that they train on, and how many their corpora have."""
+    from myna.data.sources.corpora import tokens_of
+
+    width = max(map(len, RECIPES))
+    lines = ["Recipes, with the tokens that they train on:"]
+    for name in RECIPES:
+        recipe = named(name)
+        sizes = [tokens_of(corpus) for corpus in recipe.corpus]
+        has = f", which has {_billions(sum(map(float, filter(None, sizes))))}" if all(sizes) else ""
+        tokens = _billions(recipe.steps * recipe.batch_tokens)
+        lines.append(f"  {name:<{width}}  {tokens} of {' '.join(recipe.corpus)}{has}")
+    return "\n".join(lines)
+
+
+def _billions(tokens: float) -> str:
+    """
+    >>> _billions(2_457_600), _billions(9_999_744_512), _billions(1.3e12)
+    ('2.5 million', '10 billion', '1,300 billion')
+    """
+    unit, word = (1e9, "billion") if tokens >= 1e9 else (1e6, "million")
+    return f"{tokens / unit:,.2g} {word}" if tokens < 100 * unit else f"{tokens / unit:,.0f} {word}"
 
 
 def with_options_of(recipe: Recipe, args: Sequence[str]) -> Recipe:

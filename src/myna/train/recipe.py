@@ -258,6 +258,7 @@ def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Chang
     # What a recipe of before a field says nothing of was so.
     before: dict[str, Any] = {
         "fim_rate": 0.0,
+        "decay_steps": 0,
         "decay": "cosine",
         "constant_fraction": 0.0,
         "order": "shuffled",

@@ -58,16 +58,21 @@ class HubDataset:
         repository: OWNER/NAME.
         part: the configuration or folder to read when none is named; "" for the dataset's own default.
         aliases: our names for some parts.
+        tokens: how many tokens a part has, as its authors count them: GPT-2's.
     """
 
     repository: str
     part: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
+    tokens: Mapping[str, float] = field(default_factory=dict)
 
     def files(self, part: str) -> list[Source]:
         """The training files. Raises DataError or DownloadError: see `list_files`."""
         return list_files(self.repository, self.aliases.get(part, part) or self.part)
 
+
+# FineWeb's and FineWeb-Edu's samples (Penedo et al. 2024, arXiv:2406.17557, and the datasets' pages).
+SAMPLES = {"sample-10BT": 10e9, "sample-100BT": 100e9, "sample-350BT": 350e9}
 
 # To add a corpus, add a line here, and its name to the help text in commands/prepare.py and the table in docs/data.md.
 CORPORA: dict[str, NamedCorpus] = {
@@ -78,8 +83,12 @@ CORPORA: dict[str, NamedCorpus] = {
         n_bytes=1_115_394,
         sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
-    "fineweb-edu": HubDataset("HuggingFaceFW/fineweb-edu", "sample-10BT", {"full": "data"}),
-    "fineweb": HubDataset("HuggingFaceFW/fineweb", "sample-10BT", {"full": "data"}),
+    "fineweb-edu": HubDataset(
+        "HuggingFaceFW/fineweb-edu", "sample-10BT", {"full": "data"}, {**SAMPLES, "full": 1.3e12}
+    ),
+    "fineweb": HubDataset(
+        "HuggingFaceFW/fineweb", "sample-10BT", {"full": "data"}, {**SAMPLES, "full": 15e12}
+    ),
     "openwebtext": HubDataset("Skylion007/openwebtext"),
     "slimpajama": HubDataset("cerebras/SlimPajama-627B"),
     "wikipedia": HubDataset("wikimedia/wikipedia", "20231101.en"),
@@ -115,6 +124,16 @@ def find_files(specs: Sequence[str], say: Callable[[str], None] | None = None) -
 def is_web(spec: str) -> bool:
     """Whether a spec names a corpus on the hub."""
     return isinstance(_named(spec)[0], HubDataset)
+
+
+def tokens_of(spec: str) -> float | None:
+    """How many of GPT-2's tokens a named corpus has; None where nobody has said.
+
+    >>> tokens_of("fineweb-edu"), tokens_of("fineweb:sample-350BT"), tokens_of("my-notes")
+    (10000000000.0, 350000000000.0, None)
+    """
+    corpus, part = _named(spec)
+    return corpus.tokens.get(part or corpus.part) if isinstance(corpus, HubDataset) else None
 
 
 def default_val_fraction(specs: Sequence[str]) -> float:
