@@ -80,10 +80,10 @@ def nanochat(*ideas: str) -> str:
 
 
 MUON = f"--optimizer muon {LINE}"
-MUON_RATES = (0.0125, 0.0177, 0.025, 0.0354)
+MUON_RATES = (0.00625, 0.00884, 0.0125, 0.0177)
 ARMS = {
     "lecture": Arm("", (6e-4,)),
-    "tuned": Arm("", (7e-4, 1e-3, 1.4e-3, 2e-3)),
+    "tuned": Arm("", (5e-4, 7e-4, 1e-3, 1.4e-3)),
     "speedrun": Arm(f"{nanochat(*PLAIN)} {MUON}", MUON_RATES, warms_up=False),
 }
 RUNGS = {
