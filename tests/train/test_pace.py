@@ -136,6 +136,7 @@ def test_steps_that_are_forgotten_leave_no_trace(optimizer, precision):
         assert torch.equal(after[name], tensor), name
         assert not torch.equal(within[name], tensor), name
     assert stepper.scaler.state_dict() == scale
+    assert stepper.stopwatch.take() == {}
     assert not stepper.network.training
     assert all(p.grad is None for p in stepper.network.parameters())
 

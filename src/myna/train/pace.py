@@ -44,6 +44,7 @@ def forgotten(stepper: Stepper) -> Iterator[None]:
                     if stepper.average is not None:  # before step 1 it is equal to the weights
                         local(stepper.average.values[name]).copy_(weights[name])
             stepper.scaler.load_state_dict(scale)
+            stepper.stopwatch.take()
             network.train(was_training)
 
 
