@@ -31,7 +31,7 @@ COMMANDS = {
     "report": "loss and HellaSwag curves of one or more runs, as a picture",
     "inspect": "a look inside a model: weights, attention, predictions on the way, tokens",
     "tokenizer": "train, show and compare tokenizers",
-    "data": "look at a prepared dataset, and verify it",
+    "data": "look at a prepared dataset, verify it, and search it for test items",
 }
 
 # Where the same call goes on from what an interrupted one left.

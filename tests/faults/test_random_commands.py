@@ -63,6 +63,7 @@ BASES: list[list[tuple[str, ...]]] = [
     [("tokenizer", "show"), ("text",), ("--tokenizer", "hf")],
     [("tokenizer", "compare"), ("text.txt",), ("--tokenizer", "bytes"), ("--tokenizer", "hf")],
     [("data", "show"), ("data",)],
+    [("data", "overlap"), ("data",), ("--with", "items.jsonl"), ("--workers", "1"), ("--out", "new")],
     [
         ("train", "shakespeare-char"),
         *(

@@ -1,4 +1,4 @@
-"""`myna data show`: look before you train."""
+"""`myna data show`: look before you train. `myna data overlap`: did the training text hold the test?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from myna.commands import parse
-from myna.errors import DataError
+from myna.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from myna.data.split import Dataset, Split
@@ -20,23 +20,77 @@ WINDOW_TOKENS = 64
 
 @dataclass(frozen=True)
 class Data:
-    """Print what a prepared dataset holds; with --verify, hash all of it."""
+    """Look into a prepared dataset: show prints what it holds; overlap says which items of HellaSwag share words with
+    its training text, for `myna eval --task hellaswag --overlap FILE`."""
 
-    action: Annotated[Literal["show"], tyro.conf.Positional]
-    """What to do: show."""
+    action: Annotated[Literal["show", "overlap"], tyro.conf.Positional]
+    """What to do."""
     dir: Annotated[Path, tyro.conf.Positional]
     """The dataset's folder."""
     verify: bool = False
-    """Read every shard and compare its SHA-256, whatever was verified before."""
+    """show: read every shard and compare its SHA-256, whatever was verified before."""
     tokenizer: str | None = None
     """gpt2, bytes, or a tokenizer's directory or file. Default: the dataset's own; other projects' files need it."""
     windows: int = 3
-    """How many windows to print as text."""
+    """show: how many windows to print as text."""
+    items: Annotated[Path | None, tyro.conf.arg(name="with")] = None
+    """overlap: items in HellaSwag's official format (JSONL)."""
+    words: int = 13
+    """overlap: so many words in a row count, in lower case and without punctuation."""
+    workers: int | None = None
+    """overlap: processes. Default: one a core."""
+    out: Path | None = None
+    """overlap: the JSON file to write. Default: print it."""
 
 
 def main(args: Sequence[str]) -> None:
     """Runs `myna data`."""
     call = parse(Data, args, command="data")
+    if call.action == "overlap":
+        overlap(call)
+        return
+    for name in ("items", "out", "workers"):
+        if getattr(call, name) is not None:
+            raise UsageError(
+                f"--{'with' if name == 'items' else name} belongs to `myna data overlap`; leave it out"
+            )
+    show(call)
+
+
+def overlap(call: Data) -> None:
+    """Searches the training text for items.
+
+    Raises:
+        UsageError: no items are named, or a number that can't be. DataError: a file is not what it should be.
+    """
+    from myna.data.shards import open_dataset
+    from myna.evaluate.hellaswag import read_items
+    from myna.evaluate.overlap import overlap as searched
+    from myna.files import json_bytes, write_atomic
+    from myna.progress import Progress
+    from myna.text.tokenizer import Tokenizer
+
+    if call.items is None:
+        raise UsageError("no items; name them with --with hellaswag_val.jsonl")
+    if call.words < 1 or (call.workers is not None and call.workers < 1):
+        raise UsageError("--words and --workers are 1 or more")
+    items = read_items(call.items)
+    tokenizer = Tokenizer.open(call.tokenizer) if call.tokenizer else Tokenizer.load(call.dir)
+    dataset = open_dataset(call.dir, verify=False, tokenizer=tokenizer)
+    with Progress("tokens", dataset.train.n_tokens) as progress:
+        found = searched(
+            dataset, tokenizer, items, call.items, n=call.words, workers=call.workers, on_ids=progress.advance
+        )
+    text = json_bytes(found)
+    if call.out is None:
+        print(text.decode(), end="")
+        return
+    write_atomic(call.out, text)
+    print(f"{call.out}: {len(found['touched']):,} of {len(items):,} items share {call.words} words in a row")
+
+
+def show(call: Data) -> None:
+    """Prints what a dataset holds."""
     from rich.console import Console
 
     from myna.data.other_projects import remark_on

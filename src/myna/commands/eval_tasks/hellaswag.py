@@ -28,7 +28,8 @@ def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]
     Raises:
         DataError: the file is not HellaSwag's format, or has no labels; names the line.
     """
-    from myna.evaluate.accuracy import standard_error
+    import torch
+
     from myna.evaluate.choices import choice_sums, encode_choices
     from myna.evaluate.continuations import n_cut
     from myna.evaluate.hellaswag import (
@@ -37,6 +38,7 @@ def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]
         hellaswag_scores,
         read_items,
     )
+    from myna.evaluate.overlap import read_touched
     from myna.references import HELLASWAG_CHANCE
 
     assert data is not None
@@ -48,28 +50,52 @@ def hellaswag(call: Eval, running: Running, data: Path | None) -> dict[str, Any]
         questions = encode_choices(choices, "", "letters", running.tokenizer, model.config.block_size)
     else:
         questions = encode_items(items, running.tokenizer, model.config.block_size)
-    with Progress("HellaSwag items", len(questions)) as progress:
-        sums = choice_sums(
-            model, questions, autocast_dtype=running.precision.dtype, on_questions=progress.advance
-        )
-    scores = hellaswag_scores(sums)
-    if letters:  # the three readings of a letter are one
-        scores = {
-            "hellaswag_letters_acc": scores["hellaswag_acc"],
-            "hellaswag_items": scores["hellaswag_items"],
-        }
-    errors = {
-        f"{key}_stderr": standard_error(accuracy, len(items))
-        for key, accuracy in scores.items()
-        if key != "hellaswag_items"
+    touched = set(read_touched(call.overlap, data, len(items))) if call.overlap else set()
+    parts = {
+        "clean": [question for n, question in enumerate(questions) if n not in touched],
+        "touched": [question for n, question in enumerate(questions) if n in touched],
     }
-    return scores | {"hellaswag_cut": n_cut(questions), "hellaswag_chance": HELLASWAG_CHANCE} | errors
+    with Progress("HellaSwag items", len(questions)) as progress:
+        sums = {
+            part: choice_sums(
+                model, some, autocast_dtype=running.precision.dtype, on_questions=progress.advance
+            )
+            for part, some in parts.items()
+            if some
+        }
+    scores = _named(hellaswag_scores(sum(sums.values(), torch.zeros(4, dtype=torch.float64))), letters)
+    if call.overlap:
+        for part, some in sums.items():
+            scores |= {
+                f"{key}/{part}": value for key, value in _named(hellaswag_scores(some), letters).items()
+            }
+    return _with_errors(scores) | {"hellaswag_cut": n_cut(questions), "hellaswag_chance": HELLASWAG_CHANCE}
+
+
+def _named(scores: dict[str, float], letters: bool) -> dict[str, float]:
+    """The scores under their keys: the three readings of a letter are one."""
+    if not letters:
+        return scores
+    return {"hellaswag_letters_acc": scores["hellaswag_acc"], "hellaswag_items": scores["hellaswag_items"]}
+
+
+def _with_errors(scores: dict[str, float]) -> dict[str, float]:
+    """And behind each accuracy, its standard error."""
+    from myna.evaluate.accuracy import standard_error
+
+    errors = {}
+    for key, value in scores.items():
+        name, slash, part = key.partition("/")
+        if name != "hellaswag_items":
+            items = int(scores[f"hellaswag_items{slash}{part}"])
+            errors[f"{name}_stderr{slash}{part}"] = standard_error(value, items)
+    return scores | errors
 
 
 HELLASWAG = Task(
     summary="which ending goes on from the context; accuracy in three conventions, or by letters",
     find_data=data_path,
     score=hellaswag,
-    reads=("rendering", "style"),
+    reads=("rendering", "style", "overlap"),
     costs=("hellaswag_acc", "hellaswag_acc_token", "hellaswag_acc_char", "hellaswag_letters_acc"),
 )

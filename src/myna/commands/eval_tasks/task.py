@@ -37,6 +37,9 @@ class Eval:
     style: Literal["letters", "ending"] | None = None
     """hellaswag, mmlu: letters: the prompt lists the choices, and the model picks a letter.
     ending: each choice is scored as it stands. Default: ending for hellaswag, letters for mmlu."""
+    overlap: Path | None = None
+    """hellaswag: what `myna data overlap` wrote: accuracies also of the items that the training text holds, and of
+    those that it does not."""
     shots: int | None = None
     """mmlu, harness: examples before each question. Default: 5 for mmlu; what the task's file says for harness."""
 
