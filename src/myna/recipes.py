@@ -193,7 +193,7 @@ def speedrun_124m() -> Recipe:
 
     Every number is of the script [6]: 6 heads of 128, the batch, no warmup, no clipping, a rate that is constant for
     30% of the steps and then falls to 0 along a line, Muon's and AdamW's own (see myna.train.optimizers.muon). Its
-    network is a relative of ours, not the same, so its loss is no promise (docs/train.md lists the differences).
+    network is a relative of ours, not the same, so its loss is no promise (docs/speedrun.md lists the differences).
     """
     return Recipe(
         name="speedrun-124m",

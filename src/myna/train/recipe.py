@@ -130,7 +130,8 @@ class Recipe:
     the model can write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""
 
     precision: PrecisionName = "auto"
-    """What matrix products are computed in; auto: bf16 where the device is made for it, else fp32 (TF32 on CUDA)."""
+    """What matrix products are computed in; auto: bf16 where the device is made for it, fp16 on older CUDA
+    GPUs, else fp32."""
     compile: bool = setting(True, resume="free")
     """Compile the training step with torch.compile; where that fails, train without and say why."""
 
