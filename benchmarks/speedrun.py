@@ -12,9 +12,9 @@ loss is read off the middle of a longer run. The loss is of the whole validation
     speedrun   NanoChat's network, Muon, constant rate and then a line to 0; the best learning rate of four
 
 The order: the learning rates of *tuned* and *speedrun* at the horizon H (where the best is the first or the last of
-them, one more beyond it, and one more for the other side as well); then three fresh seeds: *tuned* at H, *speedrun* at
+them, one more beyond it, and one more for the other side as well); then two fresh seeds: *tuned* at H, *speedrun* at
 H/2 and H/3, and where that is still below *tuned*, at shorter horizons until it is above; then the rungs, from *tuned*
-to *speedrun* one idea at a time, at H/2, and *lecture*; then two more seeds. Results are one JSON line a run; a run
+to *speedrun* one idea at a time, at H/2, and *lecture*; then three more seeds. Results are one JSON line a run; a run
 that is there is not made again. Seconds come from `--times`: the steps of the sides in turn, since runs that share a
 machine with others say little about time.
 """
@@ -429,7 +429,7 @@ def main() -> None:
         return
     if not call.table:
         tune(results, call.horizon, call.workers)
-        first, rest = SEEDS[:3], SEEDS[3:]
+        first, rest = SEEDS[:2], SEEDS[2:]
         results.make([*seeds(results, call.horizon, first)], call.workers)
         shortened(results, call.horizon, first, call.workers)
         results.make([*rungs(results, call.horizon), *lecture(call.horizon)], call.workers)
