@@ -184,6 +184,7 @@ def hellaswag_scores(sums: Tensor) -> dict[str, float]:
     Raises:
         ModelError: the model's output was not finite.
 
+    >>> import torch
     >>> hellaswag_scores(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     {'hellaswag_acc': 0.25, 'hellaswag_acc_token': 0.5, 'hellaswag_acc_char': 0.75, 'hellaswag_items': 4}
     """
