@@ -7,8 +7,7 @@ Source:
 
 from typing import TYPE_CHECKING
 
-from myna.train.optimizers.adamw import AdamWOptions
-from myna.train.optimizers.decay import decay_groups
+from myna.train.optimizers.adamw import AdamWOptions, built
 
 if TYPE_CHECKING:
     from myna.model.network import Network
@@ -20,16 +19,7 @@ class AdamOptions(AdamWOptions):
 
 
 def build(network: "Network", learning_rate: float, options: AdamOptions) -> "Optimizer":
-    """Fused, as AdamW is."""
+    """See `adamw.built`."""
     import torch
 
-    from myna.train.optimizers.optimizer import Optimizer, Part
-
-    adam = torch.optim.Adam(
-        decay_groups(network, options.weight_decay, options.decays),
-        lr=learning_rate,
-        betas=(options.beta1, options.beta2),
-        eps=options.epsilon,
-        fused=network.device.type in ("cpu", "cuda", "mps"),
-    )
-    return Optimizer(network, [Part(adam, kinds=("exp_avg", "exp_avg_sq"), counters=("step",))])
+    return built(torch.optim.Adam, network, learning_rate, options)

@@ -1,7 +1,7 @@
 """AdamW in GPT-3's setting: decay on matrices only, and apart from the gradient (arXiv:1711.05101)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from myna.settings import ABOVE_0, AT_LEAST_0, BELOW_1, Options, setting
 from myna.train.optimizers.decay import Decays, decay_groups
@@ -28,16 +28,24 @@ class AdamWOptions(Options):
 
 
 def build(network: "Network", learning_rate: float, options: AdamWOptions) -> "Optimizer":
-    """Fused: one kernel over all parameters. CPU, CUDA and MPS have it."""
+    """See `built`."""
     import torch
 
+    return built(torch.optim.AdamW, network, learning_rate, options)
+
+
+def built(kind: Any, network: "Network", learning_rate: float, options: AdamWOptions) -> "Optimizer":
+    """Torch's AdamW, or its Adam, which takes the same numbers.
+
+    Fused: one kernel over all parameters. CPU, CUDA and MPS have it.
+    """
     from myna.train.optimizers.optimizer import Optimizer, Part
 
-    adamw = torch.optim.AdamW(
+    torchs = kind(
         decay_groups(network, options.weight_decay, options.decays),
         lr=learning_rate,
         betas=(options.beta1, options.beta2),
         eps=options.epsilon,
         fused=network.device.type in ("cpu", "cuda", "mps"),
     )
-    return Optimizer(network, [Part(adamw, kinds=("exp_avg", "exp_avg_sq"), counters=("step",))])
+    return Optimizer(network, [Part(torchs, kinds=("exp_avg", "exp_avg_sq"), counters=("step",))])
