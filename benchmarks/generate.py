@@ -5,7 +5,8 @@
 
 Random weights: what is written does not matter for the time. Each side writes greedily from a prompt of 64 ids, and
 never ends early. The sides take turns in one process, and the median is compared. A cached `generate` of transformers
-runs in fp32 and in bf16; ours with its weights in fp32, bf16, fp16 and int8.
+runs in fp32 and in bf16; ours with its weights in fp32, bf16, fp16 and int8, and for several texts with a compiled
+step too (`--compile` of sample and serve; compiling is not counted).
 
 Two limits stand beside the figures. *Memory*: the bytes of the weights over what a large copy moves in a second, read
 and written together; an id cannot take less time than reading each weight once. *Products*: the network's matrix
@@ -24,7 +25,8 @@ from functools import partial
 import torch
 
 from myna.device import processor_name
-from myna.generate.engine import generate
+from myna.generate.engine import Engine, generate, run
+from myna.generate.sampling import Sampling
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.model.matrix import Matrix
@@ -71,6 +73,14 @@ def theirs(model, ids: torch.Tensor, tokens: int) -> None:
     )
 
 
+def write(engine: Engine, rows: list[list[int]], tokens: int) -> None:
+    """The same by an engine that stands already."""
+    for row in rows:
+        engine.add(row, Sampling(max_tokens=tokens, temperature=0))
+    for _ in run(engine):
+        pass
+
+
 def matrices(model: GPT) -> list[Matrix | torch.nn.Linear]:
     """What an id is multiplied with, in order; the head last."""
     linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear | StoredLinear)]
@@ -105,6 +115,11 @@ def compare(
         sides[f"transformers {kind}"] = partial(theirs, other, ids, call.tokens)
     for kind, one in ours.items():
         sides[f"ours {kind}"] = partial(generate, one, rows, max_tokens=call.tokens, temperature=0)
+        if batch > 1:
+            engine = Engine(one)
+            failure = engine.compile_step()
+            assert failure is None, failure
+            sides[f"ours {kind}, compiled"] = partial(write, engine, rows, call.tokens)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for work in sides.values():  # once without the clock: memory is asked for, kernels are chosen
         work()
@@ -114,17 +129,17 @@ def compare(
     speed = {name: batch * call.tokens / statistics.median(taken) for name, taken in times.items()}
     best = max(value for name, value in speed.items() if name.startswith("transformers"))
     print(f"\nbatch {batch}, prompt {call.prompt}, {call.tokens} new ids")
-    print(f"{'':<20} {'ids/s':>8} {'ratio':>6} {'of memory':>10} {'of products':>12}")
+    print(f"{'':<22} {'ids/s':>8} {'ratio':>6} {'of memory':>10} {'of products':>12}")
     lines = []
     for name, value in speed.items():
-        kind = name.split()[1]
+        kind = name.split()[1].rstrip(",")
         line = {"batch": batch, "side": name, "ids_per_s": value, "ratio": value / best}
         if name.startswith("ours"):
             alone = statistics.median(seconds(partial(products, ours[kind], batch)) for _ in range(15))
             line["of_memory"] = value / batch * weight_bytes(ours["fp32"], kind) / copied
             line["of_products"] = value / batch * alone
         shares = [f"{line[k]:.0%}" if k in line else "" for k in ("of_memory", "of_products")]
-        print(f"{name:<20} {value:>8.1f} {value / best:>6.2f} {shares[0]:>10} {shares[1]:>12}", flush=True)
+        print(f"{name:<22} {value:>8.1f} {value / best:>6.2f} {shares[0]:>10} {shares[1]:>12}", flush=True)
         lines.append(line)
     return lines
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +61,20 @@ class Precision:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Mixed precision in `dtype`. None computes in the dtype of the weights, inside another autocast too."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+@contextlib.contextmanager
+def casts_kept() -> Iterator[None]:
+    """Within the block, autocast casts each weight once, and not once for each `autocast` block inside of it.
+
+    The weights must not change before its end.
+    """
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
 
 
 def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:

@@ -78,7 +78,9 @@ def test_weights_and_precision_are_taken(model_folder, monkeypatch, capsys, flag
     [
         ({"avx2"}, True, "fp16", "fp32"),
         ({"avx2"}, False, "fp32", "fp32"),
-        ({"amx_bf16"}, True, "bf16", "bf16"),
+        ({"avx512_bf16"}, True, "fp16", "bf16"),
+        ({"avx512_bf16"}, False, "bf16", "bf16"),
+        ({"amx_bf16", "avx512_bf16"}, True, "bf16", "bf16"),
     ],
 )
 def test_auto_takes_what_the_processor_is_made_for(monkeypatch, instructions, fp16, weights, scoring):

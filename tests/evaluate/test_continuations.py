@@ -138,6 +138,43 @@ def test_the_head_goes_in_pieces(model, monkeypatch):
     assert_same(all_scores(model, questions), whole)
 
 
+def test_softmax_goes_in_smaller_pieces(model, monkeypatch):
+    questions = [question([([1, 2, n % V], [3, 4])], block_size=BLOCK, eot=EOT) for n in range(40)]
+    wanted = [scores for batch in question_scores(model, questions) for scores in sorted(batch.items())]
+    monkeypatch.setattr(continuations, "CPU_SOFTMAX_BYTES", 4 * V * 3)  # three rows
+    found = [scores for batch in question_scores(model, questions) for scores in sorted(batch.items())]
+    assert found == wanted
+
+
+class CastCount(torch.utils._python_dispatch.TorchDispatchMode):
+    """How often a tensor of some shape is cast."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape, self.count = shape, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._to_copy.default and args[0].shape == self.shape
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_weight_is_cast_once_for_all_batches_and_anew_when_it_has_changed():
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=BLOCK, vocab_size=V))
+    questions = [question([([n], [3, 4])], block_size=BLOCK, eot=EOT) for n in range(4)]
+
+    def scores():
+        how = {"batch_questions": 1, "autocast_dtype": torch.bfloat16}
+        return [scores for batch in question_scores(model, questions, **how) for scores in batch.values()]
+
+    with CastCount(model.h[0].mlp.c_fc.weight.shape) as casts:
+        before = scores()
+    assert casts.count == 1
+    with torch.no_grad():
+        model.h[0].mlp.c_fc.weight.mul_(5)
+    assert scores() != before
+
+
 def test_what_rows_have_in_common_is_computed_once(model, monkeypatch):
     """Within a question, and from one question to the next."""
     computed, predicted = [], []

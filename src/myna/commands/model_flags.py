@@ -7,11 +7,13 @@ import tyro
 
 from myna.errors import ModelError, UsageError
 from myna.paths import given_path
+from myna.progress import speak
 from myna.run import Run
 from myna.settings import DeviceName, PrecisionName, WeightsName
 
 if TYPE_CHECKING:
     from myna.device import Precision
+    from myna.generate.engine import Engine
     from myna.model.open import Opened
     from myna.text.tokenizer import Tokenizer
 
@@ -35,8 +37,8 @@ class RunningFlags:
     device: DeviceName = "auto"
     """Where to compute."""
     weights: WeightsName = "auto"
-    """How weights are stored: bf16 and fp16 are half the bytes, int8 a quarter for a little loss. auto: bf16 where the
-    device multiplies in it; else, to write texts on a CPU, fp16 where it is fast; else fp32."""
+    """How weights are stored: bf16 and fp16 are half the bytes, int8 a quarter for a little loss. auto: to write
+    texts on a CPU without AMX, fp16 where it is fast; else bf16 where the device multiplies in it; else fp32."""
     precision: PrecisionName = "auto"
     """What products of fp32 weights are computed in; auto as in training. Given, it keeps the weights in fp32."""
 
@@ -115,6 +117,13 @@ def open_to_run(model: str, flags: RunningFlags, *, generates: bool = True) -> R
     apply_precision(precision)
     opened = open_model(name, device)
     return Running(opened, opened.tokenizer_or(flags.tokenizer), precision, weights, why)
+
+
+def compile_step(engine: "Engine") -> None:
+    """Compiles the step of several texts, or says why that failed."""
+    failure = engine.compile_step()
+    if failure:
+        speak(f"torch.compile failed, writing without it: {failure}")
 
 
 def checked_name(model: str) -> str:

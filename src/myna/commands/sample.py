@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from myna.commands import parse, write_any_character
-from myna.commands.model_flags import RunningFlags, checked_name, open_to_run
+from myna.commands.model_flags import RunningFlags, checked_name, compile_step, open_to_run
 from myna.commands.text_flags import TextFlags, read_prompts, sampling_of, warn_of_cut
 from myna.errors import UsageError
 
@@ -32,6 +32,8 @@ class Sample:
     suffix: str | None = None
     """Fill in the middle: write what stands between the prompt and this text, for models trained with --fim-rate. The
     middle ends where the model ends it. Where both don't fit the context, what is next to the middle is kept."""
+    compile: bool = False
+    """Compile the step of several texts at once: seconds before the first, for --count or a --file of many prompts."""
     json: bool = False
     """Print a JSON object for each text, a line each."""
 
@@ -61,6 +63,8 @@ def main(args: Sequence[str]) -> None:
             encode, drawn = filling(model, running.tokenizer, prompts, call.suffix, sampling, context)
         running.store()
         engine = TextEngine(running.opened.model, running.tokenizer, autocast_dtype=running.precision.dtype)
+        if call.compile:
+            compile_step(engine.engine)
         if len(call.models) > 1 and not call.json:
             print(f"=== {model} ===", flush=True)
         if total == 1 and not call.json:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from myna.device import autocast
+from myna.device import autocast, casts_kept
 from myna.evaluate.plan import Limits, Row, grown, passes, planned
 from myna.evaluate.rounds import in_rounds
 from myna.evaluate.trees import Tree
@@ -32,6 +32,7 @@ from myna.model.packed import Packed
 # Ids computed at once. On a CPU more are no faster: the products are large enough, and more of it is padding.
 CPU_BATCH_POSITIONS, BATCH_POSITIONS = 1024, 16_384
 LOGIT_BYTES = 1 << 26  # of logits held at once
+CPU_SOFTMAX_BYTES = 1 << 21  # of them, what softmax works on at a time on a CPU: it stays in the cache
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def question_scores(
     """Goes through one rank's share of the questions, some at a time, in an order of its own.
 
     Args:
-        network: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards.
+        network: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards. Its
+            weights must not change before the last batch.
         questions: all of them, the same list on every rank.
         batch_questions: how many to compute at once at most; None for as many as fit.
         batch_positions: ids to compute at once at most, padding counted, or one row's; bounds the memory. None for what
@@ -152,13 +154,14 @@ def question_scores(
     limits = _limits(network, batch_questions, batch_positions)
     batches = planned([question.rows for question in questions], limits)
     rounds = -(-len(batches) // world_size)
-    for numbers in in_rounds(batches[rank::world_size], rounds, before_batch):
-        batch = [questions[number] for number in numbers]
-        scores = iter(_scores(network, batch, limits, autocast_dtype))
-        yield {
-            number: tuple(itertools.islice(scores, len(question.rows)))
-            for number, question in zip(numbers, batch, strict=True)
-        }
+    with casts_kept():
+        for numbers in in_rounds(batches[rank::world_size], rounds, before_batch):
+            batch = [questions[number] for number in numbers]
+            scores = iter(_scores(network, batch, limits, autocast_dtype))
+            yield {
+                number: tuple(itertools.islice(scores, len(question.rows)))
+                for number, question in zip(numbers, batch, strict=True)
+            }
 
 
 def question_rounds(network: Network, questions: Sequence[Question], *, world_size: int = 1) -> int:
@@ -249,6 +252,11 @@ def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
     return network.hidden(ids, layout)
 
 
+def _logit_bytes(device: torch.device) -> tuple[int, int]:
+    """Of logits in fp32: what the head makes at once, and what softmax works on at a time."""
+    return LOGIT_BYTES, CPU_SOFTMAX_BYTES if device.type == "cpu" else LOGIT_BYTES
+
+
 def _at_targets(
     network: Network, hidden: Tensor, which: np.ndarray, targets: Tensor
 ) -> tuple[list[float], list[bool]]:
@@ -260,14 +268,16 @@ def _at_targets(
         targets  (M,)    int64
     """
     nats, likeliest = np.empty(len(which)), np.empty(len(which), dtype=bool)
-    chunk = max(1, LOGIT_BYTES // (4 * network.config.vocab_size))
+    chunk, block = (max(1, held // (4 * network.config.vocab_size)) for held in _logit_bytes(hidden.device))
     for start in range(0, len(hidden), chunk):
-        logits = network.logits(hidden[start : start + chunk]).float()  # (n, V)
-        (here,) = np.nonzero((which >= start) & (which < start + chunk))
-        rows = torch.from_numpy(which[here] - start).to(logits.device)
-        at_target, largest = logits[rows, targets[here].to(logits.device)], logits.amax(dim=1)
-        # The logits are ours alone, so they become the softmax's terms in place: half the time of logsumexp.
-        log_sum = largest + logits.sub_(largest[:, None]).exp_().sum(dim=1).log()
-        nats[here] = (log_sum[rows] - at_target).cpu()
-        likeliest[here] = (at_target == largest[rows]).cpu()
+        logits = network.logits(hidden[start : start + chunk])  # (n, V)
+        for first, some in zip(range(start, len(hidden), block), logits.split(block), strict=False):
+            (here,) = np.nonzero((which >= first) & (which < first + len(some)))
+            rows = torch.from_numpy(which[here] - first).to(logits.device)
+            some = some.float()
+            at_target, largest = some[rows, targets[here].to(logits.device)], some.amax(dim=1)
+            # The logits are ours alone, so they become the softmax's terms in place: half the time of logsumexp.
+            log_sum = largest + some.sub_(largest[:, None]).exp_().sum(dim=1).log()
+            nats[here] = (log_sum[rows] - at_target).cpu()
+            likeliest[here] = (at_target == largest[rows]).cpu()
     return nats.tolist(), likeliest.tolist()

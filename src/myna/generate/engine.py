@@ -24,11 +24,12 @@ import torch
 from torch import Tensor
 
 from myna.device import autocast
-from myna.errors import ModelError
+from myna.errors import ModelError, first_line
 from myna.generate.prefixes import Prefixes
 from myna.generate.prompts import Ids, check_rows, checked_network
 from myna.generate.sampling import Draw, LogProbs, Sampling, choose, log_probabilities
 from myna.model.cache import KVCache
+from myna.model.decoding import CompiledStep
 from myna.model.network import Network, evaluation_mode
 
 FinishReason = Literal["stop", "length", "error"]
@@ -115,7 +116,31 @@ class Engine:
         self.prefixes = Prefixes(prefix_bytes)
         self._waiting: deque[_Waiting] = deque()
         self._running: list[Slot] = []  # by their row
+        self._compiled: CompiledStep | None = None
+        self._cache_dtype = autocast_dtype
         self._cache = self._new_cache(0, 1)
+
+    def compile_step(self) -> str | None:
+        """Compiles the step of two running texts and more: it takes seconds, and pays where many run for long.
+
+        One text alone goes on as before, since that was no slower. Keys and values of a network with stored weights
+        are kept in bf16 from now on: half the bytes to read.
+
+        Returns:
+            why it could not be compiled, if so. The step is then computed as before.
+        """
+        assert not self.busy, "compile before the first text"
+        dtype = self.dtype or (torch.bfloat16 if self.model.stored_on is not None else None)
+        compiled = CompiledStep(self.model)
+        try:
+            with torch.no_grad(), evaluation_mode(self.model), autocast(self.model.device, self.dtype):
+                compiled.warm_up(dtype)
+        except Exception as error:  # the compiler raises whatever its tools raise
+            return first_line(error)
+        self._compiled, self._cache_dtype = compiled, dtype
+        self._cache = self._new_cache(0, 1)
+        self.prefixes.clear()
+        return None
 
     @property
     def busy(self) -> bool:
@@ -172,7 +197,10 @@ class Engine:
             return []
         slots = list(self._running)
         self._cache.reserve(len(slots), self._cache.longest + 1)
-        hidden = self._hidden([[slot.window[-1]] for slot in slots], self._cache)
+        last = [slot.window[-1] for slot in slots]
+        if self._compiled and len(slots) > 1:
+            return self._drawn(self._compiled.logits(last, self._cache), slots)
+        hidden = self._hidden([[id] for id in last], self._cache)
         return self._drawn(self.model.logits(hidden[:, -1]), slots)
 
     def _prefill(self) -> list[New]:
@@ -332,7 +360,7 @@ class Engine:
         self.prefixes.clear()
 
     def _new_cache(self, rows: int, positions: int) -> KVCache:
-        return self.model.new_cache(rows, positions, self.dtype)
+        return self.model.new_cache(rows, positions, self._cache_dtype)
 
     def _hidden(self, rows: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
         """Rows of ids, padded on the right to the longest, where causal attention never looks: (B, T, C)."""

@@ -11,8 +11,11 @@ docs/performance.md has the figures.
 """
 
 import functools
+import itertools
 import warnings
+import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -83,7 +86,9 @@ class Fp16Matrix(Matrix):
                 "use fp32 or bf16"
             )
         self.n_columns = weight.shape[1]
-        self._packed = packed_fp16(half.float()) if weight.device.type == "cpu" else None
+        self._packed = None
+        if weight.device.type == "cpu" and has_fp16_kernel():
+            self._packed = Prepacked(_fp16_product, packed_fp16(half.float()), weight.shape[0])
         self._half = half if looked_up or self._packed is None else None
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -92,7 +97,7 @@ class Fp16Matrix(Matrix):
             assert self._half is not None
             y = F.linear(x.to(torch.float16), self._half).float()
         else:
-            y = torch.ops.quantized.linear_dynamic_fp16.default(x.float(), self._packed)
+            y = self._packed.product(x.float())
         return y if bias is None else y.add_(bias)
 
     def rows(self, ids: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ class Int8Matrix(Matrix):
         values = (weight / scales).round_().to(torch.int8)
         self._scales, self._packed = scales.squeeze(1), None
         if most:
-            self._packed = packed_int8(values, self._scales)
+            self._packed = Prepacked(_int8_product, packed_int8(values, self._scales), self.n_rows)
         elif weight.device.type == "cuda":  # whose kernel takes multiples of 8
             values = F.pad(values, (0, -weight.shape[1] % 8, 0, -weight.shape[0] % 8))
         self._values = values if looked_up or self._packed is None else None
@@ -132,10 +137,7 @@ class Int8Matrix(Matrix):
         if self._packed is None:
             y = self._int_mm(flat / largest) * self._scales
         else:
-            # Inputs of -1 to 1 become whole numbers of -127 to 127, and the result is scaled by the rows' own scales.
-            y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default(
-                flat / largest, 1 / INT8, 128, self._packed
-            )
+            y = self._packed.product(flat / largest)
         y = y.mul_(largest) if bias is None else torch.addcmul(bias, y, largest)
         return y.view(*x.shape[:-1], -1)
 
@@ -157,6 +159,59 @@ class Int8Matrix(Matrix):
 INT8 = 127  # the largest whole number of int8 that has a negative
 
 
+def _fp16_product(x: Tensor, packed: Any) -> Tensor:
+    return torch.ops.quantized.linear_dynamic_fp16.default(x, packed)
+
+
+def _int8_product(x: Tensor, packed: Any) -> Tensor:
+    """Inputs of -1 to 1 become whole numbers of -127 to 127, and the result is scaled by the rows' own scales."""
+    return torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default(x, 1 / INT8, 128, packed)
+
+
+class Prepacked:
+    """A matrix in a kernel's own form, which only the kernel can read.
+
+    A compiler can't look into it. So compiled code has an operator that is told the matrix's number; it finds the
+    matrix in a table. The number is a tensor, since a compiler would make one piece of code for each plain number.
+    """
+
+    _numbers = itertools.count()
+    _table: "weakref.WeakValueDictionary[int, Prepacked]" = weakref.WeakValueDictionary()
+
+    def __init__(self, kernel: Callable[[Tensor, Any], Tensor], packed: Any, n_rows: int):
+        self._kernel, self._packed, self.n_rows = kernel, packed, n_rows
+        number = next(Prepacked._numbers)
+        self.number = torch.tensor(number)
+        Prepacked._table[number] = self
+
+    def product(self, x: Tensor) -> Tensor:
+        """x (..., C) fp32 to (..., N) fp32."""
+        if torch.compiler.is_compiling():
+            return torch.ops.myna.packed_product(x, self.number, self.n_rows)
+        return self._kernel(x, self._packed)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Prepacked":
+        return self  # it never changes
+
+
+def _packed_product(x: Tensor, number: Tensor, n_rows: int) -> Tensor:
+    packed = Prepacked._table[int(number)]
+    return packed._kernel(x, packed._packed)
+
+
+# Not `torch.library.custom_op`, whose checks take as long as a small product.
+_operators = torch.library.Library("myna", "FRAGMENT")
+_operators.define("packed_product(Tensor x, Tensor number, SymInt n_rows) -> Tensor")
+_operators.impl("packed_product", _packed_product, "CPU")
+
+
+def _packed_shape(x: Tensor, number: Tensor, n_rows: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], n_rows)
+
+
+torch.library.register_fake("myna::packed_product", _packed_shape, lib=_operators)
+
+
 def _largest(x: Tensor) -> Tensor:
     """The largest magnitude in each row of (N, C), (N, 1). A row of zeros keeps its zeros."""
     return x.abs().amax(dim=1, keepdim=True).clamp_min_(1e-30)
@@ -174,8 +229,8 @@ def has_fp16_kernel() -> bool:
 
 
 def packed_fp16(weight: Tensor) -> Any:
-    """fp16 weights in the kernel's own form; None where the processor has no such kernel."""
-    return torch.ops.quantized.linear_prepack_fp16(weight, None) if has_fp16_kernel() else None
+    """fp16 weights in the kernel's own form."""
+    return torch.ops.quantized.linear_prepack_fp16(weight, None)
 
 
 @functools.cache
@@ -189,9 +244,7 @@ def largest_int8_weight() -> int | None:
         for most in (INT8, 63):
             weight = torch.full((64, 64), most, dtype=torch.int8)
             packed = packed_int8(weight, torch.ones(64))
-            found = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-                torch.ones(4, 64), 1 / INT8, 128, packed
-            )
+            found = _int8_product(torch.ones(4, 64), packed)
             if bool((found == 64 * most).all()):
                 return most
     except (RuntimeError, NotImplementedError, AttributeError):

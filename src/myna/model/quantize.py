@@ -83,8 +83,9 @@ def resolve_weights(
 ) -> tuple[WeightsName, str]:
     """Settles `auto`, and says why, for people.
 
-    bf16 where the device multiplies in it. On other x86 processors fp16 for texts, where reading the weights takes the
-    time; for scores, whose products are large, fp32 is faster there.
+    bf16 where the device multiplies in it. To write texts on x86 processors without AMX it is fp16: reading the weights
+    takes the time, and the kernel for fp16 reads them faster, also where there are other instructions for bf16. For
+    scores, whose products are large, it is slower.
 
     Args:
         generates: whether texts are written, id by id; else many ids are scored at once.
@@ -99,8 +100,8 @@ def resolve_weights(
         capable = torch.cuda.get_device_capability(device) >= (8, 0)
         return ("bf16", "the GPU multiplies in bf16") if capable else ("fp32", "the GPU has no bf16")
     fast = sorted(cpu_flags() & BF16_INSTRUCTIONS) if device.type == "cpu" else []
+    if device.type == "cpu" and generates and "amx_bf16" not in fast and has_fp16_kernel():
+        return "fp16", "half the bytes to read, by the fastest kernel of this processor"
     if fast:
         return "bf16", f"the processor has {' and '.join(fast)}"
-    if device.type == "cpu" and generates and has_fp16_kernel():
-        return "fp16", "half the bytes to read, and no instructions for bf16 on this processor"
     return "fp32", f"no instructions for bf16 on this {'processor' if device.type == 'cpu' else 'device'}"
