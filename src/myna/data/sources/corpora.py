@@ -90,6 +90,9 @@ CORPORA: dict[str, NamedCorpus] = {
         "HuggingFaceFW/fineweb", "sample-10BT", {"full": "data"}, {**SAMPLES, "full": 15e12}
     ),
     "openwebtext": HubDataset("Skylion007/openwebtext"),
+    "openwebtext2": HubDataset("segyges/OpenWebText2"),  # one tar file of JSONL, 29 GB
+    "c4": HubDataset("allenai/c4", "en"),
+    "redpajama": HubDataset("togethercomputer/RedPajama-Data-1T-Sample"),  # the sample, 5 GB of JSONL
     "slimpajama": HubDataset("cerebras/SlimPajama-627B"),
     "wikipedia": HubDataset("wikimedia/wikipedia", "20231101.en"),
     # conversations

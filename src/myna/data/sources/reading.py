@@ -78,7 +78,7 @@ def still(source: Source) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_bytes(source: Source) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed."""
+    """The file's bytes, decompressed; of a tar file, those of the JSONL files in it."""
     with open(source.place, "rb") as file:
         if source.compression == "gz":
             with gzip.open(file) as inner:
@@ -87,5 +87,9 @@ def open_bytes(source: Source) -> Iterator[IO[bytes]]:
             from myna.data.sources.zstd import zstd_reader
 
             yield zstd_reader(file)
+        elif source.compression == "tar":
+            from myna.data.sources.tar import tar_reader
+
+            yield tar_reader(file)
         else:
             yield file

@@ -46,6 +46,7 @@ class ArrowFilter:
 
     def matching_groups(self, path: str, groups: Sequence[int]) -> list[int]:
         """Those of a file's row groups that may hold a row that stays, by their statistics."""
+        import pyarrow
         import pyarrow.dataset
         import pyarrow.fs
 
@@ -53,7 +54,12 @@ class ArrowFilter:
             return list(groups)
         format = pyarrow.dataset.ParquetFileFormat()
         fragment = format.make_fragment(path, pyarrow.fs.LocalFileSystem(), row_groups=list(groups))
-        return [group.id for group in fragment.subset(self._rough).row_groups]
+        try:
+            return [group.id for group in fragment.subset(self._rough).row_groups]
+        except (
+            pyarrow.ArrowInvalid
+        ):  # whole numbers past 2**53 among the statistics, compared with a fraction
+            return list(groups)
 
     def keeps(self, batch: Any) -> Any:
         """Which rows of a record batch stay: their numbers, a NumPy array."""

@@ -67,7 +67,7 @@ def parse_filter(text: str) -> RowFilter:
             tree = ast.parse(text, mode="eval").body
         return RowFilter(ast.unparse(tree), _Reader(text).term(tree))
     except SyntaxError as error:
-        place = min(error.offset or 1, len(text) + 1)
+        place = min(len(text) + 1 if error.offset == 0 else error.offset or 1, len(text) + 1)
         where = "at its end" if place > len(text) else f"at character {place}, {text[place - 1 :][:40]!r}"
         raise UsageError(f"--where: {where}: {error.msg}; {ALLOWED}") from error
     except (ValueError, RecursionError, MemoryError) as error:
@@ -128,9 +128,9 @@ class _Reader:
         return Comparison(sign, one, other)
 
     def _is_in(self, left: ast.expr, right: ast.expr) -> Term:
-        column = self._column(left)
         if not isinstance(right, ast.Tuple | ast.List) or not right.elts:
             raise self._no(right, "`in` needs some constants", "write them in brackets: in ('en', 'de')")
+        column = self._column(left)
         for value in right.elts:
             if isinstance(value, ast.Constant) and value.value is None:
                 raise self._no(value, "None can't be in the list", "ask `is None` beside it, with or")

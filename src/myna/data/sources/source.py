@@ -30,7 +30,7 @@ class Source:
         place: where the file is: a local path, an address, or a path in the hub's repository.
         kind: "text" (one document), "jsonl" (one a line), "parquet" (one a row), "warc" (one a record), "pydoc" or
             "pydoc-chat".
-        compression: "", "gz" or "zst".
+        compression: "", "gz" or "zst"; "tar" for a tar file of JSONL files.
         n_bytes: the size of the whole file; None where only a download can tell.
         modified_ns: when a file on this machine was last changed, as it was found; None for any other.
         sha256: as published; None where nobody says.
@@ -111,10 +111,14 @@ def kind_of(name: str) -> tuple[str, str] | None:
 
     >>> kind_of("a/b.jsonl.zst"), kind_of("c.txt"), kind_of("d.pdf")
     (('jsonl', 'zst'), ('text', ''), None)
+    >>> kind_of("openwebtext2.jsonl.zst.tar"), kind_of("notes.txt.tar")
+    (('jsonl', 'tar'), None)
     >>> kind_of("c4-train.00000-of-01024.json.gz"), kind_of("package.json"), kind_of("CC-MAIN-1-00000.warc.wet.gz")
     (('jsonl', 'gz'), None, ('warc', 'gz'))
     """
     path = Path(name)
+    if path.suffix.lower() == ".tar":
+        return ("jsonl", "tar") if (kind_of(path.stem) or ("", ""))[0] == "jsonl" else None
     compression = COMPRESSIONS.get(path.suffix.lower(), "")
     kinds = KINDS | COMPRESSED_KINDS if compression else KINDS
     kind = kinds.get((path.with_suffix("") if compression else path).suffix.lower())
