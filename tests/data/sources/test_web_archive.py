@@ -192,9 +192,8 @@ def test_whatever_is_damaged_no_wrong_text_comes(tmp_path: Path, name: str) -> N
         texts, skips = read(tmp_path / name)
         assert set(texts) <= set(TEXTS)
         assert len(texts) >= COUNT - 3
-        assert (
-            skips.damaged >= 1 or texts == TEXTS
-        )  # a header's other lines have no checksum in a file without gzip
+        # A header has no checksum but gzip's: without it, a damaged type leaves a record out unseen.
+        assert skips.damaged >= 1 or texts == TEXTS or not name.endswith(".gz")
 
 
 def test_the_report_counts_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
