@@ -343,3 +343,5 @@ def test_what_was_left_out_is_printed(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["prepare", *args, "--where", "language == 'en'"]) == 0
     assert "left out 30 rows by --where" in capsys.readouterr().out
     assert open_dataset(tmp_path / "data").info["source"]["filtered_documents"] == 30
+    assert main(["data", "show", str(tmp_path / "data")]) == 0
+    assert "rows: language == 'en'\n" in capsys.readouterr().out

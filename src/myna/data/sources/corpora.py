@@ -3,7 +3,8 @@
     NAME[:PART]                   a line of the table `CORPORA`; PART is a part of a hub dataset
     hf:OWNER/NAME[:CONFIG]        any dataset of parquet or JSONL files on the hub
     https://..., s3://...         one file
-    FILE, FOLDER, GLOB            .txt .md .jsonl .parquet, also with .gz or .zst; text of any other name
+    FILE, FOLDER, GLOB            .txt .md .jsonl .parquet, also with .gz or .zst; .warc .wet, also with .gz; text of
+                                  any other name
 
 A corpus is a list of files in a fixed order: `find_files` makes it.
 """

@@ -103,7 +103,7 @@ class _Reader:
                 return pairs[0] if len(pairs) == 1 else AllOf(tuple(pairs))
             case ast.Name() | ast.Attribute():
                 return IsTrue(self._column(node))
-        raise self._no(node, f"{_what(node)} is no condition", "compare it with something")
+        raise self._no(node, f"{_what(node)} is no condition")
 
     def _comparison(self, left: ast.expr, sign: ast.cmpop, right: ast.expr) -> Term:
         if isinstance(sign, ast.In | ast.NotIn):

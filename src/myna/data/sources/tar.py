@@ -43,7 +43,7 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
             opened = archive.extractfile(member) if member.isfile() and kind == "jsonl" else None
             if opened is None:
                 continue
-            lines = cast(IO[bytes], opened)
+            lines = opened
             if compression == "gz":
                 lines = cast(IO[bytes], gzip.GzipFile(fileobj=opened))
             elif compression == "zst":
