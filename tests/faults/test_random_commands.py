@@ -42,6 +42,10 @@ BASES: list[list[tuple[str, ...]]] = [
         ("--data", "data"), ("--out", "new"),
     ],
     [("prepare",), ("text.txt",), ("--out", "new"), ("--tokenizer", "bytes")],
+    [
+        ("prepare",), ("items.jsonl",), ("--column", "ctx"), ("--where", "label >= 1"), ("--out", "new"),
+        ("--tokenizer", "bytes"),
+    ],
     [("prepare",), ("--from-shards", "data"), ("--out", "new"), ("--tokenizer", "bytes")],
     [("sample",), ("run",), ("--prompt", "a"), ("--max-tokens", "2")],
     [("chat",), ("chatty",), ("--max-tokens", "2")],

@@ -125,6 +125,8 @@ def _print_summary(console: Any, dataset: "Dataset") -> None:
     source = dataset.info["source"]
     made_from = source.get("corpus") or [source["from_shards"]] if isinstance(source, dict) else source
     console.print(f"{dataset.path}: {', '.join(map(str, made_from))}", soft_wrap=True)
+    if isinstance(source, dict) and source.get("where"):
+        console.print(f"rows: {source['where']}", soft_wrap=True, markup=False)
     console.print(
         f"format {dataset.info['format']}, tokenizer {dataset.tokenizer_sha256[:12]}, {dataset.vocab_size:,} ids"
     )

@@ -21,10 +21,11 @@ class Prepare:
     """Turn text into token shards. Run the same command again to go on after an interruption."""
 
     corpus: Annotated[tuple[str, ...], tyro.conf.Positional] = field(default=())
-    """pydoc, shakespeare, fineweb-edu, fineweb, openwebtext, slimpajama, wikipedia, hf:OWNER/NAME[:CONFIG], an https or
-    s3 address, or local files, folders and globs: .txt .md .jsonl .parquet, text of any other name, all also with .gz
-    or .zst. Binary and hidden files are left out of folders. With --conversations: pydoc-chat, smoltalk, ultrachat,
-    hf:OWNER/NAME[:CONFIG], .jsonl or .parquet."""
+    """pydoc, shakespeare, fineweb-edu, fineweb, openwebtext, openwebtext2, c4, redpajama, slimpajama, wikipedia,
+    hf:OWNER/NAME[:CONFIG], an https or s3 address, or local files, folders and globs: .txt .md .jsonl .parquet .warc
+    .wet, text of any other name, all also with .gz or .zst (archives with .gz only). Binary and hidden files are left
+    out of folders. With --conversations: pydoc-chat, smoltalk, ultrachat, hf:OWNER/NAME[:CONFIG], .jsonl or
+    .parquet."""
     out: Path | None = None
     """The folder to make."""
     tokenizer: str = "gpt2"
@@ -39,6 +40,9 @@ class Prepare:
     """The text column of parquet files, or field of JSONL. Default: text, content, or the only one with text."""
     skip_bad: bool = False
     """Leave out and count documents that can't be read (not JSON, not UTF-8), instead of stopping at the first."""
+    where: str | None = None
+    """Keep only the rows for which this is true: "score >= 3 and language == 'en'". Names are columns. Use comparisons,
+    in, and, or, not, None. A comparison with a missing value drops the row. For .jsonl, .parquet, .warc and .wet."""
     conversations: bool = False
     """The documents are conversations: lists of turns in a field `messages` (role, content) or `conversations` (from,
     value). The tokenizer gets the special tokens of a conversation, if it has none. Shards also keep which ids are
@@ -60,6 +64,8 @@ def main(args: Sequence[str]) -> None:
         )
     if call.conversations and call.from_shards:
         raise UsageError("--from-shards reads ids, which don't say who speaks; leave --conversations out")
+    if call.where is not None and call.from_shards:
+        raise UsageError("--from-shards reads ids, which have no columns; leave --where out")
     tokenizer = _tokenizer(call.tokenizer)
     if call.conversations:
         from myna.text.chat import with_chat_tokens
@@ -98,6 +104,7 @@ def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
         column=call.column,
         skip_bad=call.skip_bad,
         conversations=call.conversations,
+        where=call.where,
         quiet=False,
     )
 
@@ -115,4 +122,8 @@ def _print_result(dataset: "Dataset") -> None:
         print(f"skipped {source['unanswered']:,} conversations without an answer")
     if source.get("bad_documents"):
         print(f"skipped {source['bad_documents']:,} bad documents, the first: {source['first_bad']}")
+    if source.get("filtered_documents"):
+        print(f"left out {source['filtered_documents']:,} rows by --where")
+    if source.get("damaged_records"):
+        print(f"skipped {source['damaged_records']:,} damaged records, the first: {source['first_damaged']}")
     print(f"wrote {dataset.path}")

@@ -1,6 +1,7 @@
 """Corpora on the hub, against a stand-in for its API on this machine."""
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import io
@@ -9,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ import zstandard
 from myna.data.shards import open_dataset
 from myna.data.sources.documents import documents
 from myna.data.sources.hub import choose_files
+from myna.errors import DataError
 
 pytest.importorskip("huggingface_hub")
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -38,9 +41,22 @@ def jsonl(texts: list[str]) -> bytes:
     return zstandard.compress("".join(json.dumps({"text": text}) + "\n" for text in texts).encode())
 
 
-TEXTS = {
-    part: [f"{part} text {n}\n" for n in range(300)] for part in ("10BT-0", "10BT-1", "full", "chunk", "old")
-}
+def lines(texts: list[str], **others: object) -> bytes:
+    return "".join(json.dumps({"text": text, **others}) + "\n" for text in texts).encode()
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return sink.getvalue()
+
+
+PARTS = ("10BT-0", "10BT-1", "full", "chunk", "old", "c4-0", "c4-1", "arxiv", "book", "2005-06", "2005-07")
+TEXTS = {part: [f"{part} text {n}\n" for n in range(300)] for part in PARTS}
 REPOSITORIES: dict[str, dict[str, bytes]] = {
     "HuggingFaceFW/fineweb-edu": {
         "README.md": b"# FineWeb-Edu",
@@ -51,6 +67,28 @@ REPOSITORIES: dict[str, dict[str, bytes]] = {
     "cerebras/SlimPajama-627B": {
         "train/chunk1/example_train_0.jsonl.zst": jsonl(TEXTS["chunk"]),
         "validation/chunk1/example_holdout_0.jsonl.zst": jsonl(["never"]),
+    },
+    "allenai/c4": {
+        "en/c4-train.00000-of-01024.json.gz": gzip.compress(
+            lines(TEXTS["c4-0"], timestamp="2019-04-25T12:57:54Z", url="https://example.org")
+        ),
+        "en/c4-train.00001-of-01024.json.gz": gzip.compress(lines(TEXTS["c4-1"])),
+        "en/c4-validation.00000-of-00008.json.gz": gzip.compress(lines(["never"])),
+        "realnewslike/c4-train.00000-of-00512.json.gz": gzip.compress(lines(["never"])),
+    },
+    "togethercomputer/RedPajama-Data-1T-Sample": {
+        "RedPajama-Data-1T-Sample.py": b"raise SystemExit",
+        "arxiv_sample.jsonl": lines(TEXTS["arxiv"], meta={"timestamp": "2019"}),
+        "book_sample.jsonl": lines(TEXTS["book"], meta={"short_book_title": "A"}),
+    },
+    "segyges/OpenWebText2": {
+        "README.md": b"# OpenWebText2",
+        "openwebtext2.jsonl.zst.tar": tar(
+            {
+                f"{part}.jsonl.zst": zstandard.compress(lines(TEXTS[part], meta={"lang": "en"}))
+                for part in PARTS[-2:]
+            }
+        ),
     },
     "someone/scripted": {"scripted.py": b"raise SystemExit"},
     "someone/scripted@refs/convert/parquet": {"default/train/0000.parquet": parquet(TEXTS["old"])},
@@ -154,6 +192,9 @@ def run(address: str, *args: str) -> "subprocess.CompletedProcess[str]":
         ("fineweb-edu", ["10BT-0", "10BT-1"]),
         ("fineweb-edu:full", ["full"]),
         ("slimpajama", ["chunk"]),
+        ("c4", ["c4-0", "c4-1"]),
+        ("redpajama", ["arxiv", "book"]),
+        ("openwebtext2", ["2005-06", "2005-07"]),
         ("hf:someone/scripted", ["old"]),
     ],
 )
@@ -196,3 +237,20 @@ def test_files_are_chosen_for_training() -> None:
     names = ["20231101.en/train-0.parquet", "20231101.de/train-0.parquet", "README.md", "x.py"]
     assert choose_files(names, "20231101.de", {}) == ["20231101.de/train-0.parquet"]
     assert choose_files(["data/a.jsonl", "data/test.jsonl"], "", {}) == ["data/a.jsonl"]
+
+
+def test_a_damaged_tar_file_is_refused(tmp_path: Path) -> None:
+    whole = tar(
+        {
+            "a.jsonl": lines(TEXTS["book"]),
+            "b.txt": b"no JSONL",
+            "c.jsonl.gz": gzip.compress(lines(["last\n"])),
+        }
+    )
+    path = tmp_path / "a.jsonl.tar"
+    path.write_bytes(whole)
+    assert list(documents([str(path)])) == [*TEXTS["book"], "last\n"]
+    for data in (whole[:2000], b"no tar file" * 100):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="is cut short or damaged"):
+            list(documents([str(path)]))

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from myna.data.prepare.chunks import Chunk
-from myna.data.prepare.encode import SCORED, encoded_file
+from myna.data.prepare.encode import COUNTED, SCORED, encoded_file
 from myna.data.prepare.shard_writer import ShardWriter
 from myna.data.split import SCORED_DTYPE, SPLITS
 
@@ -22,8 +22,8 @@ class Assembler:
     Attributes:
         position: (file, index) of the next chunk; see `Chunk`.
         input_bytes: how much of the corpus's files is done.
-        totals: for "train" and "val": documents and bytes; `empty`, `unanswered` and `bad` (counts), `first_bad` (a
-            message), and `largest_val`: the bytes of the largest document in validation, and the name of its file.
+        totals: for "train" and "val": documents and bytes; `COUNTED` (counts), `first_bad` and `first_damaged`, and
+            `largest_val`: the bytes of the largest document in validation, and the name of its file.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class Assembler:
     ) -> None:
         self.position: tuple[int, int] = tuple(state.get("position", (0, 0)))
         self.input_bytes: int = state.get("input_bytes", 0)
-        self.totals: dict[str, Any] = state.get("totals") or {
+        self.totals: dict[str, Any] = {
             **{name: {"documents": 0, "bytes": 0} for name in SPLITS},
-            "empty": 0,
-            "unanswered": 0,
-            "bad": 0,
+            **dict.fromkeys(COUNTED, 0),
             "first_bad": None,
+            "first_damaged": None,
             "largest_val": (0, ""),
+            **state.get("totals", {}),
         }
         dtypes = dict.fromkeys(SPLITS, dtype)
         if conversations:
@@ -69,9 +69,10 @@ class Assembler:
         for name in SPLITS:
             for count in ("documents", "bytes"):
                 totals[name][count] += record[name][count]
-        for count in ("empty", "unanswered", "bad"):
+        for count in COUNTED:
             totals[count] += record[count]
-        totals["first_bad"] = totals["first_bad"] or record["first_bad"]
+        for first in ("first_bad", "first_damaged"):
+            totals[first] = totals[first] or record[first]
         totals["largest_val"] = max(tuple(totals["largest_val"]), tuple(record["largest_val"]))
         self.position = (chunk.file, chunk.index + 1)
         self.input_bytes += chunk.input_bytes

@@ -30,6 +30,8 @@ from myna.data.sources import cut
 from myna.data.sources.corpora import default_val_fraction, find_files, is_web
 from myna.data.sources.documents import only_document
 from myna.data.sources.fetch import Fetcher
+from myna.data.sources.formats import require_filter
+from myna.data.sources.row_filter_syntax import parse_filter
 from myna.data.sources.source import ReadOptions, Source
 from myna.data.split import SPLITS, Dataset
 from myna.errors import DataError, DownloadError, UsageError
@@ -39,6 +41,13 @@ from myna.text.tokenizer import Tokenizer
 
 SHARD_TOKENS = 100_000_000
 JOURNAL_EVERY_S = 2.0
+LEFT_OUT = {
+    "empty": "empty documents",
+    "unanswered": "without an answer",
+    "bad": "bad ones",
+    "filtered": "left out by --where",
+    "damaged": "damaged records",
+}
 
 
 def prepare(
@@ -51,6 +60,7 @@ def prepare(
     column: str | None = None,
     skip_bad: bool = False,
     conversations: bool = False,
+    where: str | None = None,
     quiet: bool = True,
 ) -> Dataset:
     """Turns a corpus into shards in the folder `out`, or finds that it is done.
@@ -63,6 +73,7 @@ def prepare(
         column: the text column of parquet, or field of JSONL; None to find it.
         skip_bad: leave out and count documents that can't be used, rather than stop at the first.
         conversations: the documents are conversations, and the tokenizer has their special tokens.
+        where: which rows are documents, an expression; see `sources/row_filter.py`. None for all.
         quiet: no progress on stderr, and no word on stdout about files that were left out or an odd validation split.
     Returns:
         the dataset, not verified: it was just written.
@@ -83,16 +94,21 @@ def prepare(
     require_shard_tokens(shard_tokens)
     if workers is not None and workers < 1:
         raise UsageError(f"--workers is {workers}; the work needs at least 1 worker")
+    rows = parse_filter(where) if where is not None else None
     call = {
         "corpus": list(corpus),
         "tokenizer": tokenizer.sha256,
         "val_fraction": fraction,
         "shard_tokens": shard_tokens,
         "column": column,
+        "where": rows.text if rows else None,
         **({"conversations": True} if conversations else {}),
     }
     if not _is_done(out, call):
         files = find_files(corpus, None if quiet else speak)
+        if rows is not None:
+            for file in files:
+                require_filter(file, rows)
         with locked_work_folder(out) as work:
             Preparation(work, files, tokenizer, call, workers, skip_bad, quiet).run(out)
     return open_dataset(out, verify=False, tokenizer=tokenizer)
@@ -129,7 +145,9 @@ class Preparation:
         self.work, self.tokenizer, self.call, self.quiet = work, tokenizer, call, quiet
         self.corpus = files
         conversations = call.get("conversations", False)
-        only = only_document(files, call["column"]) if call["val_fraction"] and not conversations else None
+        where = parse_filter(call["where"]) if call["where"] is not None else None
+        asked = call["val_fraction"] and not conversations
+        only = only_document(files, call["column"], where) if asked else None
         self.files = [only] if only else files
         self.options = ReadOptions(
             call["column"],
@@ -138,6 +156,7 @@ class Preparation:
             can_cut_texts(tokenizer),
             skip_bad,
             conversations,
+            where,
         )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.workers = 0 if is_small(self.files) else workers or cores
@@ -202,10 +221,14 @@ class Preparation:
     def _check(self, totals: dict[str, Any]) -> None:
         documents = sum(totals[name]["documents"] for name in SPLITS)
         if documents == 0:
+            counts = ", ".join(
+                f"{totals[count]:,} {words}"
+                for count, words in LEFT_OUT.items()
+                if totals[count] or count == "empty"
+            )
             raise DataError(
                 f"{', '.join(self.call['corpus'])}: no {'answer' if self.options.conversations else 'text'} in it "
-                f"({totals['empty']:,} empty documents, {totals['unanswered']:,} without an answer, {totals['bad']:,} "
-                "bad ones); nothing was prepared"
+                f"({counts}); nothing was prepared"
             )
         if totals["train"]["documents"] == 0:
             raise DataError(
@@ -238,6 +261,12 @@ class Preparation:
                 "bad_documents": totals["bad"],
                 "first_bad": totals["first_bad"],
                 **({"unanswered": totals["unanswered"]} if self.options.conversations else {}),
+                **({"filtered_documents": totals["filtered"]} if self.options.where else {}),
+                **(
+                    {"damaged_records": totals["damaged"], "first_damaged": totals["first_damaged"]}
+                    if any(file.kind == "warc" for file in self.corpus)
+                    else {}
+                ),
             },
             **splits,
         }

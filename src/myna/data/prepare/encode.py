@@ -16,7 +16,7 @@ from myna.data.conversations import is_answered, messages_of
 from myna.data.prepare.chunks import Chunk
 from myna.data.shards import id_dtype
 from myna.data.sources.documents import split_documents
-from myna.data.sources.formats import BadDocumentError, reading, still
+from myna.data.sources.reading import BadDocumentError, Skips, reading, still
 from myna.data.sources.source import ReadOptions
 from myna.data.split import SCORED_DTYPE, SPLITS
 from myna.data.verify import hash_file
@@ -31,6 +31,9 @@ BLOCK_CHARACTERS = 4 << 20
 STRETCH_CHARACTERS = 1 << 18
 # What follows the name of a split in that of the stream which says of each of its ids whether it is scored.
 SCORED = ".scored"
+# What a record counts: documents without text, conversations without answers, documents that can't be used, rows that
+# --where leaves out, damaged records of web archives.
+COUNTED = ("empty", "unanswered", "bad", "filtered", "damaged")
 OpenFile = Callable[[str, np.dtype], "IdFile"]
 
 
@@ -159,27 +162,48 @@ class ConversationEncoder:
         """Nothing is held."""
 
 
+class _Counted(Skips):
+    """Counts what is left out. A bad document is one more where `skip_bad` says so, and an error else."""
+
+    def __init__(self, skip_bad: bool) -> None:
+        super().__init__()
+        self._skip_bad = skip_bad
+        self._n_bad = 0
+        self._first_bad: str | None = None
+
+    def bad(self, error: BadDocumentError) -> None:
+        if not self._skip_bad:
+            raise DataError(f"{error}, or leave it out with --skip-bad") from error
+        self._n_bad += 1
+        self._first_bad = self._first_bad or str(error)
+
+    def record(self) -> dict[str, Any]:
+        """What was counted."""
+        return {
+            "bad": self._n_bad,
+            "first_bad": self._first_bad,
+            "filtered": self.filtered,
+            "damaged": self.damaged,
+            "first_damaged": self.first_damaged,
+        }
+
+
 def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folder: Path) -> dict[str, Any]:
     """Encodes one chunk into `folder` and returns its record.
 
     Returns:
         for "train" and "val": documents, bytes, tokens, crc; of conversations also for "train.scored" and "val.scored":
-        tokens, crc; `empty`, `unanswered` (conversations without answers) and `bad` (counts); `first_bad` (a message);
+        tokens, crc; `COUNTED` (counts); `first_bad` and `first_damaged` (a message and a place);
         `largest_val`: the bytes of the largest document in validation, and the name of its file; `inputs`: the name,
         fingerprint and SHA-256 of each file that begins in this chunk and has no published hash.
     Raises:
         DataError: its input can't be used, or changed since it was found.
         OSError: the folder can't be written.
     """
-    skipped: dict[str, Any] = {"empty": 0, "unanswered": 0, "bad": 0, "first_bad": None}
+    skips = _Counted(options.skip_bad)
+    empty = unanswered = 0
     largest_val = (0, "")
     inputs = []
-
-    def on_bad(error: BadDocumentError) -> None:
-        if not options.skip_bad:
-            raise DataError(f"{error}, or leave it out with --skip-bad") from error
-        skipped["bad"] += 1
-        skipped["first_bad"] = skipped["first_bad"] or str(error)
 
     with contextlib.ExitStack() as stack:
 
@@ -195,11 +219,11 @@ def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folde
                 if part.start == 0 and part.is_hashed:
                     with reading(part):
                         inputs.append((part.name, *hash_file(part.place)))
-                for text, split, n_bytes, begins in split_documents(part, options, on_bad):
+                for text, split, n_bytes, begins in split_documents(part, options, skips):
                     if not text:
-                        skipped["empty"] += 1
+                        empty += 1
                     elif options.conversations and not is_answered(messages_of(text)):
-                        skipped["unanswered"] += 1
+                        unanswered += 1
                     else:
                         encoder = encoders[split]
                         before = encoder.n_bytes
@@ -214,7 +238,8 @@ def encode_chunk(chunk: Chunk, tokenizer: Tokenizer, options: ReadOptions, folde
     for name, encoder in encoders.items():
         records |= {stream: file.record() for stream, file in encoder.files.items()}
         records[name] |= {"documents": encoder.documents, "bytes": encoder.n_bytes}
-    return {**records, **skipped, "largest_val": largest_val, "inputs": inputs}
+    counts = {"empty": empty, "unanswered": unanswered, **skips.record()}
+    return {**records, **counts, "largest_val": largest_val, "inputs": inputs}
 
 
 def encoded_file(folder: Path, chunk: Chunk, stream: str) -> Path:

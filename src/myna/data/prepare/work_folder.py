@@ -55,9 +55,8 @@ class WorkFolder:
         Raises:
             OutputError: another call began here.
         """
-        if self.journal and self.journal["call"] != call:
-            before = self.journal["call"]
-            wrong = ", ".join(key for key in call | before if before.get(key) != call.get(key))
+        before = self.journal.get("call", call)
+        if wrong := ", ".join(key for key in call | before if before.get(key) != call.get(key)):
             raise OutputError(
                 f"{self.path} holds an unfinished prepare by another call (different: {wrong}); "
                 "finish that one, or remove it"

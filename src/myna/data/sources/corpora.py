@@ -3,7 +3,8 @@
     NAME[:PART]                   a line of the table `CORPORA`; PART is a part of a hub dataset
     hf:OWNER/NAME[:CONFIG]        any dataset of parquet or JSONL files on the hub
     https://..., s3://...         one file
-    FILE, FOLDER, GLOB            .txt .md .jsonl .parquet, also with .gz or .zst; text of any other name
+    FILE, FOLDER, GLOB            .txt .md .jsonl .parquet, also with .gz or .zst; .warc .wet, also with .gz; text of
+                                  any other name
 
 A corpus is a list of files in a fixed order: `find_files` makes it.
 """
@@ -90,6 +91,9 @@ CORPORA: dict[str, NamedCorpus] = {
         "HuggingFaceFW/fineweb", "sample-10BT", {"full": "data"}, {**SAMPLES, "full": 15e12}
     ),
     "openwebtext": HubDataset("Skylion007/openwebtext"),
+    "openwebtext2": HubDataset("segyges/OpenWebText2"),  # one tar file of JSONL, 29 GB
+    "c4": HubDataset("allenai/c4", "en"),
+    "redpajama": HubDataset("togethercomputer/RedPajama-Data-1T-Sample"),  # the sample, 5 GB of JSONL
     "slimpajama": HubDataset("cerebras/SlimPajama-627B"),
     "wikipedia": HubDataset("wikimedia/wikipedia", "20231101.en"),
     # conversations

@@ -8,7 +8,8 @@ import mmap
 import re
 from collections.abc import Iterator
 
-from myna.data.sources.formats import document_column, open_parquet, require_unchanged
+from myna.data.sources.parquet import document_column, open_parquet
+from myna.data.sources.reading import require_unchanged
 from myna.data.sources.source import ReadOptions, Source
 from myna.data.sources.validation import document_hash, split_of, validation_cut
 from myna.errors import DataError

@@ -7,10 +7,11 @@ from pathlib import Path
 from myna.data.sources.corpora import default_val_fraction, find_files
 from myna.data.sources.cut import cut_file
 from myna.data.sources.fetch import Fetcher
-from myna.data.sources.formats import BadDocumentError, OnBad, read_texts
+from myna.data.sources.formats import read_texts
+from myna.data.sources.reading import BadDocumentError, Skips
+from myna.data.sources.row_filter import RowFilter
 from myna.data.sources.source import ReadOptions, Source
 from myna.data.sources.validation import document_hash, split_of, validation_cut
-from myna.errors import MynaError
 
 
 def documents(
@@ -52,27 +53,23 @@ def document_parts(
     with tempfile.TemporaryDirectory() as folder, Fetcher(files, Path(folder)) as fetcher:
         for number in range(len(files)):
             for part, _ in cut_file(fetcher.get(number), options):
-                for text, split, _, begins in split_documents(part, options, _raise):
+                for text, split, _, begins in split_documents(part, options, Skips()):
                     if text:
                         yield text, split, begins
             fetcher.release_before(number + 1)
 
 
-def _raise(error: BadDocumentError) -> None:
-    raise error
-
-
 def split_documents(
-    source: Source, options: ReadOptions, on_bad: OnBad
+    source: Source, options: ReadOptions, skips: Skips
 ) -> Iterator[tuple[str, str, int, bool]]:
     """The documents of a file on this machine, or of a part of it, and the split each falls to.
 
     Args:
-        on_bad: told of each document that can't be used; it may raise.
+        skips: told of what is left out, and of each document that can't be used; it may raise.
     Yields:
         (text, "train" or "val", UTF-8 bytes, whether it begins a document). Empty documents are ("", "", 0, True).
     """
-    for text in read_texts(source, options, on_bad):
+    for text in read_texts(source, options, skips):
         if not text:
             yield "", "", 0, True
             continue
@@ -90,7 +87,9 @@ def split_documents(
             yield text, split_of(document_hash(data), options.val_fraction), len(data), True
 
 
-def only_document(files: Sequence[Source], column: str | None) -> Source | None:
+def only_document(
+    files: Sequence[Source], column: str | None, where: RowFilter | None = None
+) -> Source | None:
     """The file that holds the only document of a corpus, or None if there are more or the corpus is remote."""
     found: list[Source] = []
     for file in files:
@@ -99,18 +98,27 @@ def only_document(files: Sequence[Source], column: str | None) -> Source | None:
         if file.kind == "text":
             found += [file] * bool(file.n_bytes)
         else:
-            found += [file] * _count_to_two(file, column)
+            found += [file] * _count_to_two(file, ReadOptions(column, where=where))
         if len(found) > 1:
             return None
     return found[0] if found else None
 
 
-def _count_to_two(file: Source, column: str | None) -> int:
+class _Bad(Skips):
+    """Counts bad documents, and goes on."""
+
+    n_bad = 0
+
+    def bad(self, error: BadDocumentError) -> None:
+        self.n_bad += 1
+
+
+def _count_to_two(file: Source, options: ReadOptions) -> int:
     """How many documents a file holds, but no more than two. Bad ones count: whoever reads them will complain."""
-    bad: list[MynaError] = []
+    skips = _Bad()
     count = 0
-    for text in read_texts(file, ReadOptions(column), bad.append):
+    for text in read_texts(file, options, skips):
         count += bool(text)
-        if count + len(bad) >= 2:
+        if count + skips.n_bad >= 2:
             break
-    return min(count + len(bad), 2)
+    return min(count + skips.n_bad, 2)

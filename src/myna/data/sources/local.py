@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from myna.data.sources.formats import open_bytes
+from myna.data.sources.reading import open_bytes
 from myna.data.sources.source import COMPRESSIONS, Source, kind_of
 from myna.errors import DataError
 from myna.paths import given_path, is_unicode

@@ -5,9 +5,20 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet"}
+from myna.data.sources.row_filter import RowFilter
+
+KINDS = {
+    ".txt": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+    ".warc": "warc",
+    ".wet": "warc",
+}
+# C4's JSONL has this name. A file that is .json and not compressed is a document of text.
+COMPRESSED_KINDS = {".json": "jsonl"}
 COMPRESSIONS = {".gz": "gz", ".zst": "zst"}
-SUFFIXES = ".txt .md .jsonl .parquet (also .gz .zst)"
+SUFFIXES = ".txt .md .jsonl .parquet .warc .wet (also .gz .zst)"
 
 
 @dataclass(frozen=True)
@@ -17,8 +28,9 @@ class Source:
     Attributes:
         name: what the dataset's record calls the file; the same on every machine that gives the same corpus.
         place: where the file is: a local path, an address, or a path in the hub's repository.
-        kind: "text" (one document), "jsonl" (one a line), "parquet" (one a row), "pydoc" or "pydoc-chat".
-        compression: "", "gz" or "zst".
+        kind: "text" (one document), "jsonl" (one a line), "parquet" (one a row), "warc" (one a record), "pydoc" or
+            "pydoc-chat".
+        compression: "", "gz" or "zst"; "tar" for a tar file of JSONL files.
         n_bytes: the size of the whole file; None where only a download can tell.
         modified_ns: when a file on this machine was last changed, as it was found; None for any other.
         sha256: as published; None where nobody says.
@@ -77,6 +89,7 @@ class ReadOptions:
         cut_texts: large text files may be cut: the tokenizer gives the parts the ids of the whole.
         skip_bad: leave out and count documents that can't be used.
         conversations: the documents are conversations; see `myna.data.conversations`.
+        where: which rows are documents; None for all.
     """
 
     column: str | None = None
@@ -85,6 +98,7 @@ class ReadOptions:
     cut_texts: bool = True
     skip_bad: bool = False
     conversations: bool = False
+    where: RowFilter | None = None
 
 
 def is_address(spec: str) -> bool:
@@ -97,8 +111,15 @@ def kind_of(name: str) -> tuple[str, str] | None:
 
     >>> kind_of("a/b.jsonl.zst"), kind_of("c.txt"), kind_of("d.pdf")
     (('jsonl', 'zst'), ('text', ''), None)
+    >>> kind_of("openwebtext2.jsonl.zst.tar"), kind_of("notes.txt.tar")
+    (('jsonl', 'tar'), None)
+    >>> kind_of("c4-train.00000-of-01024.json.gz"), kind_of("package.json"), kind_of("CC-MAIN-1-00000.warc.wet.gz")
+    (('jsonl', 'gz'), None, ('warc', 'gz'))
     """
     path = Path(name)
+    if path.suffix.lower() == ".tar":
+        return ("jsonl", "tar") if (kind_of(path.stem) or ("", ""))[0] == "jsonl" else None
     compression = COMPRESSIONS.get(path.suffix.lower(), "")
-    kind = KINDS.get((path.with_suffix("") if compression else path).suffix.lower())
+    kinds = KINDS | COMPRESSED_KINDS if compression else KINDS
+    kind = kinds.get((path.with_suffix("") if compression else path).suffix.lower())
     return (kind, compression) if kind else None
