@@ -16,7 +16,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -176,7 +176,7 @@ class Prepacked:
     """
 
     _numbers = itertools.count()
-    _table: "weakref.WeakValueDictionary[int, Prepacked]" = weakref.WeakValueDictionary()
+    _table: ClassVar["weakref.WeakValueDictionary[int, Prepacked]"] = weakref.WeakValueDictionary()
 
     def __init__(self, kernel: Callable[[Tensor, Any], Tensor], packed: Any, n_rows: int):
         self._kernel, self._packed, self.n_rows = kernel, packed, n_rows
