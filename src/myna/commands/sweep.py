@@ -71,8 +71,8 @@ class SweepCall:
     without --part."""
     out: Path | None = None
     """The sweep's folder; runs/sweep-RECIPE if not given."""
-    data: Path | None = None
-    """Folder of a prepared dataset, as for `myna train`."""
+    data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Folder of a prepared dataset, or several with weights, as for `myna train`."""
     device: DeviceName = "auto"
     """Where to compute."""
     precision: PrecisionName = "auto"
@@ -267,7 +267,7 @@ def resolved(call: SweepCall, sweep: Sweep, folder: Path, recipes: dict[str, Rec
 def _train(call: SweepCall, recipe: str, values: dict[str, Any]) -> list[str]:
     command = [sys.executable, "-m", "myna", "train", recipe]
     command += ["--device", values["device"], "--precision", values["precision"]]
-    return command + (["--data", str(call.data)] if call.data else [])
+    return command + [word for given in call.data for word in ("--data", given)]
 
 
 def _run(command: Sequence[str], threads: int) -> "subprocess.CompletedProcess[str]":
