@@ -1,15 +1,23 @@
 """What `myna train` says of a run's length: the steps that were chosen, and the schedule laid over them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from myna.commands.train_call import Say
 from myna.data.batches import Stream
 from myna.settings import flag
+from myna.train.evaluations import Evaluation
 from myna.train.laid_out import LAID_OVER, LaidOut, steps_of_epochs
 from myna.train.recipe import Recipe
 
 
-def choose_epochs(epochs: float, recipe: Recipe, stream: Stream, given: Collection[str], say: Say) -> LaidOut:
+def choose_epochs(
+    epochs: float,
+    recipe: Recipe,
+    stream: Stream,
+    evaluations: Sequence[Evaluation],
+    given: Collection[str],
+    say: Say,
+) -> LaidOut:
     """The steps of a new run with `--epochs`, told.
 
     Args:
@@ -22,16 +30,17 @@ def choose_epochs(epochs: float, recipe: Recipe, stream: Stream, given: Collecti
         f"{laid.as_given}: {laid.steps:,} steps, since an epoch is {windows:,} windows of {recipe.sequence_length:,} "
         f"tokens, and a step takes {samples:,}"
     )
-    tell_schedule(recipe, laid.over(recipe, given), LAID_OVER, say)
+    tell_schedule(recipe, laid.over(recipe, given), evaluations, say)
     return laid
 
 
-def tell_schedule(before: Recipe, after: Recipe, used: Collection[str], say: Say) -> None:
+def tell_schedule(before: Recipe, after: Recipe, evaluations: Sequence[Evaluation], say: Say) -> None:
     """Says which numbers of a schedule are others, now that it is laid over other steps.
 
     Args:
-        used: the names of the fields that this run has a use for.
+        evaluations: of this run; it has no use for the numbers of others.
     """
+    used = {"warmup_steps", "decay_steps", "checkpoint_every", *(one.every for one in evaluations)}
     changed = [
         f"{flag(name)} {getattr(after, name):,} (was {getattr(before, name):,})"
         for name in LAID_OVER

@@ -160,8 +160,7 @@ def tell(say: Say, trial: Trial, laid: LaidOut, recipe: Recipe, costs: Costs, st
     say(
         f"of the {_s(60 * minutes)}, the start took {_s(started)}, and {_s(costs.beside(recipe))} are kept for {kept}"
     )
-    done = {"warmup_steps", "decay_steps", "checkpoint_every", *(e.every for e in trial.evaluations)}
-    tell_schedule(before, recipe, done, say)
+    tell_schedule(before, recipe, trial.evaluations, say)
     if laid.apart > 1:
         say(
             f"evaluations come {laid.apart} times as far apart as in the recipe: with the checkpoints they would take "

@@ -179,7 +179,7 @@ def choose_length(setting: Setting, trial: Trial, stream: Stream, micro_batch: M
     """
     call = setting.call
     if call.epochs is not None:
-        return choose_epochs(call.epochs, trial.recipe, stream, call.given, setting.say)
+        return choose_epochs(call.epochs, trial.recipe, stream, trial.evaluations, call.given, setting.say)
     with explained_memory(lambda: "measuring", micro_batch.sequences):
         return choose_steps(setting, trial)
 

@@ -92,7 +92,12 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
         for source, (name, series) in enumerate(curves.sources.items() if alone else ()):
             colour = COLOURS[(2 + source) % len(COLOURS)]
             axes.plot(
-                series.tokens, series.values, "--", color=colour, linewidth=0.9, label=_words(name) or None
+                series.tokens,
+                series.values,
+                "--",
+                color=colour,
+                linewidth=0.9,
+                label=f"validation, {_words(name)}",
             )
     last = max(curves.last_tokens for curves in drawn)
     low, high = _loss_range(drawn, last)
