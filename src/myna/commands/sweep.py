@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from myna.commands import parse, refuse_empty
+from myna.commands.train_sources import DataFlag
 from myna.errors import DataError, MynaError, OutputError, Stopped, UsageError, first_line, unknown_name
 from myna.files import ensure_writable_directory
 from myna.locks import lock_is_held, locked
@@ -71,7 +72,7 @@ class SweepCall:
     without --part."""
     out: Path | None = None
     """The sweep's folder; runs/sweep-RECIPE if not given."""
-    data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    data: DataFlag = ()
     """Folder of a prepared dataset, or several with weights, as for `myna train`."""
     device: DeviceName = "auto"
     """Where to compute."""

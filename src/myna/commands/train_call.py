@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from myna.commands.train_sources import Named, named_sources
+from myna.commands.train_sources import DataFlag, Named, named_sources
 from myna.errors import UsageError
 from myna.model.network import NETWORKS, network_kind
 from myna.recipes import RECIPES, named
@@ -27,7 +27,7 @@ class TrainCall:
     """
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["pydoc"])
-    data: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    data: DataFlag = ()
     """Folder of a prepared dataset (see `myna prepare`). pydoc and shakespeare prepare theirs under data/. Give several
     for a mixture: --data A:0.7 --data B:0.3 takes 70% of the windows from A. What follows the last colon is a weight if
     it is a number; a dataset of weight 0 is validated only. Without weights, each counts by its training tokens."""

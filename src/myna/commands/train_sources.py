@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from myna.errors import UsageError
 from myna.paths import given_path, shown
+
+# The type of the flag: it may be given several times.
+DataFlag = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR[:WEIGHT]")]
 
 
 @dataclass(frozen=True)
