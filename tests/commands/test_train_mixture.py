@@ -92,6 +92,17 @@ def test_a_resumed_run_is_bit_equal_and_another_mixture_is_refused(train, mixtur
     assert "mixture" not in run.recipe()
 
 
+def test_another_mixture_is_refused_before_the_first_checkpoint_too(train, mixture, tmp_path):
+    run = train(tmp_path / "run", 1, *mixture(*WEIGHTS))
+    shutil.rmtree(run.checkpoints)
+    run.metrics_path.unlink()
+    with pytest.raises(
+        UsageError, match=r"begun on other data \(other:0.3 small:0.7, now other:0.5 small:0.5\)"
+    ):
+        train(run.path, 1, *mixture("small:1", "other:1"))
+    train(run.path, 1, *mixture(*WEIGHTS))
+
+
 def test_a_dataset_of_weight_0_is_validated_only(train, mixture, hashes, tmp_path, capsys):
     alone = train(tmp_path / "alone", 2, *mixture("small"), "--eval-every", 2)
     both = train(tmp_path / "both", 2, *mixture("small:1", "other:0"), "--eval-every", 2)

@@ -37,7 +37,7 @@ def mixture_changed(stored: Mapping[str, Any], data: Mixture) -> str:
         if isinstance(before, dict)
         else {}
     )
-    return f"{shares_in_words(known) or 'one dataset'}, now {data}; "
+    return f"{shares_in_words(known) or 'one dataset'}, now {data}"
 
 
 def trained_on(dataset: Dataset) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from myna.commands.train_about import mixture_changed
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
 from myna.commands.train_length import choose_epochs
 from myna.commands.train_minutes import Trial, choose_steps
 from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
 from myna.commands.train_setting import Setting
+from myna.commands.train_standing import resumed
 from myna.commands.train_stream import stream_of, tell_of, tell_shares
 from myna.data.batches import Stream, micro_batches
 from myna.data.prefetch import Prefetcher
@@ -27,7 +27,7 @@ from myna.run import Run
 from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
-from myna.train.keep.checkpoints import Checkpoints, load_checkpoint
+from myna.train.keep.checkpoints import Checkpoints
 from myna.train.keep.saver import Saver
 from myna.train.keep.snapshot import Camera
 from myna.train.laid_out import LaidOut
@@ -234,44 +234,6 @@ def _batches(stream: Stream, recipe: Recipe, ranks: Ranks, micro_batch: int, sam
     """This rank's micro-batches from a sample on."""
     batches = micro_batches(stream, sample, recipe.batch_samples, micro_batch, ranks.rank, ranks.world_size)
     return Prefetcher(batches, ranks.device)
-
-
-def resumed(
-    setting: Setting, newest: Path | None, stepper: Stepper, spikes: SpikeRule, init_ids: int
-) -> TrainState:
-    """Where the run stands: a new one's beginning, or its newest checkpoint, loaded.
-
-    Args:
-        init_ids: of a new one, see `TrainState`.
-    Raises:
-        UsageError: it was trained on other data, without `--override`.
-        CheckpointError: it is not of this network and optimizer.
-    """
-    identity, ranks, say = setting.data.identity, setting.ranks, setting.say
-    if newest is None:
-        rng = {"seeded_by": "seed, step, rank", "seed": setting.recipe.seed}
-        return TrainState(
-            identity, setting.recipe.to_dict(), init_ids=init_ids, world_size=ranks.world_size, rng=rng
-        )
-    state = load_checkpoint(newest, stepper.network, stepper.optimizer, stepper.average)
-    if state.dataset != identity:
-        stored = setting.stored.recipe if setting.stored else {}
-        changed = f"{mixture_changed(stored, setting.data)}dataset {state.dataset[:12]}, now {identity[:12]}"
-        if not setting.call.override:
-            raise UsageError(
-                f"{newest} was trained on other data ({changed}); give the same --data or another --out, "
-                "or go on with --override"
-            )
-        say(f"going on with other data: {changed}")
-    if state.scaler:  # empty where it was off; then one that is on now begins as in a new run
-        stepper.scaler.load_state_dict(state.scaler)
-    spikes.load(state.spikes)
-    if state.step < setting.recipe.steps:
-        say(f"resuming after step {state.step} from {newest}")
-    if state.world_size != ranks.world_size:
-        say(f"ranks: {state.world_size} before, {ranks.world_size} now; the batches are the same")
-    state.dataset, state.world_size = identity, ranks.world_size
-    return state
 
 
 def settle_micro_batch(
