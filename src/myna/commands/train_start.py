@@ -11,10 +11,12 @@ import torch
 
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
+from myna.commands.train_length import choose_epochs
 from myna.commands.train_minutes import Trial, choose_steps
 from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
 from myna.commands.train_setting import Setting
-from myna.commands.train_stream import stream_of, tell_of
+from myna.commands.train_standing import resumed
+from myna.commands.train_stream import stream_of, tell_of, tell_shares
 from myna.data.batches import Stream, micro_batches
 from myna.data.prefetch import Prefetcher
 from myna.device import Precision, apply_precision, device_name, processor_name, resolve_precision
@@ -25,9 +27,10 @@ from myna.run import Run
 from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
-from myna.train.keep.checkpoints import Checkpoints, load_checkpoint
+from myna.train.keep.checkpoints import Checkpoints
 from myna.train.keep.saver import Saver
 from myna.train.keep.snapshot import Camera
+from myna.train.laid_out import LaidOut
 from myna.train.loop import Plan, Training
 from myna.train.machines.allocator import keep_freed_memory
 from myna.train.machines.ranks import Ranks
@@ -113,7 +116,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     began = time.perf_counter()
     call, recipe, ranks, say = setting.call, setting.recipe, setting.ranks, setting.say
     tokenizer, sharded = setting.tokenizer, call.shard == "fsdp"
-    around = Around(recipe, setting.run, setting.dataset, tokenizer, ranks, setting.precision, call.hellaswag)
+    around = Around(recipe, setting.run, setting.data, tokenizer, ranks, setting.precision, call.hellaswag)
     wanted = evaluations(around)  # their files are read before anything is written
     network = new_network(recipe, tokenizer.n_vocab, ranks.device, sharded=sharded)
     known = take_weights(network, recipe, say) if newest is None and recipe.init else 0
@@ -125,7 +128,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     state = resumed(setting, newest, stepper, spikes, known)
     train_new_tokens_alone(setting, stepper, state)
     going_on = state.step < recipe.steps
-    stream = stream_of(recipe, setting.dataset, tokenizer)
+    stream = stream_of(recipe, setting.data, tokenizer)
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
@@ -135,12 +138,11 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         say("compiling the training step")
         with explained_memory(lambda: "compiling", micro_batch.sequences):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
-    if call.minutes is not None and setting.stored is None:
+    if call.length is not None and setting.stored is None:
         targets = stream.n_targets(0, recipe.batch_samples)
         rate = rate_of(recipe)(0)
         trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
-        with explained_memory(lambda: "measuring", micro_batch.sequences):
-            laid = choose_steps(setting, trial)
+        laid = choose_length(setting, trial, stream, micro_batch)
         recipe = laid.over(recipe, call.given)
         wanted = [evaluation.laid_over(recipe) for evaluation in wanted]
         setting = replace(setting, recipe=recipe, laid=laid)
@@ -167,6 +169,19 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         spikes=spikes,
         record=record,
     )
+
+
+def choose_length(setting: Setting, trial: Trial, stream: Stream, micro_batch: MicroBatch) -> LaidOut:
+    """The steps of a new run whose length is given in minutes or epochs.
+
+    Raises:
+        UsageError: not even a few steps fit into the minutes.
+    """
+    call = setting.call
+    if call.epochs is not None:
+        return choose_epochs(call.epochs, trial.recipe, stream, trial.evaluations, call.given, setting.say)
+    with explained_memory(lambda: "measuring", micro_batch.sequences):
+        return choose_steps(setting, trial)
 
 
 def train_new_tokens_alone(setting: Setting, stepper: Stepper, state: TrainState) -> None:
@@ -221,43 +236,6 @@ def _batches(stream: Stream, recipe: Recipe, ranks: Ranks, micro_batch: int, sam
     return Prefetcher(batches, ranks.device)
 
 
-def resumed(
-    setting: Setting, newest: Path | None, stepper: Stepper, spikes: SpikeRule, init_ids: int
-) -> TrainState:
-    """Where the run stands: a new one's beginning, or its newest checkpoint, loaded.
-
-    Args:
-        init_ids: of a new one, see `TrainState`.
-    Raises:
-        UsageError: it was trained on other data, without `--override`.
-        CheckpointError: it is not of this network and optimizer.
-    """
-    identity, ranks, say = setting.dataset.identity, setting.ranks, setting.say
-    if newest is None:
-        rng = {"seeded_by": "seed, step, rank", "seed": setting.recipe.seed}
-        return TrainState(
-            identity, setting.recipe.to_dict(), init_ids=init_ids, world_size=ranks.world_size, rng=rng
-        )
-    state = load_checkpoint(newest, stepper.network, stepper.optimizer, stepper.average)
-    if state.dataset != identity:
-        changed = f"dataset {state.dataset[:12]}, now {identity[:12]}"
-        if not setting.call.override:
-            raise UsageError(
-                f"{newest} was trained on other data ({changed}); give the same --data or another --out, "
-                "or go on with --override"
-            )
-        say(f"going on with other data: {changed}")
-    if state.scaler:  # empty where it was off; then one that is on now begins as in a new run
-        stepper.scaler.load_state_dict(state.scaler)
-    spikes.load(state.spikes)
-    if state.step < setting.recipe.steps:
-        say(f"resuming after step {state.step} from {newest}")
-    if state.world_size != ranks.world_size:
-        say(f"ranks: {state.world_size} before, {ranks.world_size} now; the batches are the same")
-    state.dataset, state.world_size = identity, ranks.world_size
-    return state
-
-
 def settle_micro_batch(
     setting: Setting, stepper: Stepper, sharded: bool, first_batch: Callable[[int], Batch]
 ) -> MicroBatch:
@@ -287,13 +265,15 @@ def describe(
     saver: Saver,
 ) -> None:
     """The run in three lines, before it begins."""
-    say, train = setting.say, setting.dataset.train
-    epochs = recipe.steps * recipe.batch_samples / stream.windows_per_epoch
+    say, samples = setting.say, recipe.steps * recipe.batch_samples
+    epochs = samples / stream.windows_per_epoch
     say(
-        f"{recipe.name}: {stepper.network.n_parameters():,} parameters, {train.n_tokens:,} training tokens, "
+        f"{recipe.name}: {stepper.network.n_parameters():,} parameters, {setting.data.n_tokens:,} training tokens, "
         f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"
     )
-    if epochs > 1:
+    if not setting.data.is_one:
+        tell_shares(stream, setting.data, samples, say)
+    elif epochs > 1:
         say(f"the data will be gone through {epochs:.1f} times, in another order each time")
     precision = stepper.precision
     say(
