@@ -53,6 +53,8 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
     with reading(run.path):
         if (run.path / "dataset.json").exists():
             raise OutputError(f"{run.path} is a dataset; give another --out for the run")
+        if why := run.why_no_model():
+            raise OutputError(f"{why}; give another --out for the run")
         folders = (run.checkpoints, run.path, *run.path.parents)
         new = [folder for folder in folders if not folder.exists()]
         is_first = not (run.path / ".lock").exists()
