@@ -12,6 +12,7 @@ import torch
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
 from myna.commands.train_minutes import Trial, choose_steps
+from myna.commands.train_overfit import one_batch_of
 from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
 from myna.commands.train_setting import Setting
 from myna.commands.train_stream import stream_of, tell_of
@@ -126,8 +127,9 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     spikes = SpikeRule(call.on_spike, say)
     state = resumed(setting, newest, stepper, spikes, known)
     train_new_tokens_alone(setting, stepper, state)
-    going_on = state.step < recipe.steps
+    going_on = not state.is_done(recipe.steps)
     stream = stream_of(recipe, setting.dataset, tokenizer)
+    stream, enough = one_batch_of(stream, recipe, say if going_on else lambda text: None)
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
@@ -168,6 +170,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         checkpoints=Checkpoints(Camera(network, stepper.optimizer, stepper.average, ranks), saver, ranks),
         spikes=spikes,
         record=record,
+        enough=enough,
     )
 
 
@@ -252,7 +255,7 @@ def resumed(
     if state.scaler:  # empty where it was off; then one that is on now begins as in a new run
         stepper.scaler.load_state_dict(state.scaler)
     spikes.load(state.spikes)
-    if state.step < setting.recipe.steps:
+    if not state.is_done(setting.recipe.steps):
         say(f"resuming after step {state.step} from {newest}")
     if state.world_size != ranks.world_size:
         say(f"ranks: {state.world_size} before, {ranks.world_size} now; the batches are the same")
@@ -291,11 +294,13 @@ def describe(
     """The run in three lines, before it begins."""
     say, train = setting.say, setting.dataset.train
     epochs = recipe.steps * recipe.batch_samples / stream.windows_per_epoch
-    say(
-        f"{recipe.name}: {stepper.network.n_parameters():,} parameters, {train.n_tokens:,} training tokens, "
-        f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"
+    of_data = (
+        f", {train.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
+        f"{recipe.batch_tokens:,} tokens"
     )
-    if epochs > 1:
+    parameters = f"{recipe.name}: {stepper.network.n_parameters():,} parameters"
+    say(parameters if recipe.overfit else parameters + of_data)
+    if epochs > 1 and not recipe.overfit:
         say(f"the data will be gone through {epochs:.1f} times, in another order each time")
     precision = stepper.precision
     say(
