@@ -56,6 +56,7 @@ BASES: list[list[tuple[str, ...]]] = [
     [("export",), ("hf",), ("--to", "hugging-face"), ("--out", "new")],
     [("export",), ("hf",), ("--to", "llmc"), ("--out", "new")],
     [("import",), ("ckpt.pt",), ("--out", "new"), ("--tokenizer", "bytes")],
+    [("import",), ("log.txt",), ("--out", "new"), ("--batch-tokens", "64")],
     [("bench",), ("--out", "new")],
     [
         ("sweep", "shakespeare-char"), ("steps=1,2",), ("n-layer=1",), ("--micro-batch", "2"), ("--data", "data"),
@@ -86,7 +87,7 @@ PATHS = [
     "", " ", "-", "--", "-x", "~nosuchuser/x", "~", "a\0b", "caf\udce9", "a\nb", "x" * 300, "x" * 5000, "dangling",
     "text.txt/below", "circle", "empty", "hollow", "deep.json", "not-utf8.txt", "/dev/null", "/dev/null/x",
     "/proc/nowhere/x", "closed", "closed/x", "*.nothing", "hf:", "file.png", "new.tiktoken", "run/checkpoints",
-    "run/metrics.jsonl", "ckpt.pt", "new.gguf",
+    "run/metrics.jsonl", "ckpt.pt", "new.gguf", "log.txt",
 ]  # fmt: skip
 VALUES = [
     "0", "1", "2", "3", "-1", "2.5", "-0.5", "nan", "inf", "-inf", "1e999", "1e-400", "4" + "0" * 18, "9" * 23,
@@ -123,6 +124,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = {"ctx": "A man", "ctx_a": "A", "ctx_b": "man", "activity_label": "Rest", "label": 1}
         Path("items.jsonl").write_text(json.dumps(row | {"endings": ["a.", "b.", "c.", "d."]}) + "\n")
         write_checkpoint(Path("ckpt.pt"))
+        Path("log.txt").write_text("0 val 10.9511\n0 train 10.955029\n1 train 10.854980\n")
         data = [("--out", "data") if unit[0] == "--out" else unit for unit in BASES[1]]
         run = [("--out", "run") if unit[0] == "--out" else unit for unit in BASES[0]]
         hf = [

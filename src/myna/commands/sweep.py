@@ -45,6 +45,7 @@ NOT_VARIED = {
     "tokenizer": "losses of two tokenizers don't compare",
     "corpus": "losses on two texts don't compare",
     "conversations": "losses on two texts don't compare",
+    "overfit": "a run on one batch does not compare with others",
     "seed": "give --seeds N",
     "micro_batch": "give --micro-batch",
     "precision": "give --precision",

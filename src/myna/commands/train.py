@@ -16,6 +16,7 @@ from myna.commands.train_call import (
     with_options_of,
 )
 from myna.commands.train_init import check_shape, started_from
+from myna.commands.train_overfit import overfit_call
 from myna.recipes import named
 from myna.run import Run
 from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
@@ -57,13 +58,14 @@ def read_call(args: Sequence[str]) -> TrainCall:
         description=description(cleandoc(TrainCall.__doc__ or "")),
     )
     check_shape(call.settings, recipe)
-    return dataclasses.replace(call, given=given_fields(args))
+    return overfit_call(dataclasses.replace(call, given=given_fields(args)))
 
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
+    from myna.commands.train_overfit import finish_overfit
     from myna.commands.train_resume import settle_recipe
     from myna.commands.train_setting import Setting
     from myna.commands.train_start import begin, settle_machine, take_folder, try_checkpoints
@@ -92,5 +94,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
             )
         else:
             training.train()
-        if ranks.is_main and not (whole and run.report_is_fresh()):
+        if recipe.overfit:
+            if ranks.is_main:
+                finish_overfit(run, recipe, training.state.ended, say)
+        elif ranks.is_main and not (whole and run.report_is_fresh()):
             finish(run, data, tokenizer, say)

@@ -49,6 +49,9 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
         raise OutputError(f"{run.path} holds a run already, and --resume is never; give another --out")
     recipe = stored_recipe(run)
     stored = Stored(recipe, recipe["micro_batch"])
+    if call.settings.overfit != bool(recipe.get("overfit", False)):
+        kind = "an ordinary run, and --overfit makes none" if call.settings.overfit else "a run of --overfit"
+        raise UsageError(f"{run.path} holds {kind}; give another --out")
     compared = asked = laid_out_as_before(run, call, recipe)
     if asked.micro_batch == "auto":
         compared = replace(compared, micro_batch=stored.micro_batch)

@@ -44,7 +44,7 @@ def resumed(
     if state.scaler:  # empty where it was off; then one that is on now begins as in a new run
         stepper.scaler.load_state_dict(state.scaler)
     spikes.load(state.spikes)
-    if state.step < setting.recipe.steps:
+    if not state.is_done(setting.recipe.steps):
         say(f"resuming after step {state.step} from {newest}")
     if state.world_size != ranks.world_size:
         say(f"ranks: {state.world_size} before, {ranks.world_size} now; the batches are the same")

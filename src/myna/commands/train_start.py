@@ -13,6 +13,7 @@ from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
 from myna.commands.train_length import choose_epochs
 from myna.commands.train_minutes import Trial, choose_steps
+from myna.commands.train_overfit import one_batch_of
 from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
 from myna.commands.train_setting import Setting
 from myna.commands.train_standing import resumed
@@ -56,6 +57,8 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
     with reading(run.path):
         if (run.path / "dataset.json").exists():
             raise OutputError(f"{run.path} is a dataset; give another --out for the run")
+        if why := run.why_no_model():
+            raise OutputError(f"{why}; give another --out for the run")
         folders = (run.checkpoints, run.path, *run.path.parents)
         new = [folder for folder in folders if not folder.exists()]
         is_first = not (run.path / ".lock").exists()
@@ -127,8 +130,9 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     spikes = SpikeRule(call.on_spike, say)
     state = resumed(setting, newest, stepper, spikes, known)
     train_new_tokens_alone(setting, stepper, state)
-    going_on = state.step < recipe.steps
+    going_on = not state.is_done(recipe.steps)
     stream = stream_of(recipe, setting.data, tokenizer)
+    stream, enough = one_batch_of(stream, recipe, say if going_on else lambda text: None)
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
@@ -168,6 +172,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         checkpoints=Checkpoints(Camera(network, stepper.optimizer, stepper.average, ranks), saver, ranks),
         spikes=spikes,
         record=record,
+        enough=enough,
     )
 
 
@@ -267,13 +272,15 @@ def describe(
     """The run in three lines, before it begins."""
     say, samples = setting.say, recipe.steps * recipe.batch_samples
     epochs = samples / stream.windows_per_epoch
-    say(
-        f"{recipe.name}: {stepper.network.n_parameters():,} parameters, {setting.data.n_tokens:,} training tokens, "
-        f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"
+    of_data = (
+        f", {setting.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
+        f"{recipe.batch_tokens:,} tokens"
     )
-    if not setting.data.is_one:
+    parameters = f"{recipe.name}: {stepper.network.n_parameters():,} parameters"
+    say(parameters if recipe.overfit else parameters + of_data)
+    if not setting.data.is_one and not recipe.overfit:
         tell_shares(stream, setting.data, samples, say)
-    elif epochs > 1:
+    elif epochs > 1 and not recipe.overfit:
         say(f"the data will be gone through {epochs:.1f} times, in another order each time")
     precision = stepper.precision
     say(
