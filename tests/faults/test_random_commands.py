@@ -53,6 +53,8 @@ BASES: list[list[tuple[str, ...]]] = [
     [("export",), ("hf",), ("--to", "llmc"), ("--out", "new")],
     [("import",), ("ckpt.pt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("bench",), ("--out", "new")],
+    [("bench",), ("--attention",), ("--lengths", "16,32"), ("--out", "new")],
+    [("device",), ("--recipe", "pydoc"), ("--micro-batch", "2")],
     [
         ("sweep", "shakespeare-char"), ("steps=1,2",), ("n-layer=1",), ("--micro-batch", "2"), ("--data", "data"),
         ("--part", "1/2"), ("--out", "new"),
@@ -163,7 +165,9 @@ def flags() -> dict[tuple[str, ...], list[str]]:
 @pytest.fixture(scope="module", autouse=True)
 def short(world: Path) -> Iterator[None]:
     """Long work ends where it begins; the world is made before."""
+    import myna.bench.limits
     import myna.bench.measure
+    import myna.commands.bench_attention
     import myna.commands.sweep
     import myna.commands.train_data
     import myna.commands.train_minutes
@@ -187,6 +191,8 @@ def short(world: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(myna.train.loop.Training, "train", enough)
         patch.setattr(myna.bench.measure, "measure_ladder", enough)
+        patch.setattr(myna.bench.limits, "measured", enough)
+        patch.setattr(myna.commands.bench_attention, "measure_attention", enough)
         patch.setattr(myna.commands.sweep, "_run", enough)
         patch.setattr(myna.commands.train_data, "prepare_own", enough)
         patch.setattr(myna.commands.train_start, "compile_or_say_why", enough)

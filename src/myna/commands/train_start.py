@@ -33,13 +33,14 @@ from myna.train.machines.allocator import keep_freed_memory
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.speed import peak_flops
 from myna.train.machines.watch import Watch
-from myna.train.memory import explained_memory
+from myna.train.memory import explained_memory, memory_advice
 from myna.train.micro_batch import MicroBatch, accumulation, choose_micro_batch
 from myna.train.recipe import Recipe
 from myna.train.schedule import learning_rate
 from myna.train.spike import SpikeRule
 from myna.train.state import TrainState
 from myna.train.step import Batch, Stepper
+from myna.train.tiles import tile_note
 
 
 def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
@@ -129,17 +130,18 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
+    advice = _advice(setting, stepper, sharded, micro_batch.sequences)
     accumulation(recipe, ranks.world_size)  # refuses a batch that doesn't divide
     batches = functools.partial(_batches, stream, recipe, ranks, micro_batch.sequences)
     if going_on and recipe.compile:
         say("compiling the training step")
-        with explained_memory(lambda: "compiling", micro_batch.sequences):
+        with explained_memory(lambda: "compiling", advice):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
     if call.minutes is not None and setting.stored is None:
         targets = stream.n_targets(0, recipe.batch_samples)
         rate = rate_of(recipe)(0)
         trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
-        with explained_memory(lambda: "measuring", micro_batch.sequences):
+        with explained_memory(lambda: "measuring", advice):
             laid = choose_steps(setting, trial)
         recipe = laid.over(recipe, call.given)
         wanted = [evaluation.laid_over(recipe) for evaluation in wanted]
@@ -156,7 +158,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     unfinished = going_on or due.missing(state.step)
     record = open_records(setting, recipe, state, ending) if unfinished else keep_nothing
     stepper.distribute()
-    ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", micro_batch.sequences))
+    ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", advice))
     return Training(
         plan,
         state,
@@ -273,8 +275,21 @@ def settle_micro_batch(
         f"{', recomputing' if stepper.network.recompute else ''}{', sharded' if sharded else ''}, "
         f"{setting.tokenizer.n_vocab} ids"
     )
+    advice = _advice(setting, stepper, sharded, micro_batch=1)
     return choose_micro_batch(
-        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, setting.say
+        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, setting.say, advice
+    )
+
+
+def _advice(setting: Setting, stepper: Stepper, sharded: bool, micro_batch: int) -> str:
+    """What a person may try where memory runs out."""
+    return memory_advice(
+        setting.recipe,
+        setting.ranks,
+        setting.precision,
+        micro_batch=micro_batch,
+        recomputes=stepper.network.recompute,
+        sharded=sharded,
     )
 
 
@@ -286,7 +301,7 @@ def describe(
     stepper: Stepper,
     saver: Saver,
 ) -> None:
-    """The run in three lines, before it begins."""
+    """The run in a few lines, before it begins."""
     say, train = setting.say, setting.dataset.train
     epochs = recipe.steps * recipe.batch_samples / stream.windows_per_epoch
     say(
@@ -294,12 +309,15 @@ def describe(
         f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"
     )
     if epochs > 1:
-        say(f"the data will be gone through {epochs:.1f} times, in another order each time")
+        order = "in another order each time" if recipe.order == "shuffled" else "in the same order each time"
+        say(f"the data will be gone through {epochs:.1f} times, {order}")
     precision = stepper.precision
     say(
         f"on {device_name(setting.ranks.device)}, {precision.name} ({precision.reason}), "
         f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
     )
+    if note := tile_note(stepper.network.config, setting.ranks.device, precision):
+        say(note)
     every = recipe.checkpoint_every or recipe.steps
     needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
     free = setting.run.free_bytes()
