@@ -1,6 +1,5 @@
 """Ways to compute causal attention, and what each takes, forward and backward: one job of a worker process."""
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +34,10 @@ def way_of(name: str, length: int, device: torch.device) -> Way:
 
 
 def measure_way(job: dict[str, Any], on_length: Callable[[int], None]) -> dict[str, Any]:
-    """One way at all lengths, from the shortest on, so that the process's peak memory is always the newest length's.
+    """One way at all lengths: first the memory of a pass, then the time.
+
+    Memory goes from the shortest on, so that the process's peak is always the newest length's. The best time counts,
+    since other programs only add to it.
 
     Args:
         job: `way`, `lengths`, `tokens`, `n_head`, `n_embd`, `steps`, `device`, `precision`.
@@ -43,35 +45,40 @@ def measure_way(job: dict[str, Any], on_length: Callable[[int], None]) -> dict[s
     """
     device = resolve_device(job["device"])
     dtype = resolve_precision(job["precision"], device).dtype or torch.float32
+    run_once(job, WARM_UP_LENGTH, 1, device, dtype)
+    before = peak_memory_bytes(device)
+    records = [memory_of_a_pass(job, length, device, dtype, before) for length in job["lengths"]]
     if device.type == "cpu":
         keep_freed_memory()  # as training does: so the clock sees arithmetic, and not the system's pages
-    run_once(job, WARM_UP_LENGTH, 1, device, dtype)
-    before, records = peak_memory_bytes(device), []
-    for length in job["lengths"]:
-        sequences = max(1, job["tokens"] // length)
-        record: dict[str, Any] = {"length": length, "sequences": sequences}
-        try:
-            seconds = [run_once(job, length, sequences, device, dtype) for _ in range(1 + job["steps"])][1:]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            record["skipped"] = "out of memory"
-        else:
-            record |= {
-                "ms": 1e3 * statistics.median(seconds),
-                "step_seconds": seconds,
-                "memory_bytes": max(0, peak_memory_bytes(device) - before),
-            }
-        records.append(record)
-        on_length(length)
-    kept = job["way"] == "ours" and not in_blocks(device, dtype)
+    for record in records:
+        if "skipped" not in record:
+            passes = range(1 + job["steps"])
+            seconds = [run_once(job, record["length"], record["sequences"], device, dtype) for _ in passes][
+                1:
+            ]
+            record |= {"ms": 1e3 * min(seconds), "step_seconds": seconds}
+        on_length(record["length"])
     return {
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
-        "is_pytorchs": kept,
+        "is_pytorchs": job["way"] == "ours" and not in_blocks(device, dtype),
         "difference": difference(job, device, dtype),
         "lengths": records,
     }
+
+
+def memory_of_a_pass(
+    job: dict[str, Any], length: int, device: torch.device, dtype: torch.dtype, before: int
+) -> dict[str, Any]:
+    """A length's record with the most that was held above `before`; `skipped` where that is too much."""
+    record: dict[str, Any] = {"length": length, "sequences": max(1, job["tokens"] // length)}
+    try:
+        run_once(job, length, record["sequences"], device, dtype)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return record | {"skipped": "out of memory"}
+    return record | {"memory_bytes": max(0, peak_memory_bytes(device) - before)}
 
 
 def run_once(

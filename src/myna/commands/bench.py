@@ -47,7 +47,8 @@ class Bench:
     accumulate: int = 1
     """Micro-batches in a step."""
     steps: int = 5
-    """Timed steps of a rung, after 3 that are not; their median counts. With --attention: timed passes, after one."""
+    """Timed steps of a rung, after 3 that are not; their median counts. With --attention: timed passes; the best
+    counts."""
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     rungs: str | None = None

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
+from myna.commands.train_describe import describe
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
 from myna.commands.train_minutes import Trial, choose_steps
-from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
+from myna.commands.train_records import keep_nothing, open_records, open_saver
 from myna.commands.train_setting import Setting
 from myna.commands.train_stream import stream_of, tell_of
 from myna.data.batches import Stream, micro_batches
@@ -26,7 +27,6 @@ from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
 from myna.train.keep.checkpoints import Checkpoints, load_checkpoint
-from myna.train.keep.saver import Saver
 from myna.train.keep.snapshot import Camera
 from myna.train.loop import Plan, Training
 from myna.train.machines.allocator import keep_freed_memory
@@ -40,7 +40,6 @@ from myna.train.schedule import learning_rate
 from myna.train.spike import SpikeRule
 from myna.train.state import TrainState
 from myna.train.step import Batch, Stepper
-from myna.train.tiles import tile_note
 
 
 def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
@@ -291,38 +290,3 @@ def _advice(setting: Setting, stepper: Stepper, sharded: bool, micro_batch: int)
         recomputes=stepper.network.recompute,
         sharded=sharded,
     )
-
-
-def describe(
-    setting: Setting,
-    recipe: Recipe,
-    stream: Stream,
-    micro_batch: MicroBatch,
-    stepper: Stepper,
-    saver: Saver,
-) -> None:
-    """The run in a few lines, before it begins."""
-    say, train = setting.say, setting.dataset.train
-    epochs = recipe.steps * recipe.batch_samples / stream.windows_per_epoch
-    say(
-        f"{recipe.name}: {stepper.network.n_parameters():,} parameters, {train.n_tokens:,} training tokens, "
-        f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"
-    )
-    if epochs > 1:
-        order = "in another order each time" if recipe.order == "shuffled" else "in the same order each time"
-        say(f"the data will be gone through {epochs:.1f} times, {order}")
-    precision = stepper.precision
-    say(
-        f"on {device_name(setting.ranks.device)}, {precision.name} ({precision.reason}), "
-        f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
-    )
-    if note := tile_note(stepper.network.config, setting.ranks.device, precision):
-        say(note)
-    every = recipe.checkpoint_every or recipe.steps
-    needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
-    free = setting.run.free_bytes()
-    if setting.ranks.is_main and needed > free:
-        say(
-            f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {setting.run.path} has {free / 1e9:.1f} GB "
-            "left; --keep-last N keeps fewer"
-        )

@@ -44,7 +44,7 @@ def memory_advice(
         micro_batch: sequences computed at once.
         recomputes, sharded: whether activations are computed again, and the network is spread over ranks.
     """
-    on_cpu, several = ranks.device.type == "cpu", ranks.world_size > 1
+    kind, several = ranks.device.type, ranks.world_size > 1
     fast = resolve_precision("auto", ranks.device).name
     smaller = max((n for n in range(1, micro_batch) if micro_batch % n == 0), default=0)
     ways = {
@@ -53,8 +53,8 @@ def memory_advice(
         and fast in ("bf16", "fp16"),
         "--activation-checkpointing (a third more work)": not recomputes,
         "--shard fsdp": several and not sharded,
-        "more GPUs with --shard fsdp": not on_cpu and not several,
-        "fewer processes, since all share this machine's memory": on_cpu and several,
+        "more GPUs with --shard fsdp": kind == "cuda" and not several,
+        "fewer processes, since all share this machine's memory": kind == "cpu" and several,
         "--average-decay 0, since the average is a copy of the weights": recipe.average_decay > 0,
         f"a --sequence-length below {recipe.sequence_length}": True,
         "a smaller model": True,
