@@ -58,6 +58,8 @@ BASES: list[list[tuple[str, ...]]] = [
     [("import",), ("ckpt.pt",), ("--out", "new"), ("--tokenizer", "bytes")],
     [("import",), ("log.txt",), ("--out", "new"), ("--batch-tokens", "64")],
     [("bench",), ("--out", "new")],
+    [("bench",), ("--attention",), ("--lengths", "16,32"), ("--out", "new")],
+    [("device",), ("--recipe", "pydoc"), ("--micro-batch", "2")],
     [
         ("sweep", "shakespeare-char"), ("steps=1,2",), ("n-layer=1",), ("--micro-batch", "2"), ("--data", "data"),
         ("--part", "1/2"), ("--out", "new"),
@@ -169,7 +171,9 @@ def flags() -> dict[tuple[str, ...], list[str]]:
 @pytest.fixture(scope="module", autouse=True)
 def short(world: Path) -> Iterator[None]:
     """Long work ends where it begins; the world is made before."""
+    import myna.bench.limits
     import myna.bench.measure
+    import myna.commands.bench_attention
     import myna.commands.sweep
     import myna.commands.train_data
     import myna.commands.train_minutes
@@ -193,6 +197,8 @@ def short(world: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(myna.train.loop.Training, "train", enough)
         patch.setattr(myna.bench.measure, "measure_ladder", enough)
+        patch.setattr(myna.bench.limits, "measured", enough)
+        patch.setattr(myna.commands.bench_attention, "measure_attention", enough)
         patch.setattr(myna.commands.sweep, "_run", enough)
         patch.setattr(myna.commands.train_data, "prepare_own", enough)
         patch.setattr(myna.commands.train_start, "compile_or_say_why", enough)

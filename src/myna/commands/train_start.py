@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
+from myna.commands.train_describe import describe
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
 from myna.commands.train_length import choose_epochs
 from myna.commands.train_minutes import Trial, choose_steps
 from myna.commands.train_overfit import one_batch_of
-from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
+from myna.commands.train_records import keep_nothing, open_records, open_saver
 from myna.commands.train_setting import Setting
 from myna.commands.train_standing import resumed
-from myna.commands.train_stream import stream_of, tell_of, tell_shares
+from myna.commands.train_stream import stream_of, tell_of
 from myna.data.batches import Stream, micro_batches
 from myna.data.prefetch import Prefetcher
 from myna.device import Precision, apply_precision, device_name, processor_name, resolve_precision
@@ -29,7 +30,6 @@ from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
 from myna.train.keep.checkpoints import Checkpoints
-from myna.train.keep.saver import Saver
 from myna.train.keep.snapshot import Camera
 from myna.train.laid_out import LaidOut
 from myna.train.loop import Plan, Training
@@ -37,7 +37,7 @@ from myna.train.machines.allocator import keep_freed_memory
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.speed import peak_flops
 from myna.train.machines.watch import Watch
-from myna.train.memory import explained_memory
+from myna.train.memory import explained_memory, memory_advice
 from myna.train.micro_batch import MicroBatch, accumulation, choose_micro_batch
 from myna.train.recipe import Recipe
 from myna.train.schedule import learning_rate
@@ -136,17 +136,19 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
+    advice = _advice(setting, stepper, sharded, micro_batch.sequences)
     accumulation(recipe, ranks.world_size)  # refuses a batch that doesn't divide
     batches = functools.partial(_batches, stream, recipe, ranks, micro_batch.sequences)
     if going_on and recipe.compile:
         say("compiling the training step")
-        with explained_memory(lambda: "compiling", micro_batch.sequences):
+        with explained_memory(lambda: "compiling", advice):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
     if call.length is not None and setting.stored is None:
         targets = stream.n_targets(0, recipe.batch_samples)
         rate = rate_of(recipe)(0)
         trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
-        laid = choose_length(setting, trial, stream, micro_batch)
+        with explained_memory(lambda: "measuring", advice):
+            laid = choose_length(setting, trial, stream)
         recipe = laid.over(recipe, call.given)
         wanted = [evaluation.laid_over(recipe) for evaluation in wanted]
         setting = replace(setting, recipe=recipe, laid=laid)
@@ -162,7 +164,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     unfinished = going_on or due.missing(state.step)
     record = open_records(setting, recipe, state, ending) if unfinished else keep_nothing
     stepper.distribute()
-    ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", micro_batch.sequences))
+    ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", advice))
     return Training(
         plan,
         state,
@@ -176,7 +178,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     )
 
 
-def choose_length(setting: Setting, trial: Trial, stream: Stream, micro_batch: MicroBatch) -> LaidOut:
+def choose_length(setting: Setting, trial: Trial, stream: Stream) -> LaidOut:
     """The steps of a new run whose length is given in minutes or epochs.
 
     Raises:
@@ -185,8 +187,7 @@ def choose_length(setting: Setting, trial: Trial, stream: Stream, micro_batch: M
     call = setting.call
     if call.epochs is not None:
         return choose_epochs(call.epochs, trial.recipe, stream, trial.evaluations, call.given, setting.say)
-    with explained_memory(lambda: "measuring", micro_batch.sequences):
-        return choose_steps(setting, trial)
+    return choose_steps(setting, trial)
 
 
 def train_new_tokens_alone(setting: Setting, stepper: Stepper, state: TrainState) -> None:
@@ -256,42 +257,19 @@ def settle_micro_batch(
         f"{', recomputing' if stepper.network.recompute else ''}{', sharded' if sharded else ''}, "
         f"{setting.tokenizer.n_vocab} ids"
     )
+    advice = _advice(setting, stepper, sharded, micro_batch=1)
     return choose_micro_batch(
-        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, setting.say
+        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, setting.say, advice
     )
 
 
-def describe(
-    setting: Setting,
-    recipe: Recipe,
-    stream: Stream,
-    micro_batch: MicroBatch,
-    stepper: Stepper,
-    saver: Saver,
-) -> None:
-    """The run in three lines, before it begins."""
-    say, samples = setting.say, recipe.steps * recipe.batch_samples
-    epochs = samples / stream.windows_per_epoch
-    of_data = (
-        f", {setting.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
-        f"{recipe.batch_tokens:,} tokens"
+def _advice(setting: Setting, stepper: Stepper, sharded: bool, micro_batch: int) -> str:
+    """What a person may try where memory runs out."""
+    return memory_advice(
+        setting.recipe,
+        setting.ranks,
+        setting.precision,
+        micro_batch=micro_batch,
+        recomputes=stepper.network.recompute,
+        sharded=sharded,
     )
-    parameters = f"{recipe.name}: {stepper.network.n_parameters():,} parameters"
-    say(parameters if recipe.overfit else parameters + of_data)
-    if not setting.data.is_one and not recipe.overfit:
-        tell_shares(stream, setting.data, samples, say)
-    elif epochs > 1 and not recipe.overfit:
-        say(f"the data will be gone through {epochs:.1f} times, in another order each time")
-    precision = stepper.precision
-    say(
-        f"on {device_name(setting.ranks.device)}, {precision.name} ({precision.reason}), "
-        f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
-    )
-    every = recipe.checkpoint_every or recipe.steps
-    needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
-    free = setting.run.free_bytes()
-    if setting.ranks.is_main and needed > free:
-        say(
-            f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {setting.run.path} has {free / 1e9:.1f} GB "
-            "left; --keep-last N keeps fewer"
-        )
