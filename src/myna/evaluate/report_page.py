@@ -166,13 +166,25 @@ def _loss_charts(drawn: Sequence[Curves]) -> list[Block]:
         logarithmic=True,
         notes=notes,
     )
+    blocks = [loss, *_by_source(drawn)]
     if len({tokenizer_of(run.recipe) for run in drawn}) == 1 or not bits:
-        return [loss, *_apart(drawn)]
+        return [*blocks, *_apart(drawn)]
     other = "The runs' tokenizers differ, so their losses per token do not compare. Bits per byte do."
     return [
-        loss,
+        *blocks,
         Chart("Bits per byte of the validation text", bits, format="loss", logarithmic=True, notes=[other]),
     ]
+
+
+def _by_source(drawn: Sequence[Curves]) -> list[Block]:
+    """The validation loss of each dataset of a mixture."""
+    dots = [
+        curve
+        for run in drawn
+        for colour, (name, series) in enumerate(run.sources.items())
+        for curve in _dots(series, name, colour, None if len(drawn) == 1 else run.name)
+    ]
+    return [Chart("Validation loss of each dataset, nats per token", dots, format="loss")] if dots else []
 
 
 def _apart(drawn: Sequence[Curves]) -> list[Block]:

@@ -1,7 +1,8 @@
-"""How much arithmetic a device can do: what model FLOPs utilisation (MFU) is measured against."""
+"""What a device can do at best: arithmetic, which model FLOPs utilisation (MFU) is measured against, and copies."""
 
 import re
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -26,6 +27,8 @@ PEAK_BF16 = (
     ("T4", 65e12),  # fp16: it has no bf16
 )
 
+ROUNDS = 5  # of which the best counts: whatever else the machine does must not lower a limit
+COPIED_FLOATS = 1 << 26  # 268 MB: more than any cache
 LONG_SECONDS = 0.05  # for one product, where the next larger takes eight times as long
 
 
@@ -38,6 +41,11 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
             if re.search(rf"\b{words}\b", name) and "Laptop" not in name:
                 return peak, f"data sheet, {words}"
     return measured_flops(device, dtype)
+
+
+def best_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
+    """The best of a few `measured_flops`."""
+    return max(measured_flops(device, dtype) for _ in range(ROUNDS))
 
 
 def measured_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
@@ -53,9 +61,21 @@ def measured_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str
     return 2 * size**3 / seconds, f"measured, {size}x{size} matrix product"
 
 
+def copy_bytes_per_s(device: torch.device) -> float:
+    """Bytes read and written a second by a large copy, the best of a few."""
+    source = torch.ones(COPIED_FLOATS, device=device)
+    target = torch.empty_like(source)
+    best = min(_seconds(lambda: target.copy_(source), device) for _ in range(ROUNDS))
+    return 2 * source.nbytes / best
+
+
 def _product_seconds(a: torch.Tensor) -> float:
-    synchronize(a.device)
+    return _seconds(lambda: a @ a, a.device)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
     began = time.perf_counter()
-    a @ a
-    synchronize(a.device)
+    work()
+    synchronize(device)
     return time.perf_counter() - began
