@@ -54,7 +54,8 @@ def test_a_command_that_is_shown_parses(line, monkeypatch):
     if not args and name not in ("train",):  # the name of a command in prose
         assert name in cli.COMMANDS
         return
-    if name in WITH_ACTIONS and len(args) == 1:  # the same, with its action: the parser knows it if it shows its help
+    if name in WITH_ACTIONS and len(args) == 1:
+        # The same, with its action, which exists if it has a help.
         with pytest.raises(SystemExit) as ended:
             cli.main([name, *args, "--help"])
         assert not ended.value.code
@@ -198,7 +199,7 @@ def not_run():
 def test_a_block_that_is_not_run_says_why(example):
     reason = example.note.removeprefix("not run").removeprefix(":").strip()
     assert reason, f"{example.place}: write the reason, as in <!-- not run: needs two GPUs -->"
-    pytest.skip(reason)
+    pytest.skip(f"{example.place}: {example.code.strip()}: {reason}")
 
 
 def test_a_changed_output_names_page_and_line_and_shows_the_difference(tmp_path):
