@@ -115,9 +115,9 @@ def run(name: str, args: Sequence[str]) -> int:
     if name in ("-h", "--help", "help"):
         print(usage())
     elif name == "--version":
-        from importlib.metadata import version
+        from myna.version import version
 
-        print(f"myna {version('myna')}")
+        print(f"myna {version()}")
     elif name in COMMANDS:
         importlib.import_module(module_of(name)).main(args)
     else:

@@ -4,7 +4,6 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from myna.data.split import Dataset
 from myna.device import Precision, device_name
 from myna.train.keep.copies import without_secrets
 from myna.train.machines.ranks import Ranks
+from myna.version import version
 
 
 def trained_on(dataset: Dataset) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def trained_on(dataset: Dataset) -> dict[str, Any]:
 def environment(ranks: Ranks, precision: Precision) -> dict[str, Any]:
     """What the run stands on: enough to tell why two runs differ."""
     return {
-        "myna": version("myna"),
+        "myna": version(),
         "commit": source_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
