@@ -39,7 +39,9 @@ def test_copied_sources_say_that_it_is_unknown(tmp_path):
     assert printed(tmp_path / "src") == ["myna unknown", "unknown"]
 
 
-@pytest.mark.parametrize("module", ["myna.commands.train_about", "myna.evaluate.report_page", "myna.serve.app"])
+@pytest.mark.parametrize(
+    "module", ["myna.commands.train_about", "myna.evaluate.report_page", "myna.serve.app"]
+)
 def test_what_records_the_version_asks_here(module, monkeypatch):
     """A run's environment, the report and the server: each would fail where nothing is installed."""
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "a model as files for other programs: Hugging Face, GGUF, llm.c",
     "sweep": "many runs of a recipe: every combination of some values, in one table and one picture",
     "bench": "the lecture's speed ladder, measured on this machine",
+    "plan": "what a training run takes on GPUs: hours, bytes and money, computed from stated assumptions",
     "report": "loss and HellaSwag curves of one or more runs, as a picture",
     "inspect": "a look inside a model: weights, attention, predictions on the way, tokens",
     "tokenizer": "train, show and compare tokenizers",

@@ -55,7 +55,7 @@ def nothing_runs(monkeypatch):
         (["--optimizer", "muno"], "there is no optimizer 'muno'; did you mean muon?"),
         (
             ["--recipe", "chat-pydoc"],
-            "--recipe chat-pydoc takes its vocabulary from the model that it starts from",
+            "chat-pydoc takes its vocabulary from the model that it starts from",
         ),
         (["--out", "."], "ladder.png is a folder, where a file is to be written; give another --out"),
         (["--out", "a-file"], "cannot write to the folder a-file"),

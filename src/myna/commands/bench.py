@@ -10,13 +10,12 @@ from typing import Literal
 from myna.bench.ladder import chosen, why_only_ours
 from myna.commands import parse, refuse_empty
 from myna.errors import OutputError, UsageError
-from myna.recipes import named
+from myna.recipes import named, vocab_size
 from myna.settings import NO_OPTIONS, DeviceName
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")
 MOST_TOKENS = 1 << 26  # a step: 128 times GPT-2's batch
-VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes name; train:N has N
 
 
 @dataclass(frozen=True)
@@ -146,18 +145,3 @@ def with_kinds(recipe: Recipe, call: Bench) -> Recipe:
     if call.optimizer not in (None, recipe.optimizer):
         recipe = replace(recipe, optimizer=call.optimizer, optimizer_options=NO_OPTIONS)
     return recipe
-
-
-def vocab_size(recipe: Recipe) -> int:
-    """The ids of a recipe's tokenizer, which need not be there.
-
-    Raises:
-        UsageError: it is another model's, so nobody knows it before training.
-    """
-    kind, _, size = recipe.tokenizer.partition(":")
-    if not size and kind not in VOCABULARIES:
-        raise UsageError(
-            f"--recipe {recipe.name} takes its vocabulary from the model that it starts from; name a recipe with a "
-            "tokenizer of its own"
-        )
-    return int(size) if size else VOCABULARIES[kind]
