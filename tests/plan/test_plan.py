@@ -62,8 +62,10 @@ def test_hours_and_money_are_the_arithmetic_written_out(name, parameters, capsys
     found = answer(capsys, name, "--gpus", "1", "--gpu", "h100")
     assert found["network"]["parameters"] == parameters
     per_token = 6 * (parameters - 1024 * recipe.n_embd) + 12 * recipe.n_layer * recipe.n_embd * 1024
-    train = per_token * recipe.steps * recipe.batch_tokens / (989e12 * 0.4) / 3600
-    assert found["train_hours"] == pytest.approx(train)
+    step = per_token * recipe.batch_tokens / (989e12 * 0.4)
+    assert found["compute_seconds"] == pytest.approx(step)
+    update = 28 * found["network"]["weight_bytes"] / 4 / 3350e9
+    assert found["train_hours"] == pytest.approx((step + update) * recipe.steps / 3600)
     assert (found["traffic"], found["waited_seconds"]) == ([], 0)
     validations = -(-recipe.steps // 250)
     forward = validations * 10_485_760 * per_token / 3
@@ -245,7 +247,7 @@ def test_of_several_one_that_cannot_be_is_a_row(capsys):
 def shown():
     """Every call of `myna plan` on the page that has its output below it."""
     text = PAGE.read_text("utf-8")
-    found = re.findall(r"^ {4}myna plan (.*)\n\n```text\n(.*?)```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^ {4}myna plan ([^\n]*)\n\n```text\n(.*?)```", text, re.MULTILINE | re.DOTALL)
     return [pytest.param(args, output, id=args) for args, output in found]
 
 

@@ -138,9 +138,10 @@ def planned(call: PlanCall, assumptions: "Assumptions") -> "list[Plan | Refused]
         raise UsageError(f"{len(combinations):,} plans are more than {MOST_ROWS}; give fewer values")
     found: list[Plan | Refused] = []
     for name, tokens, gpus in combinations:
-        recipe = named(name)
-        changes = {} if call.batch_tokens is None else {"batch_tokens": call.batch_tokens}
-        recipe = recipe_for(replace(recipe, micro_batch=call.micro_batch, **changes), tokens)
+        recipe = replace(named(name), micro_batch=call.micro_batch)
+        if call.batch_tokens is not None:
+            recipe = replace(recipe, batch_tokens=call.batch_tokens)
+        recipe = recipe_for(recipe, tokens)
         try:
             found.append(
                 plan(

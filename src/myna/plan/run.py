@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         traffic: of a step, by link, the fastest first; empty on one GPU.
-        train_hours: arithmetic and waiting for other GPUs.
+        train_hours: arithmetic, updates of the weights, and waiting for other GPUs.
         checkpoint_bytes: of one.
         epochs: passes over the corpus; None where its size is not known.
         usd: of the GPUs, the preparation and the storage; None where a price is not known.
@@ -57,8 +57,8 @@ class Plan:
     fit: Fit
     traffic: list[Traffic]
     flops: float
-    compute_seconds: float  # of a step
-    update_seconds: float | None  # of a step, a part of compute_seconds
+    compute_seconds: float  # of a step: forward and backward passes
+    update_seconds: float | None  # of a step, at memory speed; None where that is not known
     waited_seconds: float  # of a step
     train_hours: float
     evaluations: int
@@ -75,6 +75,11 @@ class Plan:
     def tokens(self) -> int:
         """That the run trains on."""
         return self.recipe.steps * self.recipe.batch_tokens
+
+    @property
+    def step_seconds(self) -> float:
+        """Of a step, all together."""
+        return self.compute_seconds + (self.update_seconds or 0) + self.waited_seconds
 
     @property
     def hours(self) -> float:
@@ -100,9 +105,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         own = (
-            "flops", "tokens", "compute_seconds", "update_seconds", "waited_seconds", "train_hours", "evaluations",
-            "evaluation_hours", "hours", "checkpoints", "checkpoint_bytes", "epochs", "gpu_usd", "prepare_usd",
-            "storage_usd", "usd",
+            "flops", "tokens", "compute_seconds", "update_seconds", "waited_seconds", "step_seconds", "train_hours",
+            "evaluations", "evaluation_hours", "hours", "checkpoints", "checkpoint_bytes", "epochs", "gpu_usd",
+            "prepare_usd", "storage_usd", "usd",
         )  # fmt: skip
         setting = asdict(self.fit.setting)
         return {
@@ -206,7 +211,6 @@ def _plan(recipe: Recipe, shape: Shape, gpus: int, assumptions: Assumptions, cho
     waited = sent[0].waited if sent else 0.0
     corpus = _corpus(recipe, assumptions)
     evaluations, forward_flops = _evaluation(recipe, shape, corpus)
-    train_hours = recipe.steps * (compute + waited) / 3600
     evaluation_hours = forward_flops / (flops_per_second * assumptions["forward_mfu"]) / 3600
     checkpoints = recipe.steps // recipe.checkpoint_every if recipe.checkpoint_every else 0
     checkpoints += not recipe.checkpoint_every or recipe.steps % recipe.checkpoint_every > 0
@@ -214,6 +218,8 @@ def _plan(recipe: Recipe, shape: Shape, gpus: int, assumptions: Assumptions, cho
     stored = checkpoints * checkpoint_bytes + (corpus.shard_bytes if corpus else 0)
     price, bandwidth = assumptions.get("usd_per_gpu_hour"), assumptions.get("bandwidth_gb_per_s")
     update_bytes = UPDATE_BYTES * shape.weight_bytes / 4 / (gpus if chosen.setting.sharded else 1)
+    update = update_bytes / GB / bandwidth if bandwidth and recipe.optimizer == "adamw" else None
+    train_hours = recipe.steps * (compute + (update or 0) + waited) / 3600
     return Plan(
         recipe=recipe,
         shape=shape,
@@ -223,7 +229,7 @@ def _plan(recipe: Recipe, shape: Shape, gpus: int, assumptions: Assumptions, cho
         traffic=sent,
         flops=flops,
         compute_seconds=compute,
-        update_seconds=update_bytes / GB / bandwidth if bandwidth and recipe.optimizer == "adamw" else None,
+        update_seconds=update,
         waited_seconds=waited,
         train_hours=train_hours,
         evaluations=evaluations,
@@ -233,12 +239,7 @@ def _plan(recipe: Recipe, shape: Shape, gpus: int, assumptions: Assumptions, cho
         corpus=corpus,
         epochs=recipe.steps * recipe.batch_tokens / corpus.tokens if corpus else None,
         gpu_usd=None if price is None else (train_hours + evaluation_hours) * gpus * price,
-        prepare_usd=corpus
-        and (
-            (corpus.download_hours + corpus.tokenize_hours)
-            * assumptions["prepare_cores"]
-            * assumptions["usd_per_core_hour"]
-        ),
+        prepare_usd=_prepare_usd(corpus, assumptions),
         storage_usd=stored / GB * assumptions["usd_per_gb_month"] * assumptions["months"],
     )
 
@@ -262,6 +263,13 @@ def _corpus(recipe: Recipe, assumptions: Assumptions) -> Corpus | None:
         download_hours=download / (assumptions["download_mb_per_s"] * 1e6) / 3600,
         tokenize_hours=text / rate / 3600,
     )
+
+
+def _prepare_usd(corpus: Corpus | None, assumptions: Assumptions) -> float | None:
+    if corpus is None:
+        return None
+    core_hours = (corpus.download_hours + corpus.tokenize_hours) * assumptions["prepare_cores"]
+    return core_hours * assumptions["usd_per_core_hour"]
 
 
 def _evaluation(recipe: Recipe, shape: Shape, corpus: Corpus | None) -> tuple[int, float]:

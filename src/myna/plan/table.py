@@ -57,6 +57,8 @@ def _run(plan: Plan) -> list[tuple[str, str]]:
     if setting.accumulate > 1:
         at_once += f", {setting.accumulate} times a step"
     step = f"{_ms(plan.compute_seconds)} of arithmetic"
+    if plan.update_seconds is not None:
+        step += f", {_ms(plan.update_seconds)} of updating the weights"
     if plan.gpus > 1:
         step += f", {_ms(plan.waited_seconds)} of waiting for other GPUs"
     rows = [
@@ -66,8 +68,6 @@ def _run(plan: Plan) -> list[tuple[str, str]]:
         ("batch", at_once),
         ("step", step),
     ]
-    if plan.update_seconds is not None:
-        rows.append(("", f"the update of the weights is {_ms(plan.update_seconds)} of it, at memory speed"))
     return [
         *rows,
         ("training", duration(plan.train_hours)),
@@ -91,11 +91,9 @@ def _memory(plan: Plan) -> list[tuple[str, str]]:
 def _traffic(plan: Plan) -> list[tuple[str, str]]:
     if not plan.traffic:
         return [("", "nothing")]
-    rows = []
+    rows, busy = [], plan.step_seconds - plan.waited_seconds
     for one in plan.traffic:
-        most, least = (
-            f"{seconds / (plan.compute_seconds + seconds):.1%}" for seconds in (one.seconds, one.waited_least)
-        )
+        most, least = (f"{seconds / (busy + seconds):.1%}" for seconds in (one.seconds, one.waited_least))
         sent = f"{one.gb:.2f} GB a GPU at {one.gb_per_s:.0f} GB/s: {_ms(one.seconds)}"
         exposed = f"exposed: {most} of the step, {least} where it overlaps with arithmetic"
         rows.append(({"nvlink": "NVLink", "pcie": "PCIe"}[one.link], f"{sent}; {exposed}"))
@@ -145,7 +143,8 @@ def assumed(plan: Plan) -> list[str]:
         f"Measured by this project: {', '.join(measured) or 'nothing'}. All else is published or assumed, and every "
         "result above is computed from it. Nothing was measured on a GPU. An MFU of a whole run, such as llm.c's, "
         "has the waiting in it already, so a plan with it counts the waiting twice. Starting, compiling and the "
-        "latency of links are not counted, and a GPU with few tokens at once does not reach the MFU."
+        "latency of links are not counted, and a GPU with few tokens at once does not reach the MFU. The update of the "
+        "weights is counted for AdamW alone, at the memory's full bandwidth."
     )
     return [*lines, *textwrap.wrap(said, WIDTH)]
 
@@ -172,7 +171,7 @@ def _row(row: Plan | Refused) -> tuple[str, ...]:
     setting = row.fit.setting
     how = "FSDP" if setting.sharded else "DDP" if row.gpus > 1 else "one GPU"
     how += ", recompute" if setting.recompute else ""
-    exposed = row.waited_seconds / (row.compute_seconds + row.waited_seconds)
+    exposed = row.waited_seconds / row.step_seconds
     stored = row.checkpoints * row.checkpoint_bytes + (row.corpus.shard_bytes if row.corpus else 0)
     return (
         row.recipe.name,
