@@ -97,7 +97,7 @@ def validation(around: Around) -> Evaluation | None:
         return validation_scores(around.added(sums), val)
 
     def rounds(network: Network) -> int:
-        return validation_rounds(val, length, eot, world_size=around.ranks.world_size)
+        return validation_rounds(network, val, length, eot, world_size=around.ranks.world_size)
 
     recorded = around.in_metrics("val_loss")
     return Evaluation("validation", recipe.eval_every, validate, recorded, "eval_every", rounds)
