@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from myna import device as devices
-from myna.device import resolve_device, resolve_precision
+from myna.device import Precision, apply_precision, resolve_device, resolve_precision
 from myna.errors import DeviceError
 
 
@@ -77,3 +77,25 @@ def test_auto_precision_on_a_cpu_is_by_its_instructions(monkeypatch, flags, expe
 def test_tf32_without_cuda_is_refused():
     with pytest.raises(DeviceError, match="mode of CUDA"):
         resolve_precision("tf32", torch.device("cpu"))
+
+
+@pytest.fixture
+def precision_put_back():
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_tf32_is_on_for_a_gpu_by_a_setting_that_all_of_torch_can_read(precision_put_back):
+    """Warnings are errors here, and what was set one way raises where it is read the other."""
+    for name, fp32, tf32 in (("bf16", "tf32", True), ("fp32", "ieee", False), ("tf32", "tf32", True)):
+        apply_precision(Precision(name, ""), torch.device("cuda"))
+        assert torch.backends.cuda.matmul.fp32_precision == fp32
+        assert torch.backends.cuda.matmul.allow_tf32 == tf32
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+
+
+def test_elsewhere_products_are_left_alone(precision_put_back):
+    torch.set_float32_matmul_precision("highest")
+    apply_precision(Precision("bf16", ""), torch.device("cpu"))
+    assert torch.get_float32_matmul_precision() == "highest"

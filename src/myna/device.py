@@ -107,11 +107,14 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:
     return Precision("fp32", f"the default on {device.type}")
 
 
-def apply_precision(precision: Precision) -> None:
-    """Allows TF32 for products that stay fp32 on CUDA, unless full fp32 was asked for."""
-    tf32 = precision.name != "fp32"
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+def apply_precision(precision: Precision, device: torch.device) -> None:
+    """Allows TF32 for products that stay fp32 on CUDA, unless full fp32 was asked for.
+
+    By the one setter that all of torch reads: up to torch 2.13 its compiler asks the older flags, and those raise
+    where `torch.backends.cuda.matmul.fp32_precision` was set.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if precision.name == "fp32" else "high")
 
 
 def device_name(device: torch.device) -> str:

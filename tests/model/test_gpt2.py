@@ -7,8 +7,8 @@ import torch
 
 from myna import GPT, GPTConfig
 from myna.errors import ModelError
+from myna.model.evaluation import evaluation_mode
 from myna.model.loss import token_nats
-from myna.model.network import evaluation_mode
 
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=100)
 

@@ -140,53 +140,68 @@ def test_a_number_asked_for_is_taken_untried(monkeypatch):
     assert (chosen.sequences, chosen.reason, clock.tried) == (2, "asked for", [])
 
 
-class Gpu:
-    """A GPU that holds so many sequences."""
+class Gpu(Clock):
+    """A GPU that holds so many sequences. Its work takes its time after the call, and shows when it is waited for."""
 
-    def __init__(self, monkeypatch, holds):
-        self.holds, self.tried = holds, []
-        self.ranks = Ranks(0, 1, torch.device("cuda"))
+    def __init__(self, monkeypatch, holds, seconds):
+        super().__init__(monkeypatch, seconds)
+        self.holds, self.ranks, self.under_way = holds, Ranks(0, 1, torch.device("cuda")), 0.0
         monkeypatch.setattr(torch, "tensor", lambda value, device: torch.full((1,), value[0]))
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        monkeypatch.setattr(torch.cuda, "synchronize", self.wait)
+
+    def wait(self, device):
+        self.now, self.under_way = self.now + self.under_way, 0.0
 
     def try_out(self, n):
-        self.tried.append(n)
         if n > self.holds:
+            self.tried.append(n)
             raise torch.OutOfMemoryError
+        before = self.now
+        super().try_out(n)
+        self.now, self.under_way = before, self.under_way + self.now - before
 
 
-def test_on_a_gpu_the_largest_that_fits_is_taken_and_tried_first_next_time(monkeypatch):
-    gpu = Gpu(monkeypatch, holds=5)
+def test_on_a_gpu_the_fastest_is_taken_and_remembered(monkeypatch):
+    gpu = Gpu(monkeypatch, holds=100, seconds=lambda n: max(4, n))  # with fewer than 4, a part of it is idle
+    chosen = choose_micro_batch(recipe(64), gpu.ranks, gpu.try_out)
+    assert (chosen.sequences, chosen.reason) == (4, "the fastest of 1, 2, 4, 8")
+    gpu.tried.clear()
+    again = choose_micro_batch(recipe(64), gpu.ranks, gpu.try_out)
+    assert (again.sequences, again.reason) == (4, "the fastest here, as found before")
+    assert gpu.tried == [4]  # whether it still fits
+
+
+def test_what_a_gpus_memory_limits_is_measured_again_next_time(monkeypatch):
+    gpu = Gpu(monkeypatch, holds=5, seconds=lambda n: 100 + n)
     chosen = choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out)
-    assert (chosen.sequences, chosen.reason, gpu.tried) == (4, "the largest that fits", [16, 8, 4])
-    gpu.tried.clear()
-    assert (
-        choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).reason
-        == "the largest that fits, as found before"
-    )
-    assert gpu.tried == [4, 8]
-    gpu.holds = 3  # someone else is on it now
-    gpu.tried.clear()
-    assert choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).sequences == 2
-    assert gpu.tried == [4, 16, 8, 4, 2]
-    gpu.holds = 100  # and gone
+    assert (chosen.sequences, chosen.reason) == (4, "the fastest of 1, 2, 4, 8")
+    gpu.holds = 100  # whoever else was on it is gone
     assert choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).sequences == 16
+    gpu.holds = 3  # and back
+    assert choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).sequences == 2
+    gpu.holds = 100
+    gpu.tried.clear()
+    assert choose_micro_batch(recipe(16), gpu.ranks, gpu.try_out).sequences == 16
+    assert gpu.tried == [16]
 
 
 def test_libraries_below_torch_say_it_in_their_own_words(monkeypatch):
-    gpu = Gpu(monkeypatch, holds=16)
+    gpu = Gpu(monkeypatch, holds=16, seconds=lambda n: 1)
 
     def try_out(n):
         if n > 4:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        gpu.try_out(n)
 
     assert choose_micro_batch(recipe(16), gpu.ranks, try_out).sequences == 4
 
 
-def test_a_gpu_too_small_for_one_sequence_says_so(monkeypatch):
-    gpu = Gpu(monkeypatch, holds=0)
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_a_gpu_too_small_for_one_sequence_says_so(monkeypatch, sequences):
+    gpu = Gpu(monkeypatch, holds=0, seconds=lambda n: 1)
     with pytest.raises(DeviceError, match="not even one sequence of 512 tokens"):
-        choose_micro_batch(recipe(2), gpu.ranks, gpu.try_out)
+        choose_micro_batch(recipe(sequences), gpu.ranks, gpu.try_out)
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest():

@@ -69,7 +69,7 @@ def measured(device: torch.device) -> dict[str, Any]:
             peaks[name] = {"skipped": why}
             continue
         precision = resolve_precision(name, device)
-        apply_precision(precision)
+        apply_precision(precision, device)
         flops, about = best_flops(device, precision.dtype or torch.float32)
         peaks[name] = {"flops": flops, "about": about}
     return {

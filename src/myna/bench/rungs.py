@@ -105,7 +105,7 @@ class OurStep:
 def our_step(network: Network, recipe: Recipe, batches: Sequence[Batch]) -> tuple[OurStep, str]:
     """What `myna train` does with the recipe: its precision, allocator, optimizer, step, compiled where it says so."""
     precision = resolve_precision(recipe.precision, network.device)
-    apply_precision(precision)
+    apply_precision(precision, network.device)
     if network.device.type == "cpu":
         keep_freed_memory()
     stepper = new_stepper(recipe, network, Ranks(0, 1, network.device), precision)

@@ -67,7 +67,7 @@ def main(args: Sequence[str]) -> None:
     device = resolve_device(call.device)
     found = about(device) | measured(device)
     precision = resolve_precision(recipe.precision, device)
-    apply_precision(precision)
+    apply_precision(precision, device)
     found["auto"] = choices(device)
     found["step"] = step_limits(
         recipe,
@@ -127,7 +127,7 @@ def choices(device: "torch.device") -> dict[str, Any]:
     """What `auto` comes to on a device, each with its reason."""
     from myna.device import resolve_precision
     from myna.model.quantize import resolve_weights
-    from myna.train.micro_batch import RULES
+    from myna.train.micro_batch import RULE
 
     writing, scoring = (resolve_weights("auto", device, generates=way) for way in (True, False))
     precision = resolve_precision("auto", device)
@@ -135,7 +135,7 @@ def choices(device: "torch.device") -> dict[str, Any]:
         "precision": {"choice": precision.name, "why": precision.reason},
         "weights": {"choice": writing[0], "why": writing[1]},
         "weights_to_score": {"choice": scoring[0], "why": scoring[1]},
-        "micro_batch": {"choice": RULES["cuda" if device.type == "cuda" else "cpu"]},
+        "micro_batch": {"choice": RULE},
         "compile": compiler(device),
     }
 

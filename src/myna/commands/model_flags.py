@@ -114,7 +114,7 @@ def open_to_run(model: str, flags: RunningFlags, *, generates: bool = True) -> R
             f"--precision {flags.precision} is of fp32 weights, and --weights is {flags.weights}; give one of the two"
         )
     precision = resolve_precision(flags.precision if weights == "fp32" else "fp32", device)
-    apply_precision(precision)
+    apply_precision(precision, device)
     opened = open_model(name, device)
     return Running(opened, opened.tokenizer_or(flags.tokenizer), precision, weights, why)
 

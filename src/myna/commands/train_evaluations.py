@@ -102,7 +102,7 @@ def validation(around: Around) -> Evaluation | None:
 
     def rounds(network: Network) -> int:
         world = around.ranks.world_size
-        return sum(validation_rounds(val, length, eot, world_size=world) for val in splits.values())
+        return sum(validation_rounds(network, val, length, eot, world_size=world) for val in splits.values())
 
     recorded = around.in_metrics("val_loss")
     return Evaluation("validation", recipe.eval_every, validate, recorded, "eval_every", rounds)

@@ -103,7 +103,7 @@ def settle_machine(recipe: Recipe, shard: str, ranks: Ranks) -> Precision:
             "--shard fsdp cannot scale fp16's losses: each rank would see its own overflows; use --precision fp32 or "
             "bf16, or --shard ddp"
         )
-    apply_precision(precision)
+    apply_precision(precision, ranks.device)
     if ranks.device.type == "cpu":
         keep_freed_memory()
     return precision

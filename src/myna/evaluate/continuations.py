@@ -25,8 +25,9 @@ from myna.device import autocast, casts_kept
 from myna.evaluate.plan import Limits, Row, grown, passes, planned
 from myna.evaluate.rounds import in_rounds
 from myna.evaluate.trees import Tree
+from myna.model.evaluation import evaluation_mode
 from myna.model.ids import check_ids
-from myna.model.network import Network, evaluation_mode
+from myna.model.network import Network
 from myna.model.packed import Packed
 
 # Ids computed at once. On a CPU more are no faster: the products are large enough, and more of it is padding.

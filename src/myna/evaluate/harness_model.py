@@ -92,7 +92,7 @@ class MynaLM(LM):
         batch_size = _batch_size(given.get("batch_size"))
         device = _device(str(given.get("device", "auto")))
         precision = resolve_precision(given.get("precision", "auto"), device)
-        apply_precision(precision)
+        apply_precision(precision, device)
         opened = open_model(str(given["pretrained"]), device)
         return cls(
             opened.model,

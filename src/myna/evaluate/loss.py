@@ -28,12 +28,14 @@ from myna.device import autocast
 from myna.errors import DataError
 from myna.evaluate.finite import finite
 from myna.evaluate.rounds import in_rounds
+from myna.model.evaluation import evaluation_mode
 from myna.model.loss import IGNORE
-from myna.model.network import Network, evaluation_mode
+from myna.model.network import Network
 from myna.model.packed import Packed
 from myna.text.tokenizer import Tokenizer
 
-BATCH_TOKENS = 8192
+# Targets computed at once. On a GPU more keep it busy; on a CPU they would be no faster, and change a loss's last bits.
+CUDA_BATCH_TOKENS, BATCH_TOKENS = 65_536, 8192
 
 
 @torch.no_grad()
@@ -45,7 +47,7 @@ def validation_sums(
     text_ids: np.ndarray | None = None,
     eot: int | None = None,
     sequence_length: int | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     limit: int = VALIDATION_TARGETS,
     rank: int = 0,
     world_size: int = 1,
@@ -61,7 +63,8 @@ def validation_sums(
         text_ids: (n_vocab,) bool, which ids are text: `Tokenizer.text_ids()`. None: those that stand for bytes.
         eot: the id that begins a document; needed for conversations.
         sequence_length: ids a window; None is the model's block_size.
-        batch_tokens: targets computed at once, at least a window of them; bounds the memory.
+        batch_tokens: targets computed at once, at least a window of them; bounds the memory. None for what suits the
+            device.
         limit: targets at most, over all ranks.
         autocast_dtype: compute in this precision where autocast allows; softmax and sums stay fp32 and fp64.
         on_targets: called with the number of targets done after each batch.
@@ -87,7 +90,7 @@ def validation_sums(
     )
     if is_text is None:
         raise ValueError("validation_sums needs id_bytes or text_ids, to know which ids are text")
-    batch_windows = max(1, batch_tokens // T)
+    batch_windows = _windows_at_once(model, T, batch_tokens)
     windows: Iterator[tuple[np.ndarray, ...]]
     if split.scored is None:
         windows = val_windows(split, T, limit, rank, world_size)
@@ -118,8 +121,13 @@ def validation_sums(
     return total
 
 
+def _windows_at_once(model: Network, sequence_length: int, batch_tokens: int | None = None) -> int:
+    at_once = CUDA_BATCH_TOKENS if model.device.type == "cuda" else BATCH_TOKENS
+    return max(1, (batch_tokens or at_once) // sequence_length)
+
+
 def validation_rounds(
-    split: Split, sequence_length: int, eot: int | None = None, *, world_size: int = 1
+    model: Network, split: Split, sequence_length: int, eot: int | None = None, *, world_size: int = 1
 ) -> int:
     """How many batches `validation_sums` goes through on every rank, with its own batch size and limit."""
     targets = min(VALIDATION_TARGETS, split.n_tokens - 1)
@@ -127,7 +135,7 @@ def validation_rounds(
         assert eot is not None
         stream = ConversationStream(split, sequence_length, 0, eot, VALIDATION_TARGETS)
         targets = stream.windows_per_epoch * sequence_length
-    return most_batches(targets, sequence_length, max(1, BATCH_TOKENS // sequence_length), world_size)
+    return most_batches(targets, sequence_length, _windows_at_once(model, sequence_length), world_size)
 
 
 def why_no_bits_per_byte(split: Split, tokenizer: Tokenizer, limit: int = VALIDATION_TARGETS) -> str | None:

@@ -30,7 +30,8 @@ from myna.generate.prompts import Ids, check_rows, checked_network
 from myna.generate.sampling import Draw, LogProbs, Sampling, choose, log_probabilities
 from myna.model.cache import KVCache
 from myna.model.decoding import CompiledStep
-from myna.model.network import Network, evaluation_mode
+from myna.model.evaluation import evaluation_mode
+from myna.model.network import Network
 
 FinishReason = Literal["stop", "length", "error"]
 

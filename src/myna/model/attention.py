@@ -17,9 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 if TYPE_CHECKING:
     from myna.model.cache import LayerCache
+
+# torch's kernels for a GPU that do not prepare for each shape. Flash takes no mask; efficient does.
+FOR_ANY_SHAPE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 QUERIES = 256  # at a time; 128 to 512 were within a tenth of each other (docs/log.md)
 
@@ -74,6 +78,17 @@ def _of_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     p = (scores - scores.amax(dim=-1, keepdim=True)).exp()
     y = (p[..., None] * v.float()).sum(dim=2) / p.sum(dim=-1, keepdim=True)  # (B, H, D)
     return y[:, :, None].to(q.dtype)
+
+
+def kernels_for_any_shape(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Within the block, attention on CUDA is computed by the first of `FOR_ANY_SHAPE` that can.
+
+    On compute capability 9.0 torch prefers cuDNN's kernel, which builds a plan for each new shape. In training there is
+    one shape. Decoding and the scoring of texts meet a new one each time. The setting holds for all threads.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return sdpa_kernel(FOR_ANY_SHAPE, set_priority=True)
 
 
 @contextlib.contextmanager

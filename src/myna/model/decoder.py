@@ -16,11 +16,12 @@ from torch.utils.checkpoint import checkpoint
 from myna.errors import ModelError
 from myna.model.cache import KVCache, LayerCache
 from myna.model.config import NetworkConfig
+from myna.model.evaluation import evaluation_mode
 from myna.model.ids import check_ids
 from myna.model.layout import OwnLayout
 from myna.model.loss import capped, head_nats, head_token_nats
 from myna.model.matrix import Matrix, times
-from myna.model.network import Layout, Network, evaluation_mode
+from myna.model.network import Layout, Network
 from myna.model.open import find_model
 from myna.model.weights import load_network, save_network
 from myna.text.tokenizer import Tokenizer

@@ -20,6 +20,7 @@ IGNORE = -100  # a target that is not scored (PyTorch's own default for it)
 CHUNK_BYTES = 1 << 28  # logits held at once by the head: 2,048 rows of GPT-2's in bf16 are 206 MB
 CPU_CHUNK_BYTES = 1 << 26  # the same on a CPU, where smaller products are no slower
 CPU_BLOCK_BYTES = 1 << 24  # what softmax works on at a time on a CPU: its few fp32 copies stay in the cache
+TILE_ROWS = 128  # a GPU's kernels go through a matrix in tiles of at most so many rows
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
@@ -77,9 +78,30 @@ def _block_nats(logits: Tensor, targets: Tensor, softcap: float | None = None) -
     return torch.where(scored, -at_target, 0.0).squeeze(1)
 
 
+def _block_nats_by_comparison(logits: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
+    """`_block_nats` in operations of which a compiler for a GPU makes one kernel, without a copy of the logits.
+
+    A gather and a scatter keep the compiler from writing each number where it has just read it. So comparison finds
+    the target's column here. The softmax is written out, since the loss has to be known before the first write.
+    Uncompiled it holds several copies of the logits.
+    """
+    scored = (targets != IGNORE)[:, None]
+    is_target = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]  # IGNORE is no column
+    bounded = capped(logits.float(), softcap)
+    at_target = torch.where(is_target, bounded, 0.0).sum(dim=1, keepdim=True)
+    largest = bounded.amax(dim=1, keepdim=True)
+    log_sum = (bounded - largest).exp().sum(dim=1, keepdim=True).log()
+    p = (bounded - largest - log_sum).exp()
+    gradient = torch.where(is_target, p - 1, p).to(logits.dtype) * scored
+    if softcap is not None:
+        gradient = gradient * (1 - (bounded / softcap).square())
+    logits.copy_(gradient)
+    return torch.where(scored, -(at_target - largest - log_sum), 0.0).squeeze(1)
+
+
 @functools.cache
-def _compiled_block_nats() -> Callable[[Tensor, Tensor, float | None], Tensor]:
-    return torch.compile(_block_nats, dynamic=False)
+def _compiled_block_nats(on_cpu: bool) -> Callable[[Tensor, Tensor, float | None], Tensor]:
+    return torch.compile(_block_nats if on_cpu else _block_nats_by_comparison, dynamic=False)
 
 
 class _HeadNats(torch.autograd.Function):
@@ -98,7 +120,7 @@ class _HeadNats(torch.autograd.Function):
         compiled: bool,
         softcap: float | None,
     ) -> Tensor:
-        block_nats = _compiled_block_nats() if compiled else _block_nats
+        block_nats = _compiled_block_nats(hidden.device.type == "cpu") if compiled else _block_nats
         low = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
@@ -155,7 +177,9 @@ def head_nats(
     assert isinstance(weight, Tensor), "stored weights have no gradients"
     rows, wanted = _as_autocast(hidden).flatten(0, 1), targets.flatten()
     chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
-    chunk_rows = _even_rows(len(rows), chunk_bytes // (weight.shape[0] * rows.element_size()))
+    chunk_rows = _rows_at_once(
+        len(rows), chunk_bytes // (weight.shape[0] * rows.element_size()), rows.device.type
+    )
     block_rows, block_columns = chunk_rows, weight.shape[0]
     if rows.device.type == "cpu":
         block_rows = _even_rows(chunk_rows, CPU_BLOCK_BYTES // (weight.shape[0] * 4))
@@ -187,9 +211,10 @@ def head_token_nats(
         returns  (...)    float32 nats
     """
     rows, wanted = _as_autocast(hidden).flatten(0, -2), targets.flatten()
-    low = weight if isinstance(weight, Matrix) else weight[:vocab_size].to(rows.dtype)
+    # Multiplied with its padding, which is cut off after: matrices of odd sizes go through slower kernels.
+    low = weight if isinstance(weight, Matrix) else weight.to(rows.dtype)
     chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
-    chunk_rows = _even_rows(len(rows), chunk_bytes // (vocab_size * 4))
+    chunk_rows = _rows_at_once(len(rows), chunk_bytes // (vocab_size * 4), rows.device.type)
     with torch.autocast(hidden.device.type, enabled=False):
         chunks = zip(rows.split(chunk_rows), wanted.split(chunk_rows), strict=True)
         found = [token_nats(capped(times(some, low)[:, :vocab_size], softcap), ids) for some, ids in chunks]
@@ -201,6 +226,26 @@ def _chunk_bytes(device: torch.device) -> int:
         # Each chunk reads and writes the weight's whole gradient once: on a large GPU fewer of them cost less.
         return max(CHUNK_BYTES, torch.cuda.get_device_properties(device).total_memory // 64)
     return CPU_CHUNK_BYTES if device.type == "cpu" else CHUNK_BYTES
+
+
+def _rows_at_once(rows: int, most: int, device_type: str) -> int:
+    """Rows of a piece: nearly equal pieces on a CPU, and elsewhere pieces of whole tiles.
+
+    Equal pieces are compiled once and not twice. So up to twice as many pieces as needed are made where those are
+    equal; otherwise all but the last are.
+
+    >>> _rows_at_once(64 * 1024, 23_000, "cuda"), _rows_at_once(1000, 300, "cuda")
+    (16384, 256)
+    """
+    if device_type == "cpu":
+        return _even_rows(rows, most)
+    tiles, most_tiles = -(-rows // TILE_ROWS), max(1, most // TILE_ROWS)
+    needed = -(-tiles // most_tiles)
+    if rows % TILE_ROWS == 0:
+        for pieces in range(needed, 2 * needed + 1):
+            if tiles % pieces == 0:
+                return tiles // pieces * TILE_ROWS
+    return -(-tiles // needed) * TILE_ROWS
 
 
 def _even_rows(rows: int, most: int) -> int:

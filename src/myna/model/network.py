@@ -5,7 +5,6 @@ and its line in `NETWORKS`. A line names its class as "module:Class", and the cl
 command's `--help` does not wait for torch.
 """
 
-import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -201,16 +200,3 @@ def name_in_table(network: Any) -> str | None:
     kind = type(network)
     written = f"{kind.__module__}:{kind.__qualname__}"
     return next((name for name, line in NETWORKS.items() if line.network in (kind, written)), None)
-
-
-@contextlib.contextmanager
-def evaluation_mode(network: Network) -> Iterator[None]:
-    """Dropout is off inside; afterwards the mode is what it was."""
-    if not network.training:
-        yield
-        return
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train()

@@ -1,9 +1,9 @@
 """How many sequences to compute at once, where the person leaves it to us.
 
-On a GPU the largest that fits: more at once keeps more of it busy. On a CPU the fastest: too many at once fall out of
-the processor's cache, too few leave its cores with little to share, and where the best lies differs by machine. What
-was found is remembered, so that the same run on the same machine takes the same next time, and adds up in the same
-order.
+The fastest. Too few leave a device's cores with little to share. Too many fall out of a processor's cache, and on a GPU
+they take memory without a gain. Where the best lies differs by machine, so it is measured. What was found is
+remembered, so that the same run on the same machine takes the same next time, and adds up in the same order. What
+the memory limited is not remembered: another time more may be free.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from myna.device import synchronize
 from myna.errors import DeviceError, OutputError, UsageError
 from myna.files import cache_folder, json_bytes, write_atomic
 from myna.parsing import parse_json
@@ -25,10 +26,7 @@ from myna.train.recipe import Recipe
 
 LEAST_TOKENS = 512  # with fewer at once, what a step costs besides its arithmetic weighs more
 TRIAL_SECONDS, MOST_PASSES = 0.3, 30  # a candidate gets, where its passes are short
-RULES = {
-    "cuda": "the largest that fits",
-    "cpu": f"the fastest, by passes of each from {LEAST_TOKENS} tokens up",
-}
+RULE = f"the fastest, by passes of each from {LEAST_TOKENS} tokens up"
 GAIN = 0.02  # a larger micro-batch has to be faster by this to be preferred, for it takes more memory
 
 
@@ -81,81 +79,53 @@ def choose_micro_batch(
     share = recipe.batch_samples // ranks.world_size
     key = _key(recipe, ranks, setting)
     remembered = int(ranks.from_main(str(_recall(key))))
-    on_gpu = ranks.device.type == "cuda"
-    if remembered and share % remembered == 0:
-        if not on_gpu:
-            return MicroBatch(remembered, "the fastest here, as found before")
-        if _is_largest(remembered, share, ranks, try_out):
-            return MicroBatch(remembered, "the largest that fits, as found before")
-    if on_gpu:
-        chosen = _largest(divisors(share), ranks, try_out)
-    else:
-        least = min(share, math.ceil(LEAST_TOKENS / recipe.sequence_length))
-        candidates = [n for n in reversed(divisors(share)) if n >= least]
-        if len(candidates) > 1:
-            say(
-                f"measuring which micro-batch is the fastest, from {candidates[0]} sequences up; a --micro-batch "
-                "of your own spares that"
-            )
-        chosen = _fastest(candidates, ranks, try_out)
+    # Others may have taken a GPU's memory since.
+    if (
+        remembered
+        and share % remembered == 0
+        and (ranks.device.type != "cuda" or _best_of(1, remembered, ranks, try_out) < math.inf)
+    ):
+        return MicroBatch(remembered, "the fastest here, as found before")
+    least = min(share, math.ceil(LEAST_TOKENS / recipe.sequence_length))
+    candidates = [n for n in reversed(divisors(share)) if n >= least]
+    if len(candidates) > 1:
+        say(
+            f"measuring which micro-batch is the fastest, from {candidates[0]} sequences up; a --micro-batch "
+            "of your own spares that"
+        )
+    chosen, by_speed = _fastest(candidates, ranks, try_out)
     if chosen is None:
-        smallest = 1 if on_gpu else candidates[0]
-        what = "one sequence" if smallest == 1 else f"{smallest} sequences"
+        what = "one sequence" if candidates[0] == 1 else f"{candidates[0]} sequences"
         raise DeviceError(
             f"not even {what} of {recipe.sequence_length} tokens fits the memory of {ranks.device}; {advice}"
         )
-    if ranks.is_main:
+    if ranks.is_main and by_speed:
         _remember(key, chosen.sequences)
     return chosen
 
 
-def _largest(candidates: Sequence[int], ranks: Ranks, try_out: Callable[[int], None]) -> MicroBatch | None:
-    """The first that fits on every rank; None where none does."""
-    for candidate in candidates:
-        if _fits_all(candidate, ranks, try_out):
-            return MicroBatch(candidate, RULES["cuda"])
-    return None
-
-
-def _is_largest(remembered: int, share: int, ranks: Ranks, try_out: Callable[[int], None]) -> bool:
-    """Whether what was found before still fits, and the next larger still doesn't: others may come and go on a GPU."""
-    larger = [n for n in divisors(share) if n > remembered]
-    return _fits_all(remembered, ranks, try_out) and not (larger and _fits_all(larger[-1], ranks, try_out))
-
-
-def _fits_all(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> bool:
-    fits = torch.tensor([float(_fits(candidate, try_out))], device=ranks.device)
-    return float(ranks.sum_(fits)) == ranks.world_size
-
-
-def _fits(candidate: int, try_out: Callable[[int], None]) -> bool:
-    try:
-        try_out(candidate)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return False
-    finally:
-        torch.cuda.empty_cache()
-    return True
-
-
-def _fastest(candidates: Sequence[int], ranks: Ranks, try_out: Callable[[int], None]) -> MicroBatch | None:
+def _fastest(
+    candidates: Sequence[int], ranks: Ranks, try_out: Callable[[int], None]
+) -> tuple[MicroBatch | None, bool]:
     """Goes up from the smallest until a larger one is no faster: so memory grows no further than it pays.
 
-    None where not even the smallest fits.
+    Returns:
+        the choice, None where not even the smallest fits; and whether it was by speed alone: no larger one lacked memory.
     """
+    if len(candidates) == 1 and ranks.device.type != "cuda":
+        return MicroBatch(candidates[0], "the whole batch"), True
     best, best_rate = candidates[0], 0.0
     tried: list[int] = []
-    for candidate in candidates if len(candidates) > 1 else []:
+    seconds = 0.0
+    for candidate in candidates:
         seconds = _seconds(candidate, ranks, try_out)
         if seconds == math.inf and not tried:
-            return None
+            return None, False
         tried.append(candidate)
         if candidate / seconds < best_rate * (1 + GAIN):
             break
         best, best_rate = candidate, candidate / seconds
-    return MicroBatch(best, f"the fastest of {', '.join(map(str, tried))}" if tried else "the whole batch")
+    return MicroBatch(best, f"the fastest of {', '.join(map(str, tried))}"), seconds < math.inf
 
 
 def _seconds(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> float:
@@ -170,18 +140,22 @@ def _seconds(candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> fl
 
 
 def _best_of(passes: int, candidate: int, ranks: Ranks, try_out: Callable[[int], None]) -> float:
-    """Seconds of the fastest pass, with several ranks on their average."""
+    """Seconds of the fastest pass, with several ranks on their average; infinitely many where memory runs out."""
     times = []
     try:
         for _ in range(passes):
+            synchronize(ranks.device)
             began = time.perf_counter()
             try_out(candidate)
+            synchronize(ranks.device)  # a GPU's work goes on after the call
             times.append(time.perf_counter() - began)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         times = [math.inf]
-    best = torch.tensor([min(times)], dtype=torch.float64)
+    if ranks.device.type == "cuda":
+        torch.cuda.empty_cache()  # what it leaves to the allocator must not lie in the next one's way
+    best = torch.tensor([min(times)], device=ranks.device)
     return float(ranks.sum_(best)) / ranks.world_size
 
 

@@ -93,7 +93,7 @@ class Recipe:
     """Tokens a step, over all ranks and micro-batches [1]."""
     micro_batch: Literal["auto"] | int = setting("auto", _MICRO_BATCH)
     """Sequences that one rank computes at once. Speed and memory depend on it, and the weights by rounding alone. auto
-    takes the largest that fits a GPU, and on a CPU the fastest. Set a number when two runs must be identical."""
+    measures, and takes the fastest. Set a number when two runs must be identical."""
     sequence_length: int = setting(1024, ABOVE_0)
     """Tokens in a training sequence; at most block_size."""
 

@@ -49,12 +49,15 @@ class SummedLoss(nn.Module):
         """From now on the forward and backward passes run compiled.
 
         On a GPU the network in one piece. On a CPU block by block, where that is as fast and a model of any depth
-        compiles as quickly as one block; a sharded model's blocks have hooks that belong into the whole.
+        compiles as quickly as one block. A sharded network too: its blocks have hooks, where the compiler ends a piece,
+        so one piece was out of reach.
         """
-        if self.network.device.type == "cpu" and not is_sharded(self.network):
-            # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less at
-            # GPT-2 124M, for a step that is as fast (docs/performance.md).
-            torch._functorch.config.activation_memory_budget = 0.9
+        on_cpu = self.network.device.type == "cpu"
+        if on_cpu or is_sharded(self.network):
+            if on_cpu:
+                # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less
+                # at GPT-2 124M, for a step that is as fast (docs/performance.md).
+                torch._functorch.config.activation_memory_budget = 0.9
             through = torch.compile(run_block, dynamic=False)
             # The compiler looks at its input's gradient, which between blocks is nobody's.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")

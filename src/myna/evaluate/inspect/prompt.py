@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from myna.model.attention import attention_map, attention_watched
-from myna.model.network import Network, evaluation_mode
+from myna.model.evaluation import evaluation_mode
+from myna.model.network import Network
 
 # What `attention` was given: queries, keys and values, each (1, H, T, D).
 Heads = tuple[Tensor, Tensor, Tensor]
