@@ -110,7 +110,7 @@ def _fastest(
     """Goes up from the smallest until a larger one is no faster: so memory grows no further than it pays.
 
     Returns:
-        the choice, None where not even the smallest fits; and whether it was by speed alone: no larger one lacked memory.
+        the choice, None where not even the smallest fits; and whether it was by speed alone, not for want of memory.
     """
     if len(candidates) == 1 and ranks.device.type != "cuda":
         return MicroBatch(candidates[0], "the whole batch"), True
