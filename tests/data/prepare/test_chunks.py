@@ -88,3 +88,10 @@ def test_the_shares_of_all_parts_are_the_corpus(
         times_fetched += 3 in asked
     assert found == whole
     assert times_fetched == 1
+
+
+def test_what_is_no_file_counts_nothing_and_is_in_the_first_part(files: list[Source]) -> None:
+    pydoc = Source("pydoc of Python", "pydoc", "pydoc")
+    shares = [Share([pydoc, *files[2:3]], ReadOptions(), Part(number, 3)) for number in (1, 2, 3)]
+    assert [len(share.runs) for share in shares] == [2, 1, 1]
+    assert sum(share.n_bytes or 0 for share in shares) == files[2].n_bytes
