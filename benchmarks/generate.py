@@ -31,6 +31,7 @@ from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.model.matrix import Matrix
 from myna.model.quantize import StoredLinear, store_weights
+from myna.train.machines.speed import copy_bytes_per_s
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -38,13 +39,6 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def copy_bytes_per_s() -> float:
-    """Bytes read and written a second by a large copy, at best of five."""
-    source = torch.ones(64 << 20)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / min(seconds(lambda: target.copy_(source)) for _ in range(5))
 
 
 def hugging_face_copy(model: GPT, dtype: torch.dtype):
@@ -165,7 +159,7 @@ def main() -> None:
     torch.manual_seed(0)
     shape = GPTConfig(n_layer=call.layers, n_embd=call.width, n_head=max(1, call.width // 64))
     model = GPT(shape).eval()
-    copied = copy_bytes_per_s()
+    copied = copy_bytes_per_s(torch.device("cpu"))
     ours = {"fp32": model}
     for kind in call.ours:
         if kind == "fp32":

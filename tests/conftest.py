@@ -71,6 +71,22 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
+@pytest.fixture(scope="session")
+def mixture(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
+    """Names datasets for `myna train`, as "small:0.7": `small_dataset`, and `other`, 12,000 bytes of other text."""
+    from myna import Tokenizer
+    from myna.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("mixture")
+    (folder / "small").symlink_to(small_dataset)
+    text = "".join(f"{n}: the quick brown fox jumps over {n * n % 17} lazy dogs\n" for n in range(250))
+    (folder / "other.txt").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        prepare([str(folder / "other.txt")], folder / "other", Tokenizer.bytes(), workers=1)
+    return lambda *named: [word for one in named for word in ("--data", f"{folder}/{one}")]
+
+
 SMALL_RUN = """
     shakespeare-char --n-layer 2 --n-head 2 --n-embd 32 --block-size 32 --sequence-length 32 --batch-tokens 256
     --micro-batch 4 --dropout 0.2 --learning-rate 0.001 --warmup-steps 4 --precision fp32 --device cpu
@@ -82,6 +98,17 @@ SMALL_RUN = """
 def small_run(small_dataset: Path) -> list[str]:
     """Arguments of `myna train` for a run of a few milliseconds a step, with dropout; --out and --steps to be added."""
     return [*SMALL_RUN.split(), "--data", str(small_dataset)]
+
+
+@pytest.fixture(scope="session")
+def small_run_with(small_run: list[str]) -> Callable[..., list[str]]:
+    """The small run's arguments and more; --data among these takes the place of its own."""
+
+    def call(*more: object) -> list[str]:
+        words = list(map(str, more))
+        return [*(small_run[: small_run.index("--data")] if "--data" in words else small_run), *words]
+
+    return call
 
 
 CONVERSATIONS = [
@@ -108,26 +135,29 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(small_run: list[str]) -> "Callable[..., Run]":
-    """Trains the small run in this process: (out, steps, *more arguments) to its folder. Errors come as they are."""
+def train(small_run_with: Callable[..., list[str]]) -> "Callable[..., Run]":
+    """Trains the small run in this process: (out, steps, *more arguments) to its folder; 0 steps
+    are for `more` to say. Errors come as they are."""
     from myna.commands import train as command
     from myna.run import Run
 
     def run(out: Path, steps: int, *more: object) -> Run:
-        command.main([*small_run, "--out", str(out), "--steps", str(steps), *map(str, more)])
+        command.main(small_run_with("--out", out, *(("--steps", steps) if steps else ()), *more))
         return Run(out)
 
     return run
 
 
 @pytest.fixture
-def refused(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(
+    small_run_with: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
     """Calls `myna train` with the small run's arguments and more, which must end with 2 and a line; that line."""
     from myna.cli import main
 
     def call(*more: object) -> str:
         capsys.readouterr()
-        assert main(["train", *small_run, *map(str, more)]) == 2
+        assert main(["train", *small_run_with(*more)]) == 2
         said = capsys.readouterr().err
         assert said.startswith("myna train: ")
         assert said.count("\n") == 1, said

@@ -1,6 +1,7 @@
 """Where to compute, and in what precision: one place for every room. (The names that are flags are in settings.py.)"""
 
 import contextlib
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from myna.errors import DeviceError
 from myna.settings import DeviceName, PrecisionName
 
 BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
+FP16_INSTRUCTIONS = frozenset({"amx_fp16", "avx512_fp16"})
 
 
 def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
@@ -119,6 +121,13 @@ def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return device.type
+
+
+def memory_bytes(device: torch.device) -> int:
+    """All memory of the device, used or not."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def synchronize(device: torch.device) -> None:

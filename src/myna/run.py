@@ -8,6 +8,8 @@ checkpoints/        see myna.model.checkpoint
 report.png          the curves
 report.html         the curves, a verdict and the samples, as one page
 .lock               held by the process that trains here
+
+A folder that `myna import` made of another program's log has recipe.json and metrics.jsonl, and no model.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from myna.errors import DataError, OutputError
+from myna.errors import DataError, OutputError, UnreadableError
 from myna.files import json_bytes, reading, write_atomic
 from myna.locks import lock_is_held, locked
 from myna.parsing import parse_json, read_object
@@ -27,6 +29,8 @@ from myna.paths import cannot_use
 
 # A run whose lock tells nothing counts as written to for so long after its last record.
 QUIET_SECONDS = 120.0
+# In recipe.json: the log of another program that the records are from.
+LOG_KEY = "log"
 
 
 class Run:
@@ -50,6 +54,17 @@ class Run:
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return self.recipe_path.exists()
+
+    def why_no_model(self) -> str:
+        """What to say to a person who takes a log for a model; "" for a run of ours, and where nobody can tell."""
+        with contextlib.suppress(DataError, UnreadableError):
+            log = self.recipe().get(LOG_KEY)
+            if isinstance(log, dict):
+                whose = log.get("program")
+                return (
+                    f"{self.path} is the log of a run of {whose}, without its model: `myna report` draws it"
+                )
+        return ""
 
     def locked(self) -> contextlib.AbstractContextManager[int]:
         """Within the block no other process can train here.

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from myna.bench import worker
+from myna.bench import limits, worker
 from myna.bench.ladder import Machine
 from myna.bench.lecture import LectureStep
 from myna.model.nanochat import NanoChat
@@ -98,7 +98,7 @@ def test_the_clock_runs_until_the_device_is_done_and_not_while_it_warms_up(monke
 
 
 def test_the_machine_is_looked_at(monkeypatch):
-    monkeypatch.setattr(worker, "measured_flops", lambda device, dtype: (1e12, "measured"))
+    monkeypatch.setattr(limits, "best_flops", lambda device, dtype: (1e12, "measured"))
     value, _ = result({"task": "survey", "device": "cpu"})
     machine = Machine.from_json(value)
     assert machine.device == "cpu"

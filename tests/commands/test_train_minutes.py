@@ -12,8 +12,9 @@ from myna.commands import train as command
 from myna.commands import train_end, train_minutes, train_start
 from myna.errors import Stopped, UsageError
 from myna.run import Run
+from myna.train.laid_out import LaidOut
 from myna.train.loop import Training
-from myna.train.minutes import Costs, LaidOut, Recurring
+from myna.train.minutes import Costs, Recurring
 
 STEPS, MINUTES = 6, 0.05  # so short that little is measured
 # The shares of shakespeare-char's 6,900 steps.
@@ -312,9 +313,9 @@ def test_too_short_a_time_says_what_takes_so_long_and_the_least(run, monkeypatch
 # The parts of what is measured
 
 
-@pytest.mark.parametrize("data", ["text", "conversations"])
+@pytest.mark.parametrize("data", ["text", "conversations", "mixture"])
 def test_an_evaluation_has_the_rounds_that_it_says(
-    args, tmp_path, shared_data, conversations, monkeypatch, data
+    args, tmp_path, shared_data, conversations, mixture, monkeypatch, data
 ):
     """Validation, samples and HellaSwag: the number by which their first rounds are multiplied."""
     from myna.commands import train_evaluations
@@ -338,6 +339,10 @@ def test_an_evaluation_has_the_rounds_that_it_says(
 
     monkeypatch.setattr(train_start, "evaluations", watched)
     more = ["--hellaswag", str(shared_data("hellaswag_val_first500.jsonl"))]
+    if data != "text":
+        args = args[: args.index("--data")] + args[args.index("--data") + 2 :]
+    if data == "mixture":
+        more = mixture("small:0.7", "other:0.3")
     if data == "conversations":
         more = ["--data", str(conversations), "--tokenizer", "from-data", "--block-size", "160"]
         more += ["--sequence-length", "160", "--batch-tokens", "1280", "--sample-prompt", "one?\ntwo?"]

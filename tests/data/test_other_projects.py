@@ -259,7 +259,7 @@ def test_training_says_the_remark_once(tmp_path: Path) -> None:
     said: list[str] = []
     for is_main in (True, False):
         ranks: Any = SimpleNamespace(is_main=is_main, barrier=lambda: None)
-        open_data(TrainCall(data=theirs), RECIPES["gpt2-124m"](), ranks, said.append, begins=True)
+        open_data(TrainCall(data=(str(theirs),)), RECIPES["gpt2-124m"](), ranks, said.append, begins=True)
     assert len(said) == 1
     assert "the largest id found in it is 64" in said[0]
 

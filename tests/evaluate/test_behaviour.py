@@ -15,8 +15,8 @@ def curves(make_run, write_records, tmp_path):
     """A run of made-up losses: (train of a step, validation of a step, steps, more of a step, the recipe's steps)."""
     made = []
 
-    def make(train=None, val=None, steps=1000, every=50, more=None, planned=None):
-        noise = np.random.default_rng(0)
+    def make(train=None, val=None, steps=1000, every=50, more=None, planned=None, spread=0.02, seed=0):
+        noise = np.random.default_rng(seed)
         path = make_run(tmp_path / f"run{len(made)}", steps=0)
         Run(path).write_recipe({"name": "made up", "steps": planned or steps})
         made.append(path)
@@ -25,7 +25,7 @@ def curves(make_run, write_records, tmp_path):
             at = {"step": step, "tokens": 1000 * step}
             if train:
                 records.append(
-                    at | {"train_loss": train(step) + noise.normal(0, 0.02)} | (more(step) if more else {})
+                    at | {"train_loss": train(step) + noise.normal(0, spread)} | (more(step) if more else {})
                 )
             if val and step % every == 0:
                 records.append(at | {"val_loss": val(step) + noise.normal(0, 0.002)})
@@ -88,6 +88,22 @@ def test_a_gap_that_stays_and_a_steep_fall_are_no_parting(curves):
     assert steep.mark == "Together"
     assert parting(curves(train=falling)) is None
     assert parting(curves(val=falling)) is None
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.3, 0.5])
+def test_the_noise_of_small_batches_is_no_parting(curves, spread):
+    """Without the spread in the rule, most of these runs were said to part."""
+    for seed in range(4):
+        found = parting(curves(falling, lambda step: falling(step) + 0.1, spread=spread, seed=seed))
+        assert found.mark == "Together"
+
+
+def test_noisy_losses_that_part_are_still_seen(curves):
+    def worse(step):
+        return falling(step) + 0.1 + max(0, step - 500) / 500
+
+    for seed in range(4):
+        assert parting(curves(falling, worse, spread=0.3, seed=seed)).mark in ("Overfitting", "Parting")
 
 
 def test_spikes_are_counted_by_the_rule_of_training(curves):

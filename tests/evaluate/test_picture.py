@@ -110,5 +110,15 @@ def test_losses_of_different_tokenizers_are_not_set_side_by_side(make_run, datas
     assert {"from 0: 1.250 bits per byte", "from 1: 1.250 bits per byte"} <= set(texts)
 
 
+def test_the_datasets_of_a_mixture_are_named(make_run, tmp_path, texts):
+    run = make_run(tmp_path / "run")
+    for step in (20, 40):
+        Run(run).append_metrics(
+            {"step": step, "tokens": 1000 * step, "val_loss/web": 3.5, "val_loss/of$": 9.0}
+        )
+    draw(run)
+    assert {"validation, web", r"validation, of\$"} <= set(texts)
+
+
 def test_a_single_point_is_enough(make_run, tmp_path):
     assert draw(make_run(tmp_path / "one", steps=1)).size > 0

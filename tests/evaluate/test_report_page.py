@@ -230,3 +230,29 @@ def test_a_page_that_is_written_on_reads_itself_anew_until_it_is_told_not_to(
     report_page(read_all([run]), reload_s=RELOAD_S).write(tmp_path / "report.html")
     page.clock.run_for(3000 * RELOAD_S)
     sync_api.expect(page.locator("header")).to_contain_text("77K tokens")
+
+
+def test_each_dataset_of_a_mixture_has_its_own_validation_loss(make_run, tmp_path):
+    path = make_run(tmp_path / "run")
+    for step in (20, 40):
+        Run(path).append_metrics(
+            {
+                "step": step,
+                "tokens": 1000 * step,
+                "val_loss": 3.6,
+                "val_loss/web": 3.5,
+                f"val_loss/{EVIL}": 4.0,
+            }
+        )
+    (alone,) = read_all([path])
+    assert {name: series.values.tolist() for name, series in alone.sources.items()} == {
+        EVIL: [4.0, 4.0],
+        "web": [3.5, 3.5],
+    }
+    title = "Validation loss of each dataset, nats per token"
+    html = page_of(path)
+    assert [curve["label"] for curve in charts(html)[title]["curves"]] == [EVIL, "web"]
+    assert EVIL not in html
+    other = make_run(tmp_path / "other")
+    assert [curve["group"] for curve in charts(page_of(path, other))[title]["curves"]] == ["run", "run"]
+    assert title not in charts(page_of(other))

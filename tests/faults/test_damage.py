@@ -132,10 +132,12 @@ def test_not_even_under_a_manifest_that_agrees(finished, small_run, tmp_path, ca
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "tokenizer.json", "train_000000.npy", "val_000000.npy"])
-def test_a_pickle_in_the_data_is_refused_and_never_executed(small_run, small_dataset, tmp_path, capsys, name):
+def test_a_pickle_in_the_data_is_refused_and_never_executed(
+    small_run_with, small_dataset, tmp_path, capsys, name
+):
     data = tmp_path / "data"
     shutil.copytree(small_dataset, data)
-    call = ["train", *small_run, "--steps", "1", "--out", str(tmp_path / "run"), "--data", str(data)]
+    call = ["train", *small_run_with("--steps", 1, "--out", tmp_path / "run", "--data", data)]
     if name == "tokenizer.json":
         call += ["--tokenizer", "from-data"]
     assert in_place(data, name, tmp_path / "executed", call) == 2

@@ -57,7 +57,14 @@ BASES: list[list[tuple[str, ...]]] = [
     [("export",), ("hf",), ("--to", "hugging-face"), ("--out", "new")],
     [("export",), ("hf",), ("--to", "llmc"), ("--out", "new")],
     [("import",), ("ckpt.pt",), ("--out", "new"), ("--tokenizer", "bytes")],
+    [("import",), ("log.txt",), ("--out", "new"), ("--batch-tokens", "64")],
     [("bench",), ("--out", "new")],
+    [("bench",), ("--attention",), ("--lengths", "16,32"), ("--out", "new")],
+    [("device",), ("--recipe", "pydoc"), ("--micro-batch", "2")],
+    [
+        ("plan", "shakespeare-char"), ("--gpus", "2"), ("--gpu", "h100"), ("--tokens", "1e6"), ("--mfu", "0.4"),
+        ("--json",),
+    ],
     [
         ("sweep", "shakespeare-char"), ("steps=1,2",), ("n-layer=1",), ("--micro-batch", "2"), ("--data", "data"),
         ("--part", "1/2"), ("--out", "new"),
@@ -88,7 +95,7 @@ PATHS = [
     "", " ", "-", "--", "-x", "~nosuchuser/x", "~", "a\0b", "caf\udce9", "a\nb", "x" * 300, "x" * 5000, "dangling",
     "text.txt/below", "circle", "empty", "hollow", "deep.json", "not-utf8.txt", "/dev/null", "/dev/null/x",
     "/proc/nowhere/x", "closed", "closed/x", "*.nothing", "hf:", "file.png", "new.tiktoken", "run/checkpoints",
-    "run/metrics.jsonl", "ckpt.pt", "new.gguf", "parted", "parted.parts", "parted.parts/00001-of-00002",
+    "run/metrics.jsonl", "ckpt.pt", "new.gguf", "parted", "parted.parts", "parted.parts/00001-of-00002", "log.txt",
 ]  # fmt: skip
 VALUES = [
     "0", "1", "2", "3", "-1", "2.5", "-0.5", "nan", "inf", "-inf", "1e999", "1e-400", "4" + "0" * 18, "9" * 23,
@@ -125,6 +132,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = {"ctx": "A man", "ctx_a": "A", "ctx_b": "man", "activity_label": "Rest", "label": 1}
         Path("items.jsonl").write_text(json.dumps(row | {"endings": ["a.", "b.", "c.", "d."]}) + "\n")
         write_checkpoint(Path("ckpt.pt"))
+        Path("log.txt").write_text("0 val 10.9511\n0 train 10.955029\n1 train 10.854980\n")
         data = [("--out", "data") if unit[0] == "--out" else unit for unit in BASES[1]]
         run = [("--out", "run") if unit[0] == "--out" else unit for unit in BASES[0]]
         hf = [
@@ -173,7 +181,9 @@ def flags() -> dict[tuple[str, ...], list[str]]:
 @pytest.fixture(scope="module", autouse=True)
 def short(world: Path) -> Iterator[None]:
     """Long work ends where it begins; the world is made before."""
+    import myna.bench.limits
     import myna.bench.measure
+    import myna.commands.bench_attention
     import myna.commands.sweep
     import myna.commands.train_data
     import myna.commands.train_minutes
@@ -197,6 +207,8 @@ def short(world: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(myna.train.loop.Training, "train", enough)
         patch.setattr(myna.bench.measure, "measure_ladder", enough)
+        patch.setattr(myna.bench.limits, "measured", enough)
+        patch.setattr(myna.commands.bench_attention, "measure_attention", enough)
         patch.setattr(myna.commands.sweep, "_run", enough)
         patch.setattr(myna.commands.train_data, "prepare_own", enough)
         patch.setattr(myna.commands.train_start, "compile_or_say_why", enough)

@@ -52,16 +52,18 @@ def test_killed_and_resumed_is_bit_equal(small_run, tmp_path, child_environment,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["conversations", "fill in the middle"])
+@pytest.mark.parametrize("kind", ["conversations", "fill in the middle", "mixture"])
 def test_killed_and_resumed_is_bit_equal_on_other_samples(
-    small_run, conversations, tmp_path, child_environment, hashes, capsys, kind
+    small_run_with, conversations, mixture, tmp_path, child_environment, hashes, capsys, kind
 ):
-    """The same, where a sample is a window of packed conversations, or of documents whose middle stands at the end."""
+    """The same, where a sample is of packed conversations, of documents with their middle at the end, or a mixture."""
     more = ["--fim-rate", "0.5"]
     if kind == "conversations":
         more = ["--data", str(conversations), "--tokenizer", "from-data", "--block-size", "160"]
         more += ["--sequence-length", "160", "--batch-tokens", "1280"]
-    args = [*small_run, *more]
+    if kind == "mixture":
+        more = mixture("small:0.7", "other:0.3")
+    args = small_run_with(*more)
     assert finish(args, tmp_path / "undisturbed") == 0
     process = start(args, tmp_path / "killed", child_environment)
     wait_for(tmp_path / "killed" / "checkpoints" / "step_00000020", process)

@@ -4,8 +4,8 @@ Used as a program, under torchrun: the arguments of `myna`.
 """
 
 from myna.commands import train_minutes
+from myna.train.laid_out import LaidOut
 from myna.train.machines.torchrun import process_environment
-from myna.train.minutes import LaidOut
 from myna.train.recipe import Recipe
 
 STEPS = 12

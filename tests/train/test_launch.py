@@ -60,7 +60,7 @@ def test_what_it_calls_is_understood(script, tmp_path):
     from myna.commands.train_call import TrainCall
 
     call = parse(TrainCall, ours[3:], command="train", default=TrainCall(settings=named(script.stem)))
-    assert (str(call.data), str(call.out)) == ("/d", "/o")
+    assert (call.data, str(call.out)) == (("/d",), "/o")
     assert call.shard == ("fsdp" if script.stem == "gpt2-1558m" else "ddp")
     from torch.distributed.run import get_args_parser
 

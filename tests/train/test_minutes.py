@@ -6,10 +6,9 @@ from hypothesis import strategies as st
 
 from myna.errors import UsageError
 from myna.recipes import RECIPES, named
+from myna.train.laid_out import LAID_OVER, LaidOut
 from myna.train.minutes import (
-    LAID_OVER,
     Costs,
-    LaidOut,
     Recurring,
     checkpoints_of,
     evaluations_of,

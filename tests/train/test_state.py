@@ -12,6 +12,7 @@ WHOLE = TrainState(
     samples=56,
     tokens=1792,
     optimizer_steps=6,
+    ended=True,
     skipped_in_row=1,
     world_size=2,
     rng={"seed": 1},
@@ -47,6 +48,11 @@ def test_a_format_that_is_not_known_is_refused(number):
 def test_what_is_no_count_is_refused(name, rubbish):
     with pytest.raises(CheckpointError, match=f"a file: {name} is .*, no count; use another checkpoint"):
         TrainState.from_dict(WHOLE.to_dict() | {name: rubbish}, "a file")
+
+
+def test_whether_it_ended_is_true_or_false():
+    with pytest.raises(CheckpointError, match="a file: ended is 1; use another checkpoint"):
+        TrainState.from_dict(WHOLE.to_dict() | {"ended": 1}, "a file")
 
 
 @pytest.mark.parametrize("name", ["dataset", "recipe"])

@@ -16,6 +16,24 @@ from myna.model.config import NetworkConfig
 Batch = tuple[Tensor, Tensor]
 
 
+def four_operations(q: Tensor, k: Tensor, v: Tensor, future: Tensor) -> Tensor:
+    """Causal attention written out: scores, mask, softmax, product.
+
+    Shapes:
+        q, k, v  (B, H, T, D)
+        future   (T, T) bool: what a position may not see
+        returns  (B, H, T, D)
+    """
+    scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))  # (B, H, T, T)
+    scores = scores.masked_fill(future, float("-inf"))
+    return F.softmax(scores, dim=-1) @ v
+
+
+def future_of(n: int, device: torch.device | str = "cpu") -> Tensor:
+    """(n, n) bool: what a position may not see."""
+    return torch.ones(n, n, dtype=torch.bool, device=device).triu(1)
+
+
 class LectureAttention(nn.Module):
     """Causal self-attention: written out, or PyTorch's one call for it."""
 
@@ -24,9 +42,8 @@ class LectureAttention(nn.Module):
         self.n_head, self.flash = config.n_head, flash
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
-        ones = torch.ones(config.block_size, config.block_size, dtype=torch.bool, device="cpu")
         self.future: Tensor
-        self.register_buffer("future", ones.triu(1), persistent=False)  # (T, T): what a position may not see
+        self.register_buffer("future", future_of(config.block_size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
@@ -37,9 +54,7 @@ class LectureAttention(nn.Module):
         if self.flash:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
-            scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))  # (B, H, T, T)
-            scores = scores.masked_fill(self.future[:T, :T], float("-inf"))
-            y = F.softmax(scores, dim=-1) @ v  # (B, H, T, D)
+            y = four_operations(q, k, v, self.future[:T, :T])
         return self.c_proj(y.transpose(1, 2).contiguous().view(B, T, C))
 
 

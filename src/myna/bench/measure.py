@@ -192,6 +192,7 @@ def named(job: dict[str, Any]) -> str:
         "survey": "looking at the machine",
         "fit": f"finding a batch that fits {job.get('rung')}",
         "rung": f"rung {job.get('rung')}",
+        "attention": f"attention by {job.get('way')}",
     }[job["task"]]
 
 

@@ -1,4 +1,5 @@
-"""A process that does one thing for `myna bench`: surveys the machine, finds a batch that fits, or measures a rung.
+"""A process that does one thing for `myna bench`: surveys the machine, finds a batch that fits, measures a rung,
+or a way to compute attention.
 
 `python -m myna.bench.worker JOB`. Each rung has a process of its own, so that its peak memory, its allocator and its
 settings are its own. Events go out on stdout, a JSON line each: `step` after each step, and at the end `result` or
@@ -9,7 +10,6 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import signal
 import statistics
 import sys
@@ -22,48 +22,27 @@ from typing import Any
 
 import torch
 
-from myna.bench.ladder import COMPILE, OURS, WARM_UP_STEPS, Machine
+from myna.bench.attention_ways import measure_way
+from myna.bench.ladder import COMPILE, OURS, WARM_UP_STEPS
 from myna.bench.lecture import Batch
+from myna.bench.limits import flops_per_token, machine_of
+from myna.bench.memory import peak_memory_bytes
 from myna.bench.rungs import Step, make_step
-from myna.device import (
-    BF16_INSTRUCTIONS,
-    cpu_flags,
-    processor_name,
-    resolve_device,
-    resolve_precision,
-    synchronize,
-)
+from myna.device import resolve_device, synchronize
 from myna.errors import MynaError, first_line, to_record
-from myna.model.network import network_kind
-from myna.model.weights import build_without_memory
 from myna.train.build import new_network
 from myna.train.machines.pauses import collected_at_pauses
-from myna.train.machines.speed import measured_flops
 from myna.train.memory import is_out_of_memory
 from myna.train.recipe import Recipe
 
 CPU_TOKENS = 2048  # computed at once there: two of the lecture's sequences
-LIMIT_ROUNDS = 5  # the limit is the best of so many: whatever else the machine does must not lower it
 
 Send = Callable[[dict[str, Any]], None]
 
 
 def survey(job: dict[str, Any]) -> dict[str, Any]:
     """The machine: what it has, and what its matrix products reach."""
-    device = resolve_device(job["device"])
-    dtype = resolve_precision("auto", device).dtype or torch.float32
-    flops, about = max(measured_flops(device, dtype) for _ in range(LIMIT_ROUNDS))
-    machine = Machine(
-        device=device.type,
-        name=torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
-        capability=torch.cuda.get_device_capability(device) if device.type == "cuda" else None,
-        bf16_instructions=tuple(sorted(cpu_flags() & BF16_INSTRUCTIONS)),
-        torch=torch.__version__,
-        threads=torch.get_num_threads(),
-        matrix_flops=flops,
-        matrix_about=f"{about}, {str(dtype).removeprefix('torch.')}",
-    )
-    return asdict(machine)
+    return asdict(machine_of(resolve_device(job["device"])))
 
 
 def fit(job: dict[str, Any]) -> dict[str, Any]:
@@ -163,12 +142,6 @@ def shares_of(parts: Sequence[dict[str, float]], step_seconds: float) -> dict[st
     }
 
 
-def flops_per_token(recipe: Recipe, vocab_size: int) -> float:
-    """Of a trained token of the recipe's network, forward and backward."""
-    sketch = build_without_memory(network_kind(recipe.network), recipe.network_config(vocab_size))
-    return sketch.flops_per_token(recipe.sequence_length)
-
-
 def first_step(step: Step) -> tuple[float, str]:
     """Makes the first step, compiled where that was asked and works; returns its loss, and why it does not work."""
     if not step.compiled:
@@ -198,19 +171,14 @@ def timed(
     return seconds, parts, loss
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory held so far: the GPU's that torch had given out, or on a CPU all that was the process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory()  # never given back, so the last is the most
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def answer(job: dict[str, Any], send: Send) -> dict[str, Any]:
     """Does the job; its last event."""
-    tasks = {"survey": lambda: survey(job), "fit": lambda: fit(job), "rung": lambda: measure(job, send)}
+    tasks = {
+        "survey": lambda: survey(job),
+        "fit": lambda: fit(job),
+        "rung": lambda: measure(job, send),
+        "attention": lambda: measure_way(job, lambda length: send({"event": "step", "number": length})),
+    }
     try:
         return {"event": "result", "value": tasks[job["task"]]()}
     except Exception as error:  # of a defect of ours, the traceback stays in this process's stderr

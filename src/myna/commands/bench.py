@@ -1,22 +1,22 @@
-"""`myna bench`: the lecture's speed ladder on this machine, a rung at a time."""
+"""`myna bench`: the lecture's speed ladder on this machine, a rung at a time; or ways to compute attention."""
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 from myna.bench.ladder import chosen, why_only_ours
 from myna.commands import parse, refuse_empty
-from myna.errors import OutputError, UsageError
-from myna.recipes import named
-from myna.settings import NO_OPTIONS, DeviceName
+from myna.commands.out import folder_of_results
+from myna.errors import UsageError
+from myna.recipes import named, vocab_size
+from myna.settings import NO_OPTIONS, DeviceName, flag
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")
 MOST_TOKENS = 1 << 26  # a step: 128 times GPT-2's batch
-VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes name; train:N has N
+OF_THE_LADDER = ("network", "optimizer", "layers", "micro_batch", "sequence_length", "accumulate", "rungs")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,11 @@ class Bench:
     """Measure the lecture's speed ladder on this machine: fp32, TF32, bf16, compile, flash attention, padded
     vocabulary, fused AdamW, and then what `myna train` runs. Each rung keeps the changes before it and adds its own;
     all compute the same loss. The lecture's rungs are GPT-2 with AdamW; another network or optimizer has the last rung
-    alone. Writes ladder.json and ladder.png."""
+    alone. Writes ladder.json and ladder.png.
+
+    With --attention, measures ways to compute attention instead: the four operations written out, PyTorch's call, what
+    `myna train` runs, and FlashAttention's recurrence in plain torch; time and memory, forward and backward, over the
+    length of the sequences. Writes attention.json and attention.png."""
 
     recipe: str = "gpt2-124m"
     """Whose network, sequence length and optimizer to measure: any recipe of `myna train`. Dropout is off."""
@@ -42,15 +46,21 @@ class Bench:
     accumulate: int = 1
     """Micro-batches in a step."""
     steps: int = 5
-    """Timed steps of a rung, after 3 that are not; their median counts."""
+    """Timed steps of a rung, after 3 that are not; their median counts. With --attention: timed passes; the best
+    counts."""
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     rungs: str | None = None
     """Names of the rungs to measure, with commas between: fp32, tf32, bf16, compile, flash-attention,
     padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it.
     Another network or optimizer has ours alone."""
+    attention: bool = False
+    """Measure ways to compute attention, in the recipe's shape, in place of the ladder."""
+    lengths: str | None = None
+    """With --attention: lengths of the sequences, with commas between. Default: 256,512,1024,2048,4096. Every length
+    gets the same number of tokens, 4,096 on a CPU and 16,384 on a GPU, or one sequence where it is longer."""
     out: Path = Path("bench")
-    """Folder for ladder.json and ladder.png. Those that are there are replaced."""
+    """Folder for the JSON and the picture. Those that are there are replaced."""
     json: bool = False
     """Print the JSON in place of the table."""
 
@@ -59,6 +69,16 @@ def main(args: Sequence[str]) -> None:
     """Runs `myna bench`."""
     refuse_empty(args)
     call = parse(Bench, args, command="bench")
+    if call.attention:
+        refuse_the_ladders(call)
+        from myna.commands.bench_attention import Call, run
+
+        run(Call(named(call.recipe), call.lengths, call.steps, call.device, call.out, call.json))
+        return
+    if call.lengths is not None:
+        raise UsageError(
+            "--lengths is of --attention; give --attention too, or --sequence-length for the ladder"
+        )
     recipe = measured_recipe(call)
     rungs = chosen(call.rungs, why_only_ours(recipe))
     from myna.bench.measure import Plan, measure_ladder
@@ -66,7 +86,7 @@ def main(args: Sequence[str]) -> None:
     from myna.files import json_bytes, write_atomic
 
     plan = Plan(recipe, vocab_size(recipe), rungs, call.micro_batch, call.accumulate, call.steps, call.device)
-    with folder_of_results(call.out), shown(len(rungs), call.steps) as watcher:
+    with folder_of_results(call.out, FILES), shown(len(rungs), call.steps) as watcher:
         ladder = measure_ladder(plan, watcher)
     from myna.bench.picture import picture
     from myna.bench.table import print_table
@@ -79,27 +99,15 @@ def main(args: Sequence[str]) -> None:
         print_table(ladder, call.out)
 
 
-@contextlib.contextmanager
-def folder_of_results(path: Path) -> Iterator[None]:
-    """Makes the folder before the block, which takes long; where the block fails, what it made goes again.
-
-    Raises:
-        OutputError: it can't be made, or not written to.
+def refuse_the_ladders(call: Bench) -> None:
     """
-    from myna.files import ensure_writable_directory
-
-    new = [folder for folder in (path, *path.parents) if not folder.exists()]
-    ensure_writable_directory(path)
-    for name in FILES:
-        if (path / name).is_dir():
-            raise OutputError(f"{path / name} is a folder, where a file is to be written; give another --out")
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            for folder in new:
-                folder.rmdir()
-        raise
+    Raises:
+        UsageError: `--attention`, and a flag that only the ladder has.
+    """
+    defaults = {field.name: field.default for field in fields(Bench)}
+    for name in OF_THE_LADDER:
+        if getattr(call, name) != defaults[name]:
+            raise UsageError(f"{flag(name)} is of the ladder; leave it out with --attention")
 
 
 def measured_recipe(call: Bench) -> Recipe:
@@ -146,18 +154,3 @@ def with_kinds(recipe: Recipe, call: Bench) -> Recipe:
     if call.optimizer not in (None, recipe.optimizer):
         recipe = replace(recipe, optimizer=call.optimizer, optimizer_options=NO_OPTIONS)
     return recipe
-
-
-def vocab_size(recipe: Recipe) -> int:
-    """The ids of a recipe's tokenizer, which need not be there.
-
-    Raises:
-        UsageError: it is another model's, so nobody knows it before training.
-    """
-    kind, _, size = recipe.tokenizer.partition(":")
-    if not size and kind not in VOCABULARIES:
-        raise UsageError(
-            f"--recipe {recipe.name} takes its vocabulary from the model that it starts from; name a recipe with a "
-            "tokenizer of its own"
-        )
-    return int(size) if size else VOCABULARIES[kind]

@@ -6,9 +6,10 @@ A task is a file in eval_tasks/ and a line in `TASKS`; a flag of its own is a fi
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from myna.commands import parse, refuse_empty
+from myna.commands import parse, refuse_empty, write_any_character
 from myna.commands.eval_tasks.core import CORE
 from myna.commands.eval_tasks.harness import HARNESS
 from myna.commands.eval_tasks.hellaswag import HELLASWAG
@@ -16,7 +17,7 @@ from myna.commands.eval_tasks.mmlu import MMLU
 from myna.commands.eval_tasks.perplexity import PERPLEXITY
 from myna.commands.eval_tasks.task import Eval, Task
 from myna.commands.eval_tasks.val import VAL
-from myna.commands.model_flags import open_to_run
+from myna.commands.model_flags import Running, open_to_run
 from myna.errors import UsageError, unknown_name
 from myna.settings import flag
 
@@ -37,23 +38,49 @@ def main(args: Sequence[str]) -> None:
     task = task_of(call)
     data = task.find_data(call)
     running = open_to_run(call.model.model, call.model, generates=False)
+    if call.explain is not None:
+        explain_item(call, task, running, data)
+        return
     asked = call.model.weights not in ("auto", "fp32")
     as_read = task.score(call, running, data) if asked else {}
     running.store()
     scores = task.score(call, running, data)
     # What weights that were asked for cost: the score with them, less the score with those that were read.
     scores |= {f"{key}_cost": scores[key] - as_read[key] for key in task.costs if key in as_read}
-    about = {
+    about = said_of(call, running, data)
+    if call.json:
+        print(json.dumps(about | scores, ensure_ascii=False, allow_nan=False))
+        return
+    show(about | (task.shown or for_people)(scores))
+
+
+def explain_item(call: Eval, task: Task, running: Running, data: Path | None) -> None:
+    """Prints one item in full, in place of the scores."""
+    assert task.explain is not None  # only tasks that have it read the flag
+    running.store()
+    found, lines = task.explain(call, running, data)
+    about = said_of(call, running, data)
+    if call.json:
+        print(json.dumps(about | found, ensure_ascii=False, allow_nan=False))
+        return
+    write_any_character()
+    show(about | {"item": f"{found['item']} (line {found['line']} of the file)"})
+    print("\n".join(["", *lines]))
+
+
+def said_of(call: Eval, running: Running, data: Path | None) -> dict[str, str]:
+    """What was scored, on what, and how."""
+    return {
         "model": str(running.opened.path),
         "task": call.task,
         **({} if data is None else {"data": str(data)}),
         "weights": running.weights,
         "precision": running.precision.name,
     }
-    if call.json:
-        print(json.dumps(about | scores, ensure_ascii=False, allow_nan=False))
-        return
-    lines = about | (task.shown or for_people)(scores)
+
+
+def show(lines: dict[str, str]) -> None:
+    """Prints a key and its value a line."""
     width = max(20, *map(len, lines))
     for key, shown in lines.items():
         print(f"{key:<{width}} {shown}")

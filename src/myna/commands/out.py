@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from myna.errors import OutputError
-from myna.files import atomic_directory, remove_empty, sync_directory
+from myna.files import atomic_directory, ensure_writable_directory, remove_empty, sync_directory
 
 
 def check_free(out: Path, what: str = "a new or an empty folder") -> None:
@@ -59,6 +59,27 @@ def new_file(out: Path) -> Iterator[Path]:
         if not isinstance(error, OSError):
             raise
         raise OutputError(f"cannot write {out}: {error.strerror}; choose another place or free it") from error
+
+
+@contextlib.contextmanager
+def folder_of_results(path: Path, files: Sequence[str]) -> Iterator[None]:
+    """Makes the folder before the block, which takes long; where the block fails, what it made goes again.
+
+    Raises:
+        OutputError: it can't be made, or not written to.
+    """
+    new = _missing((path, *path.parents))
+    ensure_writable_directory(path)
+    for name in files:
+        if (path / name).is_dir():
+            raise OutputError(f"{path / name} is a folder, where a file is to be written; give another --out")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in new:
+                folder.rmdir()
+        raise
 
 
 def _missing(folders: Iterable[Path]) -> list[Path]:

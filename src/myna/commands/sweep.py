@@ -19,6 +19,7 @@ import tyro
 
 from myna.commands import parse, refuse_empty
 from myna.commands.part import read_part
+from myna.commands.train_sources import DataFlag
 from myna.errors import DataError, MynaError, OutputError, Stopped, UsageError, first_line, unknown_name
 from myna.files import ensure_writable_directory
 from myna.locks import lock_is_held, locked
@@ -45,6 +46,7 @@ NOT_VARIED = {
     "tokenizer": "losses of two tokenizers don't compare",
     "corpus": "losses on two texts don't compare",
     "conversations": "losses on two texts don't compare",
+    "overfit": "a run on one batch does not compare with others",
     "seed": "give --seeds N",
     "micro_batch": "give --micro-batch",
     "precision": "give --precision",
@@ -72,8 +74,8 @@ class SweepCall:
     without --part."""
     out: Path | None = None
     """The sweep's folder; runs/sweep-RECIPE if not given."""
-    data: Path | None = None
-    """Folder of a prepared dataset, as for `myna train`."""
+    data: DataFlag = ()
+    """Folder of a prepared dataset, or several with weights, as for `myna train`."""
     device: DeviceName = "auto"
     """Where to compute."""
     precision: PrecisionName = "auto"
@@ -254,7 +256,7 @@ def resolved(call: SweepCall, sweep: Sweep, folder: Path, recipes: dict[str, Rec
 def _train(call: SweepCall, recipe: str, values: dict[str, Any]) -> list[str]:
     command = [sys.executable, "-m", "myna", "train", recipe]
     command += ["--device", values["device"], "--precision", values["precision"]]
-    return command + (["--data", str(call.data)] if call.data else [])
+    return command + [word for given in call.data for word in ("--data", given)]
 
 
 def _run(command: Sequence[str], threads: int) -> "subprocess.CompletedProcess[str]":

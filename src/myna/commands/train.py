@@ -13,10 +13,10 @@ from myna.commands.train_call import (
     TrainCall,
     description,
     given_fields,
-    settle_recipe,
     with_options_of,
 )
 from myna.commands.train_init import check_shape, started_from
+from myna.commands.train_overfit import overfit_call
 from myna.recipes import named
 from myna.run import Run
 from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
@@ -58,13 +58,15 @@ def read_call(args: Sequence[str]) -> TrainCall:
         description=description(cleandoc(TrainCall.__doc__ or "")),
     )
     check_shape(call.settings, recipe)
-    return dataclasses.replace(call, given=given_fields(args))
+    return overfit_call(dataclasses.replace(call, given=given_fields(args)))
 
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
+    from myna.commands.train_overfit import finish_overfit
+    from myna.commands.train_resume import settle_recipe
     from myna.commands.train_setting import Setting
     from myna.commands.train_start import begin, settle_machine, take_folder, try_checkpoints
     from myna.commands.train_stream import run_tokenizer
@@ -81,9 +83,9 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
             ranks.main_does(lambda: try_checkpoints(run))
         precision = settle_machine(recipe, call.shard, ranks)
         call = dataclasses.replace(call, hellaswag=hellaswag_file(call, ranks))
-        dataset, tokenizer = open_data(call, recipe, ranks, say, begins=newest is None)
-        tokenizer = run_tokenizer(recipe, dataset, tokenizer, stored)
-        setting = Setting(call, run, recipe, stored, ranks, precision, dataset, tokenizer, say)
+        data, tokenizer = open_data(call, recipe, ranks, say, begins=newest is None)
+        tokenizer = run_tokenizer(recipe, data, tokenizer, stored)
+        setting = Setting(call, run, recipe, stored, ranks, precision, data, tokenizer, say)
         training = begin(setting, newest, ending, watch)
         whole = training.is_whole()
         if whole:
@@ -92,5 +94,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
             )
         else:
             training.train()
-        if ranks.is_main and not (whole and run.report_is_fresh()):
-            finish(run, dataset, tokenizer, say)
+        if recipe.overfit:
+            if ranks.is_main:
+                finish_overfit(run, recipe, training.state.ended, say)
+        elif ranks.is_main and not (whole and run.report_is_fresh()):
+            finish(run, data, tokenizer, say)

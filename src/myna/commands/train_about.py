@@ -4,19 +4,44 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from myna.data.mixture import Mixture, shares_in_words
 from myna.data.split import Dataset
 from myna.device import Precision, device_name
+from myna.settings import is_number
 from myna.train.keep.copies import without_secrets
 from myna.train.machines.ranks import Ranks
+from myna.version import version
+
+# In recipe.json: the share of each dataset of a mixture, by name.
+MIXTURE = "mixture"
+
+
+def about_data(data: Mixture) -> dict[str, Any]:
+    """What recipe.json says of the data: each dataset, and of a mixture the shares."""
+    about: dict[str, Any] = {"trained_on": [trained_on(source.dataset) for source in data.sources]}
+    return about if data.is_one else about | {MIXTURE: data.shares}
+
+
+def mixture_changed(stored: Mapping[str, Any], data: Mixture) -> str:
+    """The shares before and now, in words; nothing where neither is of a mixture."""
+    before = stored.get(MIXTURE)
+    if data.is_one and not before:
+        return ""
+    known = (
+        {name: share for name, share in before.items() if is_number(share)}
+        if isinstance(before, dict)
+        else {}
+    )
+    return f"{shares_in_words(known) or 'one dataset'}, now {data}"
 
 
 def trained_on(dataset: Dataset) -> dict[str, Any]:
-    """What recipe.json says of the data: where it was, what it was made of, and what identifies it.
+    """What recipe.json says of a dataset: where it was, what it was made of, and what identifies it.
 
     Another project's files don't say what they were made of, but their format and names tell who wrote them.
     """
@@ -35,7 +60,7 @@ def trained_on(dataset: Dataset) -> dict[str, Any]:
 def environment(ranks: Ranks, precision: Precision) -> dict[str, Any]:
     """What the run stands on: enough to tell why two runs differ."""
     return {
-        "myna": version("myna"),
+        "myna": version(),
         "commit": source_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,

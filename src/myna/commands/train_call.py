@@ -1,20 +1,20 @@
-"""What `myna train` was asked, and whether the run that is already in the folder may go on with it."""
+"""What `myna train` was asked: its flags, and the text of its help."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from myna.errors import DataError, ModelError, OutputError, UsageError
+from myna.commands.train_sources import DataFlag, Named, named_sources
+from myna.errors import UsageError
 from myna.model.network import NETWORKS, network_kind
 from myna.recipes import RECIPES, named
-from myna.run import Run
 from myna.settings import DeviceName, flag
-from myna.train.minutes import LaidOut, check_minutes
+from myna.train.laid_out import By, check_length
 from myna.train.optimizers import OPTIMIZERS, optimizer_kind
-from myna.train.recipe import SOURCES, Recipe, changed_fields
+from myna.train.recipe import SOURCES, Recipe
 
 Say = Callable[[str], None]
 
@@ -27,8 +27,10 @@ class TrainCall:
     """
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["pydoc"])
-    data: Path | None = None
-    """Folder of a prepared dataset (see `myna prepare`). pydoc and shakespeare prepare theirs under data/."""
+    data: DataFlag = ()
+    """Folder of a prepared dataset (see `myna prepare`). pydoc and shakespeare prepare theirs under data/. Give several
+    for a mixture: --data A:0.7 --data B:0.3 takes 70% of the windows from A. What follows the last colon is a weight if
+    it is a number; a dataset of weight 0 is validated only. Without weights, each counts by its training tokens."""
     out: Path | None = None
     """Folder of the run; runs/RECIPE if not given."""
     device: DeviceName = "auto"
@@ -44,6 +46,9 @@ class TrainCall:
     """Train for about so many minutes on this machine, in place of --steps. The run measures its speed once and chooses
     the steps. Warmup, decay, evaluations, samples and checkpoints keep their share of the recipe's steps; a number that
     you give yourself stays. The evaluations and checkpoints are part of the minutes; preparing data is not."""
+    epochs: float | None = None
+    """Go through the training data so many times, in place of --steps: a number, such as 4 or 0.5. The schedule is laid
+    over the steps as --minutes does it. Of a mixture an epoch is as many windows as all its datasets have together."""
     hellaswag: Path | None = None
     """HellaSwag's JSONL file, to be scored on the way; `auto` fetches the official one once (12 MB)."""
     timeout_s: Annotated[float, tyro.conf.arg(name="timeout-s")] = 600.0
@@ -75,14 +80,33 @@ class TrainCall:
             raise UsageError("--keep-every does nothing where all checkpoints are kept; give --keep-last too")
         if not 0 < self.timeout_s < 1e9:
             raise UsageError(f"--timeout-s is {self.timeout_s}; give a number of seconds over 0")
-        if self.minutes is not None:
-            check_minutes(self.minutes)
-            if "steps" in self.given:
-                raise UsageError("--minutes chooses the number of steps; leave --steps out, or --minutes")
-            if self.extend:
-                raise UsageError(
-                    "--extend goes on to a number of steps; give --steps N, and leave --minutes out"
-                )
+        self._check_length()
+        named_sources(self.data)
+
+    def _check_length(self) -> None:
+        if self.minutes is not None and self.epochs is not None:
+            raise UsageError("--minutes and --epochs both choose the number of steps; give one of them")
+        if self.length is None:
+            return
+        by, amount = self.length
+        check_length(by, amount)
+        if "steps" in self.given:
+            raise UsageError(f"{flag(by)} chooses the number of steps; leave --steps out, or {flag(by)}")
+        if self.extend:
+            raise UsageError(
+                f"--extend goes on to a number of steps; give --steps N, and leave {flag(by)} out"
+            )
+
+    @property
+    def length(self) -> tuple[By, float] | None:
+        """What the length is given in where not in steps, and how much of it."""
+        lengths: list[tuple[By, float | None]] = [(by, getattr(self, by)) for by in get_args(By)]
+        return next(((by, amount) for by, amount in lengths if amount is not None), None)
+
+    @property
+    def sources(self) -> list[Named]:
+        """The datasets that --data names."""
+        return named_sources(self.data)
 
 
 DESCRIPTION = f"""{{call}}
@@ -160,158 +184,3 @@ def given_fields(args: Sequence[str]) -> frozenset[str]:
     """
     flags = (arg.partition("=")[0] for arg in args if arg.startswith("--"))
     return frozenset(name[2:].replace("-", "_") for name in flags)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What the run that is already in the folder says of itself."""
-
-    recipe: dict[str, Any]
-    micro_batch: int
-
-
-# In recipe.json: the steps that the run had before it was extended.
-EXTENDED_FROM = "extended_from"
-
-
-def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> tuple[Recipe, Stored | None]:
-    """The recipe to train with, and what the folder's run has stored, if there is one that may go on.
-
-    Args:
-        finished: the step of the run's newest sound checkpoint; None where it has none.
-    Raises:
-        OutputError: `--resume never`, and the folder holds a run.
-        UsageError: another recipe than the run's, without `--override`, or another network; an impossible `--extend`.
-        DataError: what is stored is damaged.
-    """
-    asked = call.settings
-    if not run.exists():
-        if call.extend:
-            raise UsageError(
-                f"--extend: {run.path} holds no run; leave --extend out, or name the run with --out"
-            )
-        if call.minutes is not None and finished is not None:
-            raise UsageError(
-                f"--minutes: {run.path} has checkpoints and no recipe.json, which says how many steps were chosen; "
-                "restore the file, or give another --out"
-            )
-        return asked, None
-    if call.resume == "never":
-        raise OutputError(f"{run.path} holds a run already, and --resume is never; give another --out")
-    recipe = stored_recipe(run)
-    stored = Stored(recipe, recipe["micro_batch"])
-    compared = asked = laid_out_as_before(run, call, recipe)
-    if asked.micro_batch == "auto":
-        compared = replace(compared, micro_batch=stored.micro_batch)
-    if asked.tokenizer == "from-data":
-        compared = replace(compared, tokenizer=recipe["tokenizer"])
-    if call.extend:
-        asked = extended(run, asked, recipe, finished, say)
-        begun = asked.steps == recipe["steps"]
-        decay_steps = asked.decay_steps if begun else recipe.get("decay_steps", 0)
-        compared = replace(compared, steps=recipe["steps"], decay_steps=decay_steps)
-    elif EXTENDED_FROM in recipe and asked.steps == recipe["steps"] and not asked.decay_steps:
-        # A run that was extended goes on without the word, too.
-        decay_steps = recipe.get("decay_steps", 0)
-        asked = replace(asked, decay_steps=decay_steps)
-        compared = replace(compared, decay_steps=decay_steps)
-    require_unchanged(run, compared, recipe, call.override, finished, say)
-    return asked, stored
-
-
-def laid_out_as_before(run: Run, call: TrainCall, stored: dict[str, Any]) -> Recipe:
-    """The recipe that a call asks for, laid over steps as its run is where that was begun with `--minutes`.
-
-    Raises:
-        UsageError: the run was begun with other minutes, or without, or the call gives neither minutes nor steps.
-    """
-    asked, laid, begun = call.settings, LaidOut.of(stored), f"{run.path} was begun"
-    if laid is None:
-        if call.minutes is not None:
-            raise UsageError(
-                f"{begun} without --minutes, with {stored['steps']:,} steps; leave --minutes out, or give another --out"
-            )
-        return asked
-    again = f"give --minutes {laid.minutes:g} again, or another --out"
-    before = f"with --minutes {laid.minutes:g}, which came to {laid.steps:,} steps"
-    if call.minutes is None:
-        if not ("steps" in call.given or call.override or call.extend):
-            raise UsageError(
-                f"{begun} {before}; {again}; --extend --steps N trains it further once it is finished"
-            )
-        return replace(laid.over(asked, call.given), steps=asked.steps)
-    if call.minutes != laid.minutes:
-        raise UsageError(
-            f"{begun} {before}, and not with --minutes {call.minutes:g}; {again}; --steps N changes its length: with "
-            "--extend once it is finished, with --override before"
-        )
-    return replace(laid.over(asked, call.given), steps=stored["steps"])
-
-
-def stored_recipe(run: Run) -> dict[str, Any]:
-    """What recipe.json holds, as it stands there: a version that lacked a field says nothing of it.
-
-    Raises:
-        DataError: a value of it cannot be, or one that a resume needs is missing.
-    """
-    recipe = run.recipe()
-    try:
-        Recipe.from_dict(recipe)
-        LaidOut.of(recipe)
-        for name in ("steps", "tokenizer", "micro_batch"):
-            if name not in recipe:
-                raise UsageError(f"{flag(name)} is missing")
-        if recipe["micro_batch"] == "auto":
-            raise UsageError("--micro-batch is 'auto', and a run has the number that was chosen")
-    except (UsageError, ModelError) as error:
-        raise DataError(
-            f"{run.recipe_path} is not what was written there: {error}; restore the file, or give another --out"
-        ) from error
-    return recipe
-
-
-def extended(run: Run, asked: Recipe, stored: dict[str, Any], finished: int | None, say: Say) -> Recipe:
-    """The recipe of a finished run that is to be trained further.
-
-    Raises:
-        UsageError: it is not finished, or the steps are not more than before.
-    """
-    before = stored["steps"]
-    decay = asked.decay_steps or stored.get("decay_steps", 0) or before
-    if EXTENDED_FROM in stored and asked.steps == before:  # the same command again: the extension goes on
-        return replace(asked, decay_steps=decay)
-    if finished is None or finished < before:
-        raise UsageError(
-            f"--extend: {run.path} is not finished ({finished or 0} of {before} steps); finish it first: the same "
-            "command without --extend and with its own --steps"
-        )
-    if asked.steps <= before:
-        raise UsageError(f"--extend: {run.path} has {before} steps already; give --steps more than that")
-    say(f"extending {run.path} from {before} to {asked.steps} steps; the cosine ends at step {decay}")
-    return replace(asked, decay_steps=decay)
-
-
-def require_unchanged(
-    run: Run, recipe: Recipe, stored: dict[str, Any], override: bool, finished: int | None, say: Say
-) -> None:
-    """Refuses to go on with a changed recipe.
-
-    Raises:
-        UsageError: names what changed, and what to do.
-    """
-    changes = changed_fields(recipe, stored)
-    if not changes:
-        return
-    what = "; ".join(change.text for change in changes.values())
-    if fixed := [name for name, change in changes.items() if change.rule == "never"]:
-        names = ", ".join(flag(name) for name in fixed)
-        raise UsageError(
-            f"{run.path} holds a run of another network ({what}); {names} cannot change; give another --out"
-        )
-    if not override:
-        done = finished is not None and finished >= stored["steps"]
-        more = ", or train it further with --extend" if done and recipe.steps > stored["steps"] else ""
-        raise UsageError(
-            f"{run.path} holds a run of another recipe ({what}); give another --out, or go on with --override{more}"
-        )
-    say(f"going on with a changed recipe: {what}")

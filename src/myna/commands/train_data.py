@@ -1,15 +1,19 @@
 """The data of `myna train`: found, or prepared where a recipe can do so unasked, and verified."""
 
+import itertools
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from myna.commands.train_call import Say, TrainCall
 from myna.commands.train_init import base_tokenizer, require_extension
+from myna.commands.train_sources import Named
 from myna.errors import DataError, UsageError
 from myna.recipes import SELF_PREPARING
 from myna.train.recipe import Recipe
 
 if TYPE_CHECKING:
+    from myna.data.mixture import Mixture
     from myna.data.split import Dataset
     from myna.text.tokenizer import Tokenizer
     from myna.train.machines.ranks import Ranks
@@ -17,25 +21,72 @@ if TYPE_CHECKING:
 
 def open_data(
     call: TrainCall, recipe: Recipe, ranks: "Ranks", say: Say, *, begins: bool
-) -> "tuple[Dataset, Tokenizer]":
-    """The dataset to train on, verified, and the tokenizer that made it; prepared first where a recipe can.
+) -> "tuple[Mixture, Tokenizer]":
+    """What is trained on, verified, and the tokenizer that made it; prepared first where a recipe can.
 
     Args:
         begins: the run is a new one, so that what it starts from must fit the data.
     Raises:
-        UsageError: there is no data, and this recipe's is too large to fetch unasked.
+        UsageError: there is no data, and this recipe's is too large to fetch unasked; or datasets of two kinds.
         DataError: damaged, or made with another tokenizer.
+    """
+    named = call.sources
+    if not named:
+        path = Path("data") / recipe.name
+        named = [Named(path, path.name, None)]
+        if ranks.is_main:
+            prepare_own(recipe, path, say)
+        ranks.barrier()
+    opened = [open_one(one.path, recipe, ranks, say, begins=begins) for one in named]
+    datasets = [dataset for dataset, _ in opened]
+    for dataset, other in itertools.pairwise(datasets):
+        if dataset.tokenizer_sha256 != other.tokenizer_sha256:
+            raise DataError(
+                f"{dataset.path} and {other.path} were made with different tokenizers; a mixture has one: prepare one "
+                "of them again"
+            )
+        if dataset.has_conversations != other.has_conversations:
+            raise UsageError(
+                f"of {dataset.path} and {other.path} one holds conversations and the other text; mix datasets of one "
+                "kind"
+            )
+    return mixture_of(named, datasets, say), opened[0][1]
+
+
+def mixture_of(named: "list[Named]", datasets: "list[Dataset]", say: Say) -> "Mixture":
+    """Datasets with the weights that were given them; without, each counts by its training tokens."""
+    from myna.data.mixture import Mixture, Source, whole_parts
+
+    weights = [
+        Fraction(max(1, dataset.train.n_tokens)) if one.weight is None else one.weight
+        for one, dataset in zip(named, datasets, strict=True)
+    ]
+    parts = whole_parts(weights)
+    mixture = Mixture(
+        tuple(
+            Source(one.name, dataset, part) for one, dataset, part in zip(named, datasets, parts, strict=True)
+        )
+    )
+    if any(
+        Fraction(part, sum(parts)) != weight / sum(weights)
+        for part, weight in zip(parts, weights, strict=True)
+    ):
+        say(f"the weights are rounded to parts of {sum(parts):,}: {mixture}")
+    return mixture
+
+
+def open_one(
+    path: Path, recipe: Recipe, ranks: "Ranks", say: Say, *, begins: bool
+) -> "tuple[Dataset, Tokenizer]":
+    """A dataset, verified, and the recipe's tokenizer, which must be the dataset's.
+
+    Raises:
+        DataError: it is not there, is damaged, or was made with another tokenizer.
     """
     from myna.data.other_projects import remark_on
     from myna.data.shards import open_dataset
     from myna.text.tokenizer import Tokenizer
 
-    path = call.data
-    if path is None:
-        path = Path("data") / recipe.name
-        if ranks.is_main:
-            prepare_own(recipe, path, say)
-        ranks.barrier()
     if recipe.tokenizer in ("from-data", "from-init") or recipe.tokenizer.startswith("train:"):
         if not (path / "tokenizer.json").exists():
             raise DataError(f"{path} holds no tokenizer.json; name its tokenizer with --tokenizer")

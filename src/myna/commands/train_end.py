@@ -1,7 +1,7 @@
 """The end of `myna train`: the report, a yardstick, and what to try next."""
 
 from myna.commands.train_call import Say
-from myna.data.split import Dataset
+from myna.data.mixture import Mixture
 from myna.errors import MynaError, OutputError, first_line
 from myna.evaluate.compression import bz2_bits_per_byte
 from myna.evaluate.report import report
@@ -10,7 +10,7 @@ from myna.run import Run
 from myna.text.tokenizer import Tokenizer
 
 
-def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
+def finish(run: Run, data: Mixture, tokenizer: Tokenizer, say: Say) -> None:
     """Draws the report, compares with bzip2, and says where everything lies and what to try next.
 
     Raises:
@@ -25,12 +25,13 @@ def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
             f"cannot draw {run.report_path}: {type(error).__name__}: {first_line(error)}; "
             f"once that is mended, `myna report {run.path}` draws it"
         ) from error
-    chats = dataset.has_conversations
+    chats, first = data.has_conversations, data.sources[0].dataset
     for sample in run.samples()[-1:]:
         say(f"\n{run.path} {'answers' if chats else 'writes on'}:\n\n{sample['prompt']}{sample['text']}\n")
     reached = [record["val_bits_per_byte"] for record in run.metrics() if "val_bits_per_byte" in record]
-    # Of conversations only the answers are scored, so all of the text compressed is no yardstick.
-    yardstick = None if chats else bz2_bits_per_byte(dataset.val, tokenizer)
+    # Of conversations only the answers are scored, and of a mixture each text has its share: all of the text
+    # compressed is no yardstick.
+    yardstick = bz2_bits_per_byte(first.val, tokenizer) if data.is_one and not chats else None
     if reached and yardstick:
         say(f"bits per byte of the validation text ({yardstick[1]:,} bytes):")
         say(f"  this model  {reached[-1]:.3f}\n  bz2 -9      {yardstick[0]:.3f}\n")
@@ -42,6 +43,6 @@ def finish(run: Run, dataset: Dataset, tokenizer: Tokenizer, say: Say) -> None:
     say(f"            {run.page_path}\n")
     say("what to try next:")
     say(f"  myna chat {run.path}" if chats else f'  myna sample {run.path} --prompt "The "')
-    if dataset.val.n_tokens > 1:
-        say(f"  myna eval {run.path} --task val")
-    say(f"  myna data show {dataset.path}")
+    if first.val.n_tokens > 1:
+        say(f"  myna eval {run.path} --task val{'' if data.is_one else f' --data {first.path}'}")
+    say(f"  myna data show {first.path}")

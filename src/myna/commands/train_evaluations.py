@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 
+from myna.data.mixture import Mixture
 from myna.data.packing import find_conversations
-from myna.data.split import Dataset
+from myna.data.split import Split
 from myna.device import Precision
 from myna.evaluate.choices import choice_sums
 from myna.evaluate.continuations import n_cut, question_rounds
 from myna.evaluate.hellaswag import encode_items, hellaswag_scores, read_items
 from myna.evaluate.loss import (
+    mixture_scores,
     validation_rounds,
     validation_scores,
     validation_sums,
@@ -41,7 +43,7 @@ class Around:
 
     recipe: Recipe
     run: Run
-    dataset: Dataset
+    data: Mixture
     tokenizer: Tokenizer
     ranks: Ranks
     precision: Precision
@@ -67,40 +69,62 @@ class Around:
 
 
 def validation(around: Around) -> Evaluation | None:
-    """Loss and bits per byte on the validation split."""
-    recipe, val = around.recipe, around.dataset.val
-    id_bytes, text_ids = around.tokenizer.id_bytes(), around.tokenizer.text_ids()
-    if val.n_tokens < 2:
+    """Loss and bits per byte on the validation split, or on those of a mixture."""
+    recipe, data, tokenizer = around.recipe, around.data, around.tokenizer
+    id_bytes, text_ids = tokenizer.id_bytes(), tokenizer.text_ids()
+    eot, length = tokenizer.eot, recipe.sequence_length
+    splits = {
+        source.name: source.dataset.val for source in data.sources if can_validate(source.dataset.val, around)
+    }
+    if not splits or not any(data.shares[name] for name in splits):
         return None
-    eot, length = around.tokenizer.eot, recipe.sequence_length
-    if val.scored is not None and not len(find_conversations(val, eot, length).starts):
-        if around.ranks.is_main:
+
+    def validate(network: Network, step: int, before_batch: Check) -> dict[str, float]:
+        sums = {
+            name: around.added(
+                validation_sums(
+                    network,
+                    val,
+                    id_bytes,
+                    text_ids=text_ids,
+                    eot=eot,
+                    sequence_length=length,
+                    before_batch=before_batch,
+                    **around.share(),
+                )
+            )
+            for name, val in splits.items()
+        }
+        if data.is_one:
+            (name,) = splits
+            return validation_scores(sums[name], splits[name])
+        return mixture_scores(sums, splits, data.shares)
+
+    def rounds(network: Network) -> int:
+        world = around.ranks.world_size
+        return sum(validation_rounds(val, length, eot, world_size=world) for val in splits.values())
+
+    recorded = around.in_metrics("val_loss")
+    return Evaluation("validation", recipe.eval_every, validate, recorded, "eval_every", rounds)
+
+
+def can_validate(val: Split, around: Around) -> bool:
+    """Whether a validation split has something to score; what is missing is said."""
+    length, loud = around.recipe.sequence_length, around.ranks.is_main
+    if val.n_tokens < 2:
+        if loud and not around.data.is_one:
+            speak(f"{val.place} has nothing to score: val_loss is the mean of the other datasets")
+        return False
+    if val.scored is not None and not len(find_conversations(val, around.tokenizer.eot, length).starts):
+        if loud:
             speak(
                 f"no validation: {val.place} has no conversation whose first answer ends within {length} tokens, "
                 "the sequence length"
             )
-        return None
-    if around.ranks.is_main and (why := why_no_bits_per_byte(val, around.tokenizer)):
+        return False
+    if loud and (why := why_no_bits_per_byte(val, around.tokenizer)):
         speak(why)
-
-    def validate(network: Network, step: int, before_batch: Check) -> dict[str, float]:
-        sums = validation_sums(
-            network,
-            val,
-            id_bytes,
-            text_ids=text_ids,
-            eot=eot,
-            sequence_length=length,
-            before_batch=before_batch,
-            **around.share(),
-        )
-        return validation_scores(around.added(sums), val)
-
-    def rounds(network: Network) -> int:
-        return validation_rounds(val, length, eot, world_size=around.ranks.world_size)
-
-    recorded = around.in_metrics("val_loss")
-    return Evaluation("validation", recipe.eval_every, validate, recorded, "eval_every", rounds)
+    return True
 
 
 def samples(around: Around) -> Evaluation | None:
@@ -110,7 +134,7 @@ def samples(around: Around) -> Evaluation | None:
         return None
     sampling = Sampling(max_tokens=100, temperature=recipe.sample_temperature, top_k=50, seed=recipe.seed)
     prompts = [recipe.sample_prompt]
-    if around.dataset.has_conversations:
+    if around.data.has_conversations:
         prompts = [line for line in prompts[0].splitlines() if line.strip()]
         sampling = replace(sampling, stop_ids=stop_ids(around.tokenizer))
 
@@ -131,7 +155,7 @@ def samples(around: Around) -> Evaluation | None:
             # At most a step a token. The other ranks go along, to agree on a stop before each.
             texts.append("".join(piece for (piece,) in in_rounds(pieces, sampling.max_tokens, before_batch)))
         if around.ranks.is_main:
-            end = "\n" * around.dataset.has_conversations
+            end = "\n" * around.data.has_conversations
             for prompt, text in zip(prompts, texts, strict=True):
                 around.run.append_sample({"step": step, "prompt": prompt + end, "text": text})
 
@@ -146,7 +170,7 @@ def samples(around: Around) -> Evaluation | None:
 
 def asked(around: Around, prompt: str) -> str | list[int]:
     """What the model goes on from."""
-    if not around.dataset.has_conversations:
+    if not around.data.has_conversations:
         return prompt
     return encode_prompt(around.tokenizer, [Message(USER, prompt)]).ids
 

@@ -8,20 +8,19 @@ from dataclasses import dataclass, replace
 import torch
 
 from myna.commands.train_call import Say
+from myna.commands.train_length import tell_schedule
 from myna.commands.train_records import checkpoint_bytes
 from myna.commands.train_setting import Setting
 from myna.device import device_name
 from myna.errors import UsageError
 from myna.model.network import Network
-from myna.settings import flag
 from myna.train.evaluations import Evaluation
+from myna.train.laid_out import LaidOut
 from myna.train.micro_batch import accumulation
 from myna.train.minutes import (
     BESIDE_SHARE,
-    LAID_OVER,
     LEAST_STEPS,
     Costs,
-    LaidOut,
     Recurring,
     checkpoints_of,
     evaluations_of,
@@ -86,7 +85,8 @@ def choose_steps(setting: Setting, trial: Trial) -> LaidOut:
         tell(say, trial, laid, laid.over(recipe, call.given), costs, started)
         return f"{laid.steps} {laid.apart}"
 
-    return LaidOut(minutes, recipe.steps, *map(int, ranks.main_does(choose).split()))
+    steps, apart = map(int, ranks.main_does(choose).split())
+    return LaidOut(minutes, recipe.steps, steps, apart)
 
 
 def measured(trial: Trial, seconds: float) -> Costs:
@@ -145,7 +145,7 @@ def _s(seconds: float) -> str:
 
 def tell(say: Say, trial: Trial, laid: LaidOut, recipe: Recipe, costs: Costs, started: float) -> None:
     """How many steps were chosen, and why; and what the schedule is now."""
-    ranks, before, minutes = trial.stepper.ranks, trial.recipe, laid.minutes
+    ranks, before, minutes = trial.stepper.ranks, trial.recipe, laid.amount
     how = f"mean of {costs.measured_steps}" if costs.measured_steps else "by two shorter ones"
     where = device_name(ranks.device) if ranks.world_size == 1 else f"{ranks.world_size} ranks"
     if ranks.world_size > 1 and ranks.device.type == "cpu":
@@ -160,14 +160,7 @@ def tell(say: Say, trial: Trial, laid: LaidOut, recipe: Recipe, costs: Costs, st
     say(
         f"of the {_s(60 * minutes)}, the start took {_s(started)}, and {_s(costs.beside(recipe))} are kept for {kept}"
     )
-    done = {"warmup_steps", "decay_steps", "checkpoint_every", *(e.every for e in trial.evaluations)}
-    changed = [
-        f"{flag(name)} {getattr(recipe, name):,} (was {getattr(before, name):,})"
-        for name in LAID_OVER
-        if name in done and getattr(recipe, name) != getattr(before, name)
-    ]
-    if changed:
-        say(f"laid over {recipe.steps:,} steps, of {before.steps:,} in the recipe: {', '.join(changed)}")
+    tell_schedule(before, recipe, trial.evaluations, say)
     if laid.apart > 1:
         say(
             f"evaluations come {laid.apart} times as far apart as in the recipe: with the checkpoints they would take "

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from myna.commands.train_about import environment, trained_on
-from myna.commands.train_call import EXTENDED_FROM
+from myna.commands.train_about import about_data, environment
+from myna.commands.train_resume import EXTENDED_FROM
 from myna.commands.train_setting import Setting
 from myna.errors import MynaError, OutputError, Stopped, first_line
 from myna.model.checkpoint import checkpoint_step
@@ -14,8 +14,8 @@ from myna.train.keep.copies import Copier
 from myna.train.keep.saver import Retention, Saver
 from myna.train.keep.snapshot import Snapshot
 from myna.train.keep.track import open_tracker
+from myna.train.laid_out import LaidOut
 from myna.train.machines.shard import is_sharded
-from myna.train.minutes import KEY, LaidOut
 from myna.train.recipe import Recipe
 from myna.train.state import TrainState
 from myna.train.step import Stepper
@@ -96,7 +96,7 @@ def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: co
     if not setting.ranks.is_main:
         return keep_nothing
     run, call = setting.run, setting.call
-    about = recipe.to_dict() | {"trained_on": [trained_on(setting.dataset)]}
+    about = recipe.to_dict() | about_data(setting.data)
     before = setting.stored.recipe if setting.stored else {}
     extended_from = (
         before["steps"] if before.get("steps", recipe.steps) != recipe.steps and call.extend else None
@@ -105,7 +105,7 @@ def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: co
     if extended_from:
         about[EXTENDED_FROM] = extended_from
     if laid := setting.laid or LaidOut.of(before):
-        about[KEY] = laid.to_dict()
+        about[laid.by] = laid.to_dict()
     # The recipe comes last: it makes the folder a run, which one that a tracker refuses is not.
     tracker = open_tracker(call.track, run, recipe.to_dict(), state.step)
     ending.callback(tracker.close)

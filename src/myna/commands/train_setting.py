@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from myna.commands.train_call import Say, Stored, TrainCall
-from myna.data.split import Dataset
+from myna.commands.train_call import Say, TrainCall
+from myna.commands.train_resume import Stored
+from myna.data.mixture import Mixture
 from myna.device import Precision
 from myna.run import Run
 from myna.text.tokenizer import Tokenizer
+from myna.train.laid_out import LaidOut
 from myna.train.machines.ranks import Ranks
-from myna.train.minutes import LaidOut
 from myna.train.recipe import Recipe
 
 
@@ -22,7 +23,7 @@ class Setting:
     stored: Stored | None  # where the folder holds a run already
     ranks: Ranks
     precision: Precision
-    dataset: Dataset
+    data: Mixture
     tokenizer: Tokenizer
     say: Say
-    laid: LaidOut | None = None  # where this call has chosen the steps, for --minutes
+    laid: LaidOut | None = None  # where this call has chosen the steps, for --minutes or --epochs

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import torch
 
+from myna.commands.train_describe import describe
 from myna.commands.train_evaluations import Around, evaluations
 from myna.commands.train_init import take_weights
+from myna.commands.train_length import choose_epochs
 from myna.commands.train_minutes import Trial, choose_steps
-from myna.commands.train_records import checkpoint_bytes, keep_nothing, open_records, open_saver
+from myna.commands.train_overfit import one_batch_of
+from myna.commands.train_records import keep_nothing, open_records, open_saver
 from myna.commands.train_setting import Setting
+from myna.commands.train_standing import resumed
 from myna.commands.train_stream import stream_of, tell_of
 from myna.data.batches import Stream, micro_batches
 from myna.data.prefetch import Prefetcher
@@ -25,15 +29,15 @@ from myna.run import Run
 from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
-from myna.train.keep.checkpoints import Checkpoints, load_checkpoint
-from myna.train.keep.saver import Saver
+from myna.train.keep.checkpoints import Checkpoints
 from myna.train.keep.snapshot import Camera
+from myna.train.laid_out import LaidOut
 from myna.train.loop import Plan, Training
 from myna.train.machines.allocator import keep_freed_memory
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.speed import peak_flops
 from myna.train.machines.watch import Watch
-from myna.train.memory import explained_memory
+from myna.train.memory import explained_memory, memory_advice
 from myna.train.micro_batch import MicroBatch, accumulation, choose_micro_batch
 from myna.train.recipe import Recipe
 from myna.train.schedule import learning_rate
@@ -53,6 +57,8 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
     with reading(run.path):
         if (run.path / "dataset.json").exists():
             raise OutputError(f"{run.path} is a dataset; give another --out for the run")
+        if why := run.why_no_model():
+            raise OutputError(f"{why}; give another --out for the run")
         folders = (run.checkpoints, run.path, *run.path.parents)
         new = [folder for folder in folders if not folder.exists()]
         is_first = not (run.path / ".lock").exists()
@@ -113,7 +119,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     began = time.perf_counter()
     call, recipe, ranks, say = setting.call, setting.recipe, setting.ranks, setting.say
     tokenizer, sharded = setting.tokenizer, call.shard == "fsdp"
-    around = Around(recipe, setting.run, setting.dataset, tokenizer, ranks, setting.precision, call.hellaswag)
+    around = Around(recipe, setting.run, setting.data, tokenizer, ranks, setting.precision, call.hellaswag)
     wanted = evaluations(around)  # their files are read before anything is written
     network = new_network(recipe, tokenizer.n_vocab, ranks.device, sharded=sharded)
     known = take_weights(network, recipe, say) if newest is None and recipe.init else 0
@@ -124,23 +130,25 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     spikes = SpikeRule(call.on_spike, say)
     state = resumed(setting, newest, stepper, spikes, known)
     train_new_tokens_alone(setting, stepper, state)
-    going_on = state.step < recipe.steps
-    stream = stream_of(recipe, setting.dataset, tokenizer)
+    going_on = not state.is_done(recipe.steps)
+    stream = stream_of(recipe, setting.data, tokenizer)
+    stream, enough = one_batch_of(stream, recipe, say if going_on else lambda text: None)
     first_batch = functools.partial(_first_batch, stream, ranks)
     micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
+    advice = _advice(setting, stepper, sharded, micro_batch.sequences)
     accumulation(recipe, ranks.world_size)  # refuses a batch that doesn't divide
     batches = functools.partial(_batches, stream, recipe, ranks, micro_batch.sequences)
     if going_on and recipe.compile:
         say("compiling the training step")
-        with explained_memory(lambda: "compiling", micro_batch.sequences):
+        with explained_memory(lambda: "compiling", advice):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
-    if call.minutes is not None and setting.stored is None:
+    if call.length is not None and setting.stored is None:
         targets = stream.n_targets(0, recipe.batch_samples)
         rate = rate_of(recipe)(0)
         trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
-        with explained_memory(lambda: "measuring", micro_batch.sequences):
-            laid = choose_steps(setting, trial)
+        with explained_memory(lambda: "measuring", advice):
+            laid = choose_length(setting, trial, stream)
         recipe = laid.over(recipe, call.given)
         wanted = [evaluation.laid_over(recipe) for evaluation in wanted]
         setting = replace(setting, recipe=recipe, laid=laid)
@@ -156,7 +164,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     unfinished = going_on or due.missing(state.step)
     record = open_records(setting, recipe, state, ending) if unfinished else keep_nothing
     stepper.distribute()
-    ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", micro_batch.sequences))
+    ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", advice))
     return Training(
         plan,
         state,
@@ -166,7 +174,20 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         checkpoints=Checkpoints(Camera(network, stepper.optimizer, stepper.average, ranks), saver, ranks),
         spikes=spikes,
         record=record,
+        enough=enough,
     )
+
+
+def choose_length(setting: Setting, trial: Trial, stream: Stream) -> LaidOut:
+    """The steps of a new run whose length is given in minutes or epochs.
+
+    Raises:
+        UsageError: not even a few steps fit into the minutes.
+    """
+    call = setting.call
+    if call.epochs is not None:
+        return choose_epochs(call.epochs, trial.recipe, stream, trial.evaluations, call.given, setting.say)
+    return choose_steps(setting, trial)
 
 
 def train_new_tokens_alone(setting: Setting, stepper: Stepper, state: TrainState) -> None:
@@ -221,43 +242,6 @@ def _batches(stream: Stream, recipe: Recipe, ranks: Ranks, micro_batch: int, sam
     return Prefetcher(batches, ranks.device)
 
 
-def resumed(
-    setting: Setting, newest: Path | None, stepper: Stepper, spikes: SpikeRule, init_ids: int
-) -> TrainState:
-    """Where the run stands: a new one's beginning, or its newest checkpoint, loaded.
-
-    Args:
-        init_ids: of a new one, see `TrainState`.
-    Raises:
-        UsageError: it was trained on other data, without `--override`.
-        CheckpointError: it is not of this network and optimizer.
-    """
-    identity, ranks, say = setting.dataset.identity, setting.ranks, setting.say
-    if newest is None:
-        rng = {"seeded_by": "seed, step, rank", "seed": setting.recipe.seed}
-        return TrainState(
-            identity, setting.recipe.to_dict(), init_ids=init_ids, world_size=ranks.world_size, rng=rng
-        )
-    state = load_checkpoint(newest, stepper.network, stepper.optimizer, stepper.average)
-    if state.dataset != identity:
-        changed = f"dataset {state.dataset[:12]}, now {identity[:12]}"
-        if not setting.call.override:
-            raise UsageError(
-                f"{newest} was trained on other data ({changed}); give the same --data or another --out, "
-                "or go on with --override"
-            )
-        say(f"going on with other data: {changed}")
-    if state.scaler:  # empty where it was off; then one that is on now begins as in a new run
-        stepper.scaler.load_state_dict(state.scaler)
-    spikes.load(state.spikes)
-    if state.step < setting.recipe.steps:
-        say(f"resuming after step {state.step} from {newest}")
-    if state.world_size != ranks.world_size:
-        say(f"ranks: {state.world_size} before, {ranks.world_size} now; the batches are the same")
-    state.dataset, state.world_size = identity, ranks.world_size
-    return state
-
-
 def settle_micro_batch(
     setting: Setting, stepper: Stepper, sharded: bool, first_batch: Callable[[int], Batch]
 ) -> MicroBatch:
@@ -273,38 +257,19 @@ def settle_micro_batch(
         f"{', recomputing' if stepper.network.recompute else ''}{', sharded' if sharded else ''}, "
         f"{setting.tokenizer.n_vocab} ids"
     )
+    advice = _advice(setting, stepper, sharded, micro_batch=1)
     return choose_micro_batch(
-        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, setting.say
+        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, setting.say, advice
     )
 
 
-def describe(
-    setting: Setting,
-    recipe: Recipe,
-    stream: Stream,
-    micro_batch: MicroBatch,
-    stepper: Stepper,
-    saver: Saver,
-) -> None:
-    """The run in three lines, before it begins."""
-    say, train = setting.say, setting.dataset.train
-    epochs = recipe.steps * recipe.batch_samples / stream.windows_per_epoch
-    say(
-        f"{recipe.name}: {stepper.network.n_parameters():,} parameters, {train.n_tokens:,} training tokens, "
-        f"{epochs:.2f} epochs in {recipe.steps:,} steps of {recipe.batch_tokens:,} tokens"
+def _advice(setting: Setting, stepper: Stepper, sharded: bool, micro_batch: int) -> str:
+    """What a person may try where memory runs out."""
+    return memory_advice(
+        setting.recipe,
+        setting.ranks,
+        setting.precision,
+        micro_batch=micro_batch,
+        recomputes=stepper.network.recompute,
+        sharded=sharded,
     )
-    if epochs > 1:
-        say(f"the data will be gone through {epochs:.1f} times, in another order each time")
-    precision = stepper.precision
-    say(
-        f"on {device_name(setting.ranks.device)}, {precision.name} ({precision.reason}), "
-        f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
-    )
-    every = recipe.checkpoint_every or recipe.steps
-    needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
-    free = setting.run.free_bytes()
-    if setting.ranks.is_main and needed > free:
-        say(
-            f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {setting.run.path} has {free / 1e9:.1f} GB "
-            "left; --keep-last N keeps fewer"
-        )

@@ -18,6 +18,7 @@ LEAST_EVALUATIONS = 4
 OPENING_SHARE = 0.2
 APART_NATS = 0.05
 OVERFIT_NATS = 0.02
+SPREAD_ERRORS = 3.0
 NEAR_SHARE, LEAST_NEAR_STEPS = 0.01, 10
 JOINED_STEPS = 10
 SKIPPED_SHARE = 0.01
@@ -29,8 +30,10 @@ RULES = (
     "its standard errors. Where there are too few evaluations, the rule takes the training loss.",
     "Training and validation part: from some evaluation to the last one validation gained less than half of what "
     f"training gained, and over {APART_NATS} nats less. Overfitting: validation rose by over {OVERFIT_NATS} nats above "
-    "its lowest value, while training fell by as much. The training loss at an evaluation is the mean over the steps "
-    f"around it. The first {OPENING_SHARE:.0%} of the tokens are not judged.",
+    "its lowest value, while training fell by as much. Both hold only where the gap between the two losses grew by "
+    f"over {SPREAD_ERRORS:g} of its standard errors, so the noise of small batches is no parting. The training loss at "
+    "an evaluation is the mean over the steps around it; its standard error comes from how much neighbouring steps "
+    f"differ. The first {OPENING_SHARE:.0%} of the tokens are not judged.",
     f"A spike: a training loss over {LIMIT:g} deviations, and at least {LEAST_NATS} nats, above the running mean of "
     f"about {WINDOW_STEPS} steps. Training warns by the same rule. Spikes within {JOINED_STEPS} steps are one.",
     f"Skipped updates are named where they are over {SKIPPED_SHARE:.0%} of the steps: fp16's scaler skips a few by "
@@ -107,9 +110,9 @@ def _line(series: Series) -> tuple[float, float]:
 def parting(curves: Curves) -> Finding | None:
     """Whether validation and training loss part; None where either is missing."""
     val = curves.val
-    train = np.array([_train_loss_around(curves, int(step)) for step in val.steps])
-    judged = np.isfinite(train) & (val.tokens >= OPENING_SHARE * curves.last_tokens)
-    val, train = val[judged], train[judged]
+    around = np.array([_train_loss_around(curves, int(step)) for step in val.steps]).reshape(-1, 2)
+    judged = np.isfinite(around[:, 0]) & (val.tokens >= OPENING_SHARE * curves.last_tokens)
+    val, (train, errors) = val[judged], around[judged].T
     if len(val) < 2:
         return None
     now = f"Validation lies {val.values[-1] - train[-1]:+.4f} nats from training"
@@ -118,18 +121,19 @@ def parting(curves: Curves) -> Finding | None:
         "too little dropout or weight decay",
         "too large a network",
     )
+    # From each evaluation to the last one: what training has gained, and what validation has.
+    gained, val_gained = train - train[-1], val.values - val.values[-1]
+    clear = gained - val_gained > SPREAD_ERRORS * np.hypot(errors, errors[-1])
     lowest = int(val.values.argmin())
-    rise, fall = val.values[-1] - val.values[lowest], train[lowest] - train[-1]
-    if rise > OVERFIT_NATS and fall > OVERFIT_NATS:
+    rise, fall = -val_gained[lowest], gained[lowest]
+    if rise > OVERFIT_NATS and fall > OVERFIT_NATS and clear[lowest]:
         text = (
             f"Since step {val.steps[lowest]:,} the validation loss rose by {rise:.4f} nats from its lowest value, "
             f"{val.values[lowest]:.4f}, and the training loss fell by {fall:.4f}. {now}. The checkpoint nearest to "
             "that step is the better model."
         )
         return Finding("Overfitting", text, "bad", causes)
-    # From each evaluation to the last one: what training has gained, and what validation has.
-    gained, val_gained = train - train[-1], val.values - val.values[-1]
-    apart = np.flatnonzero((gained - val_gained > APART_NATS) & (val_gained < gained / 2))
+    apart = np.flatnonzero(clear & (gained - val_gained > APART_NATS) & (val_gained < gained / 2))
     if not len(apart):
         return Finding("Together", f"{now}, and they have not parted.", "good")
     since = int(apart[0])
@@ -140,11 +144,19 @@ def parting(curves: Curves) -> Finding | None:
     return Finding("Parting", text, "odd", causes)
 
 
-def _train_loss_around(curves: Curves, step: int) -> float:
-    """The mean training loss around a step; NaN where there is none."""
+def _train_loss_around(curves: Curves, step: int) -> tuple[float, float]:
+    """The mean training loss around a step, NaN where there is none; and its standard error, 0 where nobody can tell.
+
+    Neighbouring steps differ by their noise: the fall of the loss from one to the next is small beside it.
+    """
     steps, near = curves.train.steps, max(LEAST_NEAR_STEPS, round(NEAR_SHARE * curves.last_step))
     first, last = np.searchsorted(steps, step - near), np.searchsorted(steps, step + near, side="right")
-    return float(curves.train.values[first:last].mean()) if last > first else float("nan")
+    losses = curves.train.values[first:last]
+    if not len(losses):
+        return float("nan"), 0.0
+    if len(losses) < 3:
+        return float(losses.mean()), 0.0
+    return float(losses.mean()), float(np.sqrt((np.diff(losses) ** 2).mean() / 2 / len(losses)))
 
 
 @dataclass(frozen=True)

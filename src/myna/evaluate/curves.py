@@ -26,6 +26,10 @@ MEASURES = (
 )
 
 
+# metrics.jsonl has the validation loss of a mixture's dataset under this and its name.
+OF_SOURCE = "val_loss/"
+
+
 class NothingRecordedError(DataError):
     """A run that has no loss yet."""
 
@@ -52,6 +56,7 @@ class Curves:
     Attributes:
         name: the folder's; of runs that are read together, with as much before it as tells them apart.
         hellaswag: the accuracy by the mean per token.
+        sources: of a mixture, the validation loss of each dataset, by its name.
         measures: the other numbers of a training step, by their names in metrics.jsonl.
         not_finite: the steps whose loss was recorded, and is no finite number, or an absurd one.
     """
@@ -60,6 +65,7 @@ class Curves:
     path: Path
     train: Series
     val: Series
+    sources: dict[str, Series]
     bits_per_byte: Series
     hellaswag: Series
     hellaswag_items: int | None
@@ -117,6 +123,7 @@ def read_curves(path: Path, name: str | None = None) -> Curves:
         path=path,
         train=_series(records, "train_loss"),
         val=_series(records, "val_loss"),
+        sources={key.removeprefix(OF_SOURCE): _series(records, key) for key in _keys_of_sources(records)},
         bits_per_byte=_series(records, "val_bits_per_byte"),
         hellaswag=scores[(scores.values >= 0) & (scores.values <= 1)],
         hellaswag_items=items[-1] if items else None,
@@ -170,6 +177,10 @@ def _series(records: Sequence[dict[str, Any]], key: str) -> Series:
     before = np.concatenate([[-1.0], np.maximum.accumulate(table[:, 0])])[:-1]
     kept = table[:, 0] > before
     return Series(steps[kept], table[kept, 0], table[kept, 1])
+
+
+def _keys_of_sources(records: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted({key for record in records for key in record if key.startswith(OF_SOURCE)})
 
 
 def _value(record: dict[str, Any], key: str) -> float | None:

@@ -22,7 +22,7 @@ lm-evaluation-harness's tasks/hellaswag/utils.py and api/task.py.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,7 @@ class Item:
     completions: tuple[str, ...]
     characters: tuple[int, ...]  # of each ending, the space before it not counted
     label: int
+    line: int = field(default=0, compare=False)  # of its file, from 1
 
 
 def read_items(path: Path | str, rendering: Rendering = "lecture") -> list[Item]:
@@ -72,7 +73,8 @@ def read_items(path: Path | str, rendering: Rendering = "lecture") -> list[Item]
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    items.append(_item(line, f"{path}, line {number}", rendering))
+                    item = _item(line, f"{path}, line {number}", rendering)
+                    items.append(replace(item, line=number))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; {SOURCE}") from error
     if not items:

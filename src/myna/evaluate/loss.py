@@ -15,7 +15,7 @@ windows as in training (`myna.data.packing`), so each conversation sees only its
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -155,14 +155,43 @@ def validation_scores(sums: Tensor, split: Split | None = None) -> dict[str, flo
     >>> validation_scores(torch.tensor([8 * math.log(2), 4, 6 * math.log(2), 3], dtype=torch.float64))
     {'val_loss': 1.3862943611198906, 'val_bits_per_byte': 2.0}
     """
-    nats, targets, text_nats, text_bytes = sums.tolist()
+    nats, targets, text_nats, text_bytes = _with_bytes(sums, split).tolist()
     scores = {"val_loss": nats / targets}
-    if math.isnan(text_bytes):
-        known = split is not None and split.stated_bytes is not None and targets == split.n_tokens - 1
-        text_bytes = split.stated_bytes if split is not None and split.stated_bytes and known else 0
-    if text_bytes:
+    if text_bytes > 0:
         scores["val_bits_per_byte"] = text_nats / (math.log(2) * text_bytes)
     return finite(scores)
+
+
+def mixture_scores(
+    sums: Mapping[str, Tensor], splits: Mapping[str, Split], shares: Mapping[str, float]
+) -> dict[str, float]:
+    """The same of several sources: each one's loss, and both measures of a text that is mixed of them.
+
+    Args:
+        sums: of each source, by its name, added over the ranks.
+        shares: of each source in the targets of that text.
+    Returns:
+        val_loss is the mean of the sources' losses by their shares; `val_loss/NAME` each one's.
+    Raises:
+        ModelError: a loss is not finite.
+
+    >>> one = torch.tensor([8, 4, 6, 3], dtype=torch.float64)
+    >>> mixture_scores({"a": one, "b": 2 * one}, {}, {"a": 0.75, "b": 0.25})["val_loss"]
+    2.0
+    """
+    whole = sum(shares[name] for name in sums)
+    each = {name: _with_bytes(one, splits.get(name)) for name, one in sums.items()}
+    mixed = sum(shares[name] / whole * one / one[1] for name, one in each.items())
+    losses = {f"val_loss/{name}": float(one[0] / one[1]) for name, one in each.items()}
+    return finite(validation_scores(torch.as_tensor(mixed)) | losses)
+
+
+def _with_bytes(sums: Tensor, split: Split | None) -> Tensor:
+    """Sums whose bytes of text, where the ids don't tell, are the dataset's own count; NaN where that is not known."""
+    if split is None or not math.isnan(sums[3]) or not split.stated_bytes:
+        return sums
+    stated = split.stated_bytes if sums[1] == split.n_tokens - 1 else math.nan
+    return torch.cat([sums[:3], torch.tensor([stated], dtype=sums.dtype)])
 
 
 def most_batches(targets: int, sequence_length: int, batch_windows: int, world_size: int) -> int:

@@ -89,6 +89,16 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
                 zorder=3,
                 **_dots(len(val)),
             )
+        for source, (name, series) in enumerate(curves.sources.items() if alone else ()):
+            colour = COLOURS[(2 + source) % len(COLOURS)]
+            axes.plot(
+                series.tokens,
+                series.values,
+                "--",
+                color=colour,
+                linewidth=0.9,
+                label=f"validation, {_words(name)}",
+            )
     last = max(curves.last_tokens for curves in drawn)
     low, high = _loss_range(drawn, last)
     axes.set_xlim(0, last * 1.02 or 1)
@@ -157,7 +167,8 @@ def _loss_range(drawn: Sequence[Curves], last: float) -> tuple[float, float]:
     low, high, start = math.inf, -math.inf, -math.inf
     for curves in drawn:
         train = smoothed(curves.train.values) if len(curves.train) else curves.train.values
-        for tokens, values in ((curves.train.tokens, train), (curves.val.tokens, curves.val.values)):
+        dots = [curves.val, *(curves.sources.values() if len(drawn) == 1 else ())]
+        for tokens, values in ((curves.train.tokens, train), *((one.tokens, one.values) for one in dots)):
             if len(values):
                 low, start = min(low, float(values.min())), max(start, float(values.max()))
                 later = values[tokens >= OPENING_SHARE * last]

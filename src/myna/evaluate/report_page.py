@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from myna.parsing import read_object, whole
 from myna.reference_curves import LLMC_LOSSES, LLMC_STEP_TOKENS, llmc_steps
 from myna.references import HELLASWAG_CHANCE, curve_reference, loss_reference, tokenizer_of
 from myna.run import Run
+from myna.version import version
 
 MOST_POINTS = 800  # of a curve; more than a screen has columns for
 SHOWN_SAMPLES, MOST_SAMPLES = 4, 60
@@ -72,7 +72,7 @@ def report_page(drawn: Sequence[Curves], *, reload_s: int | None = None) -> Page
         title=drawn[0].name if alone else f"{len(drawn)} runs",
         sections=sections,
         lead=final_values(drawn[0]) if alone else range_of_tokens(drawn),
-        foot=f"Written by `myna report`, version {version('myna')}, from recipe.json, metrics.jsonl and samples.jsonl.",
+        foot=f"Written by `myna report`, version {version()}, from recipe.json, metrics.jsonl and samples.jsonl.",
         reload_s=reload_s,
     )
 
@@ -166,13 +166,25 @@ def _loss_charts(drawn: Sequence[Curves]) -> list[Block]:
         logarithmic=True,
         notes=notes,
     )
+    blocks = [loss, *_by_source(drawn)]
     if len({tokenizer_of(run.recipe) for run in drawn}) == 1 or not bits:
-        return [loss, *_apart(drawn)]
+        return [*blocks, *_apart(drawn)]
     other = "The runs' tokenizers differ, so their losses per token do not compare. Bits per byte do."
     return [
-        loss,
+        *blocks,
         Chart("Bits per byte of the validation text", bits, format="loss", logarithmic=True, notes=[other]),
     ]
+
+
+def _by_source(drawn: Sequence[Curves]) -> list[Block]:
+    """The validation loss of each dataset of a mixture."""
+    dots = [
+        curve
+        for run in drawn
+        for colour, (name, series) in enumerate(run.sources.items())
+        for curve in _dots(series, name, colour, None if len(drawn) == 1 else run.name)
+    ]
+    return [Chart("Validation loss of each dataset, nats per token", dots, format="loss")] if dots else []
 
 
 def _apart(drawn: Sequence[Curves]) -> list[Block]:

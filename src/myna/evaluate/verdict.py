@@ -22,6 +22,9 @@ RULES = (
 
 def verdict(curves: Curves) -> list[Finding]:
     """What there is to say of a run, the most important first."""
+    if curves.recipe.get("overfit") is True:
+        text = "It trained on one batch again and again (--overfit), so nothing here says how well it learns from text."
+        return [Finding("One batch alone", text), *behaviour.behaviour(curves)]
     found = (
         reproduced(curves),
         against_llmc.against_llmc(curves),

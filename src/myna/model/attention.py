@@ -47,9 +47,14 @@ def attention(
         return join_heads(y)
     for see in _watchers:
         see(q, k, v)
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not dropout and torch.is_grad_enabled():
+    if in_blocks(q.device, q.dtype) and not dropout and torch.is_grad_enabled():
         return blocked_attention(q, k, v)
     return join_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True))
+
+
+def in_blocks(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether training computes attention in blocks of our own there; elsewhere PyTorch's call is the faster one."""
+    return device.type == "cpu" and dtype == torch.bfloat16
 
 
 def _of_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from myna.model.checkpoint import MANIFEST, newest_sound, verify
 from myna.model.network import Network
 from myna.model.weights import load_network, pretrained_directory, read_shape
 from myna.paths import given_path
+from myna.run import Run
 from myna.text.exchange import names_in
 from myna.text.tokenizer import Tokenizer
 
@@ -94,6 +95,8 @@ def find_model(spec: str | Path) -> Path:
         is_run = (path / "checkpoints").is_dir() or (path / "recipe.json").exists()
     if is_run:
         found = newest_sound(path / "checkpoints", _warn_damaged)
+        if found is None and (why := Run(path).why_no_model()):
+            raise ModelError(f"{why}; give a folder with a model")
         if found is None:
             raise CheckpointError(
                 f"the run {path} has no sound checkpoint in {path / 'checkpoints'}; put it back if it was moved, "

@@ -46,6 +46,7 @@ class Training:
         state: where it stands; the loop keeps it up to date.
         batches: opens this rank's micro-batches from a sample on.
         record: keeps (step, tokens, values) of a finished step; called on the main rank.
+        enough: whether a step's loss ends the run before its last step; the same on every rank, as the loss is.
     """
 
     def __init__(
@@ -59,15 +60,16 @@ class Training:
         checkpoints: Checkpoints,
         spikes: SpikeRule,
         record: Callable[[int, int, dict[str, float]], None],
+        enough: Callable[[float], bool] = lambda loss: False,
     ):
         self.plan, self.recipe, self.state, self.stepper = plan, plan.recipe, state, stepper
         self.batches, self.evaluations, self.checkpoints = batches, evaluations, checkpoints
-        self.spikes, self.record, self.ranks = spikes, record, stepper.ranks
+        self.spikes, self.record, self.enough, self.ranks = spikes, record, enough, stepper.ranks
         self._step_seconds: float | None = None  # smoothed
 
     def is_whole(self) -> bool:
         """Whether the last step is made, and everything due at it is on the disk; asked by all ranks together."""
-        return self.state.step >= self.recipe.steps and not self.evaluations.missing(self.state.step)
+        return self.state.is_done(self.recipe.steps) and not self.evaluations.missing(self.state.step)
 
     def train(self) -> None:
         """Runs to the last step.
@@ -87,9 +89,9 @@ class Training:
             ) as progress,
         ):
             self._evaluate(progress, stop, self.evaluations.missing(first))
-            while self.state.step < steps:
+            while not self.state.is_done(steps):
                 result = self._step(batches, progress, stop)
-                last, due = self.state.step == steps, self._checkpoint_due()
+                last, due = self.state.is_done(steps), self._checkpoint_due()
                 # What is due is saved before anything is evaluated: an evaluation may take long, or fail.
                 if last or due or result.stop_asked:
                     self._save()
@@ -136,6 +138,7 @@ class Training:
         state.samples += recipe.batch_samples
         state.tokens += recipe.batch_tokens
         state.optimizer_steps += result.updated
+        state.ended = self.enough(result.loss)
         state.skipped_in_row = 0 if result.updated else state.skipped_in_row + 1
         tokens_per_second = recipe.batch_tokens / seconds
         values = {
@@ -166,7 +169,7 @@ class Training:
             step,
             f"loss {loss:.4f} · {recipe.batch_tokens / smooth:,.0f} tokens/s · lr {rate:.2e}",
             seconds_left=(recipe.steps - step) * smooth,
-            line=step == recipe.steps,
+            line=self.state.is_done(recipe.steps),
         )
 
     def _require_updates(self) -> None:

@@ -25,6 +25,10 @@ from myna.train.recipe import Recipe
 
 LEAST_TOKENS = 512  # with fewer at once, what a step costs besides its arithmetic weighs more
 TRIAL_SECONDS, MOST_PASSES = 0.3, 30  # a candidate gets, where its passes are short
+RULES = {
+    "cuda": "the largest that fits",
+    "cpu": f"the fastest, by passes of each from {LEAST_TOKENS} tokens up",
+}
 GAIN = 0.02  # a larger micro-batch has to be faster by this to be preferred, for it takes more memory
 
 
@@ -52,6 +56,7 @@ def choose_micro_batch(
     try_out: Callable[[int], None],
     setting: str = "",
     say: Callable[[str], None] = lambda text: None,
+    advice: str = "lower --sequence-length, or choose a smaller model",
 ) -> MicroBatch:
     """The micro-batch of a recipe: the one it names, or the best of those that divide the rank's share.
 
@@ -59,6 +64,7 @@ def choose_micro_batch(
         try_out: runs a forward and backward pass of so many sequences, and forgets it.
         setting: what else the choice hangs on, beside recipe and ranks: device, precision, vocabulary and the like.
         say: told before something is measured that takes a while.
+        advice: what to do where not even the smallest fits.
     Raises:
         UsageError: the batch doesn't divide among the ranks. DeviceError: not even the smallest fits.
     """
@@ -82,7 +88,7 @@ def choose_micro_batch(
         if _is_largest(remembered, share, ranks, try_out):
             return MicroBatch(remembered, "the largest that fits, as found before")
     if on_gpu:
-        chosen = _largest(divisors(share), recipe, ranks, try_out)
+        chosen = _largest(divisors(share), ranks, try_out)
     else:
         least = min(share, math.ceil(LEAST_TOKENS / recipe.sequence_length))
         candidates = [n for n in reversed(divisors(share)) if n >= least]
@@ -91,28 +97,24 @@ def choose_micro_batch(
                 f"measuring which micro-batch is the fastest, from {candidates[0]} sequences up; a --micro-batch "
                 "of your own spares that"
             )
-        chosen = _fastest(candidates, recipe, ranks, try_out)
+        chosen = _fastest(candidates, ranks, try_out)
+    if chosen is None:
+        smallest = 1 if on_gpu else candidates[0]
+        what = "one sequence" if smallest == 1 else f"{smallest} sequences"
+        raise DeviceError(
+            f"not even {what} of {recipe.sequence_length} tokens fits the memory of {ranks.device}; {advice}"
+        )
     if ranks.is_main:
         _remember(key, chosen.sequences)
     return chosen
 
 
-def _too_small(sequences: int, recipe: Recipe, ranks: Ranks) -> DeviceError:
-    what = "one sequence" if sequences == 1 else f"{sequences} sequences"
-    return DeviceError(
-        f"not even {what} of {recipe.sequence_length} tokens fits the memory of {ranks.device}; "
-        "lower --sequence-length, or choose a smaller model"
-    )
-
-
-def _largest(
-    candidates: Sequence[int], recipe: Recipe, ranks: Ranks, try_out: Callable[[int], None]
-) -> MicroBatch:
-    """The first that fits on every rank."""
+def _largest(candidates: Sequence[int], ranks: Ranks, try_out: Callable[[int], None]) -> MicroBatch | None:
+    """The first that fits on every rank; None where none does."""
     for candidate in candidates:
         if _fits_all(candidate, ranks, try_out):
-            return MicroBatch(candidate, "the largest that fits")
-    raise _too_small(1, recipe, ranks)
+            return MicroBatch(candidate, RULES["cuda"])
+    return None
 
 
 def _is_largest(remembered: int, share: int, ranks: Ranks, try_out: Callable[[int], None]) -> bool:
@@ -138,16 +140,17 @@ def _fits(candidate: int, try_out: Callable[[int], None]) -> bool:
     return True
 
 
-def _fastest(
-    candidates: Sequence[int], recipe: Recipe, ranks: Ranks, try_out: Callable[[int], None]
-) -> MicroBatch:
-    """Goes up from the smallest until a larger one is no faster: so memory grows no further than it pays."""
+def _fastest(candidates: Sequence[int], ranks: Ranks, try_out: Callable[[int], None]) -> MicroBatch | None:
+    """Goes up from the smallest until a larger one is no faster: so memory grows no further than it pays.
+
+    None where not even the smallest fits.
+    """
     best, best_rate = candidates[0], 0.0
     tried: list[int] = []
     for candidate in candidates if len(candidates) > 1 else []:
         seconds = _seconds(candidate, ranks, try_out)
         if seconds == math.inf and not tried:
-            raise _too_small(candidate, recipe, ranks)
+            return None
         tried.append(candidate)
         if candidate / seconds < best_rate * (1 + GAIN):
             break

@@ -1,100 +1,17 @@
-"""A run of so many minutes: the steps that fit, and the schedule laid over them.
+"""A run of so many minutes: the steps that fit.
 
 What a step, an evaluation and a checkpoint take is measured in `pace.py`. Here is the arithmetic, which needs no torch.
 """
 
 import math
-import reprlib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from myna.errors import UsageError
-from myna.settings import flag, is_number, is_whole
+from myna.train.laid_out import EVALUATIONS, LaidOut
 from myna.train.recipe import Recipe
 
-# The fields that count steps. Each keeps its share of the steps; the evaluations are rarer where they take too long.
-EVALUATIONS = ("eval_every", "sample_every", "hellaswag_every")
-LAID_OVER = ("warmup_steps", "decay_steps", *EVALUATIONS, "checkpoint_every")
 BESIDE_SHARE = 0.3  # of the time, for evaluations and checkpoints
-MOST_MINUTES = 366 * 24 * 60  # a year
 LEAST_STEPS = 3
-
-# In recipe.json: what a run remembers of its `--minutes`.
-KEY = "minutes"
-
-
-def check_minutes(minutes: float) -> None:
-    """
-    Raises:
-        UsageError: no run can take so long.
-    """
-    if not 0 < minutes <= MOST_MINUTES:
-        raise UsageError(
-            f"--minutes is {reprlib.repr(minutes)}; give a number of minutes over 0, at most {MOST_MINUTES:,} (a year)"
-        )
-
-
-def share_of(count: int, steps: int, of: int) -> int:
-    """A number of steps of a schedule of `of` steps, in one of `steps`. Rounded up, so what was there stays.
-
-    >>> share_of(60, steps=200, of=1200), share_of(1, steps=200, of=1200), share_of(0, steps=200, of=1200)
-    (10, 1, 0)
-    """
-    return -(-count * steps // of)
-
-
-@dataclass(frozen=True)
-class LaidOut:
-    """The steps that a run chose for its minutes. They stay, whatever the machine's speed is later.
-
-    Attributes:
-        recipe_steps: those of the recipe, of which the schedule's numbers are shares.
-        steps: those that were chosen.
-        apart: how many times as far apart as their share the evaluations are.
-    """
-
-    minutes: float
-    recipe_steps: int
-    steps: int
-    apart: int = 1
-
-    def over(self, recipe: Recipe, given: Collection[str] = ()) -> Recipe:
-        """A recipe laid over the chosen steps.
-
-        Args:
-            given: fields that stay as they are, for the person gave their numbers.
-        """
-        counts: dict[str, Any] = {
-            name: share_of(getattr(recipe, name), self.steps, self.recipe_steps)
-            * (self.apart if name in EVALUATIONS else 1)
-            for name in LAID_OVER
-            if name not in given
-        }
-        return replace(recipe, steps=self.steps, **counts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As recipe.json has it, under `KEY`."""
-        return dict(zip(_KEPT, (self.minutes, self.recipe_steps, self.steps, self.apart), strict=True))
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> "LaidOut | None":
-        """What a recipe.json says; None of a run that was begun without `--minutes`.
-
-        Raises:
-            UsageError: a value that cannot be.
-        """
-        if KEY not in stored:
-            return None
-        said: Any = stored[KEY] if isinstance(stored[KEY], dict) else {}
-        minutes, *counts = map(said.get, _KEPT)
-        if not is_number(minutes) or not all(is_whole(count) and count > 0 for count in counts):
-            raise UsageError(f"{flag(KEY)} does not hold {', '.join(_KEPT)}")
-        check_minutes(minutes)
-        return cls(minutes, *counts)
-
-
-_KEPT = ("minutes", "recipe_steps", "steps", "evaluations_apart")
 
 
 @dataclass(frozen=True)

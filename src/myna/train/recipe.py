@@ -123,6 +123,10 @@ class Recipe:
     order: Order = "shuffled"
     """How the windows of the training text are visited: shuffled, in another order each epoch; or sequential, as they
     stand in the stream, as the lecture's loader does."""
+    overfit: bool = setting(False, resume="never")
+    """Train on one batch alone, again and again, until its loss is near zero: below 0.01 nats, at most --steps (1,000).
+    A sound setup gets there; it is a test, and no real run. The batch is 4 sequences, the learning rate constant, and
+    dropout 0, unless you give them. Default --out: runs/RECIPE-overfit."""
     seed: int = setting(1337, _SEED)
     """Seeds the initial weights, the order of the samples, and dropout."""
     fim_rate: float = setting(0.0, UP_TO_1)
@@ -263,6 +267,7 @@ def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Chang
         "decay": "cosine",
         "constant_fraction": 0.0,
         "order": "shuffled",
+        "overfit": False,
     } | upgraded(stored)
     now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")

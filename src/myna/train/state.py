@@ -20,6 +20,7 @@ class TrainState:
         samples: sequences consumed: the whole state of the data.
         tokens: targets trained on.
         optimizer_steps: updates made; fewer than `step` where fp16 skipped some.
+        ended: the run ended before its last step, and is whole: `--overfit` has reached its loss.
         skipped_in_row: updates that fp16 has skipped since the last one it made.
         dataset: identifies the data.
         init_ids: ids that the model of `--init` knew; 0 where the run began with fresh weights.
@@ -36,6 +37,7 @@ class TrainState:
     samples: int = 0
     tokens: int = 0
     optimizer_steps: int = 0
+    ended: bool = False
     skipped_in_row: int = 0
     init_ids: int = 0
     world_size: int = 1
@@ -43,6 +45,10 @@ class TrainState:
     scaler: dict[str, Any] = field(default_factory=dict)
     spikes: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+
+    def is_done(self, steps: int) -> bool:
+        """Whether nothing is left to train in a run of so many steps."""
+        return self.ended or self.step >= steps
 
     def to_dict(self) -> dict[str, Any]:
         """As train_state.json has it, the format number first: today's, whatever the state was read from."""
@@ -69,6 +75,8 @@ class TrainState:
         for name in ("recipe", "rng", "scaler", "spikes"):
             if not isinstance(getattr(state, name), dict):
                 raise CheckpointError(f"{where}: {name} is {getattr(state, name)!r}; use another checkpoint")
+        if not isinstance(state.ended, bool):
+            raise CheckpointError(f"{where}: ended is {state.ended!r}; use another checkpoint")
         if not isinstance(state.dataset, str):
             raise CheckpointError(f"{where}: dataset is {state.dataset!r}; use another checkpoint")
         for name in (

@@ -40,6 +40,8 @@ class Eval:
     overlap: Path | None = None
     """hellaswag: what `myna data overlap` wrote: accuracies also of the items that the training text holds, and of
     those that it does not."""
+    explain: int | None = None
+    """hellaswag: show item N alone, from 0: its rows, what is scored, the loss of each token, and what that chooses."""
     shots: int | None = None
     """mmlu, harness: examples before each question. Default: 5 for mmlu; what the task's file says for harness."""
 
@@ -68,6 +70,7 @@ class Task:
         costs: the keys that `--weights` may worsen: their difference is printed.
         part: what follows the name in --task NAME:PART; "" where nothing does.
         shown: the scores as lines for people, where one a key would be too many.
+        explain: one item in full, for `--explain N`: as JSON, and as lines for people.
     """
 
     summary: str
@@ -77,3 +80,4 @@ class Task:
     costs: tuple[str, ...] = ()
     part: str = ""
     shown: Callable[[dict[str, Any]], dict[str, str]] | None = None
+    explain: Callable[[Eval, Running, Path | None], tuple[dict[str, Any], list[str]]] | None = None

@@ -22,11 +22,13 @@ def data_path(call: Eval) -> Path:
     """Where the dataset lies; a run may tell.
 
     Raises:
-        UsageError: it was not named, and the run doesn't tell, or what it tells is not there.
+        UsageError: it was not named, and the run doesn't tell, or what it tells is not there; or the run is a log.
     """
     if call.data is not None:
         return call.data
     run = call.model.run()
+    if why := run.why_no_model():
+        raise UsageError(f"{why}; give a model")
     if run.exists():
         told = trained_on(run)
         if told is not None:

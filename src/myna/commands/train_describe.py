@@ -1,0 +1,51 @@
+"""What a run says of itself before it begins."""
+
+from myna.commands.train_records import checkpoint_bytes
+from myna.commands.train_setting import Setting
+from myna.commands.train_stream import tell_shares
+from myna.data.batches import Stream
+from myna.device import device_name
+from myna.train.keep.saver import Saver
+from myna.train.micro_batch import MicroBatch
+from myna.train.recipe import Recipe
+from myna.train.step import Stepper
+from myna.train.tiles import tile_note
+
+
+def describe(
+    setting: Setting,
+    recipe: Recipe,
+    stream: Stream,
+    micro_batch: MicroBatch,
+    stepper: Stepper,
+    saver: Saver,
+) -> None:
+    """The run in a few lines, before it begins."""
+    say, samples = setting.say, recipe.steps * recipe.batch_samples
+    epochs = samples / stream.windows_per_epoch
+    of_data = (
+        f", {setting.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
+        f"{recipe.batch_tokens:,} tokens"
+    )
+    parameters = f"{recipe.name}: {stepper.network.n_parameters():,} parameters"
+    say(parameters if recipe.overfit else parameters + of_data)
+    if not setting.data.is_one and not recipe.overfit:
+        tell_shares(stream, setting.data, samples, say)
+    elif epochs > 1 and not recipe.overfit:
+        order = "in another order each time" if recipe.order == "shuffled" else "in the same order each time"
+        say(f"the data will be gone through {epochs:.1f} times, {order}")
+    precision = stepper.precision
+    say(
+        f"on {device_name(setting.ranks.device)}, {precision.name} ({precision.reason}), "
+        f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
+    )
+    if note := tile_note(stepper.network.config, setting.ranks.device, precision):
+        say(note)
+    every = recipe.checkpoint_every or recipe.steps
+    needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
+    free = setting.run.free_bytes()
+    if setting.ranks.is_main and needed > free:
+        say(
+            f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {setting.run.path} has {free / 1e9:.1f} GB "
+            "left; --keep-last N keeps fewer"
+        )
