@@ -216,14 +216,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def remove_directory(path: Path) -> None:
     """Removes a directory so that nobody meets half of it: it is first renamed to a hidden name.
 
+    Where it is not there, what is left of a removal that was cut off is removed.
+
     Raises:
         OutputError: it can't be removed.
     """
     hidden = path.with_name(f".{path.name}.removed")
     try:
         shutil.rmtree(hidden, ignore_errors=True)
-        os.rename(path, hidden)
-        shutil.rmtree(hidden)
+        if is_named(path):
+            os.rename(path, hidden)
+            shutil.rmtree(hidden)
     except OSError as error:
         raise OutputError(
             f"cannot remove {path}: {error.strerror}; see who may write to {path.parent}"

@@ -168,7 +168,7 @@ def test_a_resume_mixes_no_old_and_new_text(
 
 @pytest.mark.usefixtures("small_parts")
 def test_lines_of_inputs_that_are_lost(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*args: object) -> None:
+    def stop(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

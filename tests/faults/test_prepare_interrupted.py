@@ -1,6 +1,7 @@
 """Prepare is killed, stopped, crowded and starved; run again, it gives the bytes of an undisturbed run."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -10,11 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from myna.data.prepare.parts import part_folder
+from myna.data.prepare.share import Part
 from myna.data.shards import open_dataset
 
 PROGRAM = Path(__file__).parent / "prepare_in_small_parts.py"
@@ -124,6 +127,41 @@ def test_one_prepare_is_killed_thirty_times(
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert digest(out) == undisturbed[0]
+
+
+@pytest.mark.slow
+def test_parts_are_killed_at_random_moments(
+    corpus: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
+    """Each of three parts, and their join, is killed soon after it got on with its work, and then begun again."""
+    rng, out = random.Random(0), tmp_path / "data"
+
+    def begin_and_kill(folder: Path, begin: Callable[[], "subprocess.Popen[str]"], kill: bool) -> None:
+        journal = folder.with_name(folder.name + ".partial") / "journal.json"
+        before = journal.read_bytes() if journal.exists() else b""
+        process = begin()
+        while kill and process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):
+                if journal.read_bytes() != before:
+                    time.sleep(rng.uniform(0, 0.3))
+                    process.kill()
+        _, errors = process.communicate()
+        assert process.returncode in ((0, -signal.SIGKILL) if kill else (0,)), errors
+
+    def join() -> "subprocess.Popen[str]":
+        words = [sys.executable, "-m", "myna", "data", "join", str(out)]
+        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    numbers = [1, 2, 3] * 3
+    rng.shuffle(numbers)
+    for kill in (True, False):
+        for number in numbers if kill else (3, 1, 2):
+            folder = part_folder(out, Part(number, 3))
+            begin_and_kill(folder, functools.partial(start, corpus, out, "--part", f"{number}/3"), kill)
+    for kill in (True, True, False):
+        begin_and_kill(out, join, kill)
+    assert digest(out) == undisturbed[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def children_of(pid: int) -> list[int]:

@@ -46,6 +46,7 @@ BASES: list[list[tuple[str, ...]]] = [
         ("prepare",), ("items.jsonl",), ("--column", "ctx"), ("--where", "label >= 1"), ("--out", "new"),
         ("--tokenizer", "bytes"),
     ],
+    [("prepare",), ("text.txt",), ("--part", "1/2"), ("--out", "new"), ("--tokenizer", "bytes")],
     [("prepare",), ("--from-shards", "data"), ("--out", "new"), ("--tokenizer", "bytes")],
     [("sample",), ("run",), ("--prompt", "a"), ("--max-tokens", "2")],
     [("chat",), ("chatty",), ("--max-tokens", "2")],
@@ -74,6 +75,7 @@ BASES: list[list[tuple[str, ...]]] = [
     [("tokenizer", "show"), ("text",), ("--tokenizer", "hf")],
     [("tokenizer", "compare"), ("text.txt",), ("--tokenizer", "bytes"), ("--tokenizer", "hf")],
     [("data", "show"), ("data",)],
+    [("data", "join"), ("parted",)],
     [("data", "overlap"), ("data",), ("--with", "items.jsonl"), ("--workers", "1"), ("--out", "new")],
     [
         ("train", "shakespeare-char"),
@@ -93,12 +95,12 @@ PATHS = [
     "", " ", "-", "--", "-x", "~nosuchuser/x", "~", "a\0b", "caf\udce9", "a\nb", "x" * 300, "x" * 5000, "dangling",
     "text.txt/below", "circle", "empty", "hollow", "deep.json", "not-utf8.txt", "/dev/null", "/dev/null/x",
     "/proc/nowhere/x", "closed", "closed/x", "*.nothing", "hf:", "file.png", "new.tiktoken", "run/checkpoints",
-    "run/metrics.jsonl", "ckpt.pt", "new.gguf", "log.txt",
+    "run/metrics.jsonl", "ckpt.pt", "new.gguf", "parted", "parted.parts", "parted.parts/00001-of-00002", "log.txt",
 ]  # fmt: skip
 VALUES = [
     "0", "1", "2", "3", "-1", "2.5", "-0.5", "nan", "inf", "-inf", "1e999", "1e-400", "4" + "0" * 18, "9" * 23,
     "9" * 400, "9" * 5000, "٣", "0x10", "1_0", "None", "True", "auto", "gpt2", "bytes", "train:", "train:x",
-    "from-data", "\N{GRINNING FACE}", "(", "[a",
+    "from-data", "1/2", "2/1", "0/1", "\N{GRINNING FACE}", "(", "[a",
 ]  # fmt: skip
 JSON = [
     None, True, 0, -1, 3.5, float("inf"), float("nan"), 10**400, "", "x", "\udcff", [], [[]], [1, "a", None], {},
@@ -137,7 +139,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("run",) if unit == ("hf",) else ("--out", "hf") if unit[0] == "--out" else unit
             for unit in BASES[EXPORT]
         ]
-        for call in (data, run, hf):
+        parts = [
+            [("prepare", "text.txt", "--part", part, "--out", "parted", "--tokenizer", "bytes")]
+            for part in ("1/2", "2/2")
+        ]
+        for call in (data, run, hf, *parts):
             assert main([word for unit in call for word in unit]) == 0
         chatty = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=64, vocab_size=259))
         chatty.save_pretrained("chatty", with_chat_tokens(Tokenizer.bytes()))

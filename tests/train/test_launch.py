@@ -1,4 +1,4 @@
-"""The scripts under launch/: what they call, and the price they state."""
+"""The scripts of training under launch/: what they call, and the price they state."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from myna.model.weights import build_without_memory
 from myna.recipes import named
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
-SCRIPTS = sorted(LAUNCH.iterdir()) if LAUNCH.is_dir() else []
+SCRIPTS = sorted(LAUNCH.glob("gpt2-*"))
 GPUS = {"gpt2-124m": 8, "gpt2-1558m": 64}
 
 

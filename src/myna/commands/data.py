@@ -1,4 +1,5 @@
-"""`myna data show`: look before you train. `myna data overlap`: did the training text hold the test?"""
+"""`myna data show`: look before you train. `myna data join`: parts become one dataset. `myna data overlap`: did the
+training text hold the test?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ WINDOW_TOKENS = 64
 @dataclass(frozen=True)
 class Data:
     """Look into a prepared dataset: show prints what it holds; overlap says which items of HellaSwag share words with
-    its training text, for `myna eval --task hellaswag --overlap FILE`."""
+    its training text, for `myna eval --task hellaswag --overlap FILE`. join makes the dataset of the parts that `myna
+    prepare --part I/N` made, and removes them."""
 
-    action: Annotated[Literal["show", "overlap"], tyro.conf.Positional]
+    action: Annotated[Literal["show", "join", "overlap"], tyro.conf.Positional]
     """What to do."""
     dir: Annotated[Path, tyro.conf.Positional]
     """The dataset's folder."""
@@ -54,7 +56,25 @@ def main(args: Sequence[str]) -> None:
             raise UsageError(
                 f"--{'with' if name == 'items' else name} belongs to `myna data overlap`; leave it out"
             )
-    show(call)
+    if call.action == "join":
+        join(call)
+    else:
+        show(call)
+
+
+def join(call: Data) -> None:
+    """Makes a dataset of its parts.
+
+    Raises:
+        UsageError: an option of another action. DataError, OutputError, Stopped: see `myna.data.prepare.join`.
+    """
+    from myna.commands.prepare import print_result
+    from myna.data.prepare.join import join as joined
+
+    for name in ("verify", "tokenizer"):
+        if getattr(call, name):
+            raise UsageError(f"--{name} belongs to `myna data show`; leave it out")
+    print_result(joined(call.dir, quiet=False))
 
 
 def overlap(call: Data) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from myna.commands import parse, refuse_empty
+from myna.commands.part import read_part
 from myna.errors import TokenizerError, UsageError
 from myna.paths import given_path
 
@@ -47,6 +48,9 @@ class Prepare:
     """The documents are conversations: lists of turns in a field `messages` (role, content) or `conversations` (from,
     value). The tokenizer gets the special tokens of a conversation, if it has none. Shards also keep which ids are
     scored: the assistant's words, and the end of its turn."""
+    part: str | None = None
+    """I/N: prepare only the Ith of N parts of the corpus, into OUT.parts. N machines share the work so, in any order.
+    `myna data join OUT` makes the dataset of the parts."""
     from_shards: Path | None = None
     """Convert a folder of token files (build-nanogpt .npy, llm.c .bin, nanoGPT .bin) instead of reading a corpus. Name
     the tokenizer they were made with."""
@@ -66,12 +70,18 @@ def main(args: Sequence[str]) -> None:
         raise UsageError("--from-shards reads ids, which don't say who speaks; leave --conversations out")
     if call.where is not None and call.from_shards:
         raise UsageError("--from-shards reads ids, which have no columns; leave --where out")
+    if call.part is not None and call.from_shards:
+        raise UsageError("--from-shards copies ids, which takes one machine; leave --part out")
+    part = read_part(call.part)
     tokenizer = _tokenizer(call.tokenizer)
     if call.conversations:
         from myna.text.chat import with_chat_tokens
 
         tokenizer = with_chat_tokens(tokenizer)
-    _print_result(_run(call, tokenizer))
+    dataset = _run(call, tokenizer, part)
+    print_result(dataset)
+    if part is not None and "part" in dataset.info:
+        print(f"part {call.part} is done; when all {part[1]} are: myna data join {call.out}")
 
 
 def _tokenizer(spec: str) -> "Tokenizer":
@@ -86,13 +96,13 @@ def _tokenizer(spec: str) -> "Tokenizer":
     return Tokenizer.open(spec)
 
 
-def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
+def _run(call: Prepare, tokenizer: "Tokenizer", part: tuple[int, int] | None) -> "Dataset":
     assert call.out is not None
     if call.from_shards is not None:
         from myna.data.prepare.from_shards import convert_shards
 
         return convert_shards(call.from_shards, call.out, tokenizer, call.shard_tokens, quiet=False)
-    from myna.data.prepare import prepare
+    from myna.data.prepare import Part, prepare
 
     return prepare(
         call.corpus,
@@ -105,11 +115,13 @@ def _run(call: Prepare, tokenizer: "Tokenizer") -> "Dataset":
         skip_bad=call.skip_bad,
         conversations=call.conversations,
         where=call.where,
+        part=Part(*part) if part else None,
         quiet=False,
     )
 
 
-def _print_result(dataset: "Dataset") -> None:
+def print_result(dataset: "Dataset") -> None:
+    """Prints what was made."""
     source = dataset.info["source"]
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         print(

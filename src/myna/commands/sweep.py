@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from myna.commands import parse, refuse_empty
+from myna.commands.part import read_part
 from myna.commands.train_sources import DataFlag
 from myna.errors import DataError, MynaError, OutputError, Stopped, UsageError, first_line, unknown_name
 from myna.files import ensure_writable_directory
@@ -108,20 +109,6 @@ def main(args: Sequence[str]) -> None:
     speak(
         f"part {call.part} is done; {left} of {len(results)} runs are not; the call without --part shows the table"
     )
-
-
-def read_part(text: str | None) -> tuple[int, int] | None:
-    """I/N.
-
-    Raises:
-        UsageError: it is no such part.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError(f"--part is {text!r}; give I/N with I from 1 to N, as in 1/2")
-    return int(found[1]), int(found[2])
 
 
 def asked_sweep(call: SweepCall) -> Sweep:

@@ -109,6 +109,8 @@ def _files(path: Path) -> dict[str, list[Path]]:
             raise DataError(
                 f"{path} is not whole: {partial} is unfinished; run the same `myna prepare` again"
             )
+        if path.with_name(path.name + ".parts").exists():
+            raise DataError(f"{path} is still in parts; make all of them, then run `myna data join {path}`")
         raise DataError(f"no dataset at {path}; make one with `myna prepare CORPUS --out {path}`")
     try:
         found = sorted(file for file in path.iterdir() if file.suffix in (".npy", ".bin"))

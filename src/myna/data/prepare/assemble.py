@@ -1,5 +1,6 @@
 """Encoded chunks become shards, in the order of the corpus. What is written so far is one JSON object: the journal."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +11,29 @@ from myna.data.prepare.chunks import Chunk
 from myna.data.prepare.encode import COUNTED, SCORED, encoded_file
 from myna.data.prepare.shard_writer import ShardWriter
 from myna.data.split import SCORED_DTYPE, SPLITS
+
+
+def no_totals() -> dict[str, Any]:
+    """What `add_totals` adds to. See `Assembler.totals`."""
+    return {
+        **{name: {"documents": 0, "bytes": 0} for name in SPLITS},
+        **dict.fromkeys(COUNTED, 0),
+        "first_bad": None,
+        "first_damaged": None,
+        "largest_val": (0, ""),
+    }
+
+
+def add_totals(totals: dict[str, Any], record: Mapping[str, Any]) -> None:
+    """Adds what comes next in the corpus: a chunk's record, or another part's totals."""
+    for name in SPLITS:
+        for count in ("documents", "bytes"):
+            totals[name][count] += record[name][count]
+    for count in COUNTED:
+        totals[count] += record[count]
+    for first in ("first_bad", "first_damaged"):
+        totals[first] = totals[first] or record[first]
+    totals["largest_val"] = max(tuple(totals["largest_val"]), tuple(record["largest_val"]))
 
 
 class Assembler:
@@ -36,14 +60,7 @@ class Assembler:
     ) -> None:
         self.position: tuple[int, int] = tuple(state.get("position", (0, 0)))
         self.input_bytes: int = state.get("input_bytes", 0)
-        self.totals: dict[str, Any] = {
-            **{name: {"documents": 0, "bytes": 0} for name in SPLITS},
-            **dict.fromkeys(COUNTED, 0),
-            "first_bad": None,
-            "first_damaged": None,
-            "largest_val": (0, ""),
-            **state.get("totals", {}),
-        }
+        self.totals: dict[str, Any] = {**no_totals(), **state.get("totals", {})}
         dtypes = dict.fromkeys(SPLITS, dtype)
         if conversations:
             dtypes |= {name + SCORED: SCORED_DTYPE for name in SPLITS}
@@ -61,19 +78,11 @@ class Assembler:
         Raises:
             DataError: the files are not what the record says.
         """
-        totals = self.totals
         for stream, writer in self.writers.items():
             path, part = encoded_file(folder, chunk, stream), record[stream]
             writer.append(path, part["tokens"], part["crc"])
             path.unlink()
-        for name in SPLITS:
-            for count in ("documents", "bytes"):
-                totals[name][count] += record[name][count]
-        for count in COUNTED:
-            totals[count] += record[count]
-        for first in ("first_bad", "first_damaged"):
-            totals[first] = totals[first] or record[first]
-        totals["largest_val"] = max(tuple(totals["largest_val"]), tuple(record["largest_val"]))
+        add_totals(self.totals, record)
         self.position = (chunk.file, chunk.index + 1)
         self.input_bytes += chunk.input_bytes
 

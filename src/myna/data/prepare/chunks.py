@@ -7,12 +7,9 @@ its turn comes, so that a thousand remote files are neither opened nor fetched b
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from myna.data.prepare.share import Share
 from myna.data.sources import cut
 from myna.data.sources.source import ReadOptions, Source
-
-CHUNK_FILES = 1024
-# What a byte of a compressed file stands for, roughly: only the size of chunks depends on it.
-EXPANSION = 4
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,9 @@ class Chunk:
 
 
 def chunks_of(
-    files: Sequence[Source], fetch: Callable[[int], Source], options: ReadOptions, position: tuple[int, int]
+    share: Share, fetch: Callable[[int], Source], options: ReadOptions, position: tuple[int, int]
 ) -> Iterator[Chunk]:
-    """The chunks of a corpus from a position on, in order.
+    """The chunks of a share of a corpus from a position on, in order.
 
     Args:
         fetch: a file's number to the file on this machine; asked when the file's turn comes.
@@ -49,7 +46,7 @@ def chunks_of(
     Raises:
         DataError: a file is not what its name says, or has no such column.
     """
-    for run in runs_of(files):
+    for run, before in share.runs:
         if run.start < position[0]:
             continue
         local = tuple(fetch(number) for number in run)
@@ -57,28 +54,11 @@ def chunks_of(
             found = iter([(local, sum(file.n_bytes or 0 for file in local))])
         else:
             found = (((part,), n_bytes) for part, n_bytes in cut.cut_file(local[0], options))
+        within = 0
         for index, (parts, n_bytes) in enumerate(found):
-            if (run.start, index) >= position:
+            if (run.start, index) >= position and share.has(before, within):
                 yield Chunk(run.start, index, parts, n_bytes)
-
-
-def runs_of(files: Sequence[Source]) -> list[range]:
-    """The numbers of the files, in runs: several small files that make one chunk, or one large or remote file."""
-    runs: list[range] = []
-    start = run_bytes = 0
-    for number, file in enumerate(files):
-        size = (file.n_bytes or 0) * (EXPANSION if file.compression or file.kind == "parquet" else 1)
-        alone = file.is_remote or size >= cut.PART_BYTES
-        if start < number and (alone or run_bytes + size > cut.PART_BYTES or number - start == CHUNK_FILES):
-            runs.append(range(start, number))
-            start, run_bytes = number, 0
-        run_bytes += size
-        if alone:
-            runs.append(range(number, number + 1))
-            start, run_bytes = number + 1, 0
-    if start < len(files):
-        runs.append(range(start, len(files)))
-    return runs
+            within += n_bytes
 
 
 def is_small(files: Sequence[Source]) -> bool:

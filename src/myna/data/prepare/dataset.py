@@ -22,18 +22,23 @@ from myna.data.prepare.assemble import Assembler
 from myna.data.prepare.chunks import Chunk, chunks_of, is_small
 from myna.data.prepare.encode import can_cut_texts
 from myna.data.prepare.inputs import Inputs, described
+from myna.data.prepare.parts import part_folder, part_info
+from myna.data.prepare.record import dataset_info, require_documents, say_if_validation_is_one_document
 from myna.data.prepare.shard_writer import require_shard_tokens
+from myna.data.prepare.share import Part, Share
 from myna.data.prepare.work_folder import WorkFolder, already_done, locked_work_folder
 from myna.data.prepare.worker_pool import WorkerPool
-from myna.data.shards import FORMAT, id_dtype, open_dataset
+from myna.data.shards import id_dtype, open_dataset
 from myna.data.sources import cut
 from myna.data.sources.corpora import default_val_fraction, find_files, is_web
 from myna.data.sources.documents import only_document
 from myna.data.sources.fetch import Fetcher
 from myna.data.sources.formats import require_filter
+from myna.data.sources.reading import reading, still
 from myna.data.sources.row_filter_syntax import parse_filter
 from myna.data.sources.source import ReadOptions, Source
 from myna.data.split import SPLITS, Dataset
+from myna.data.verify import hash_file
 from myna.errors import DataError, DownloadError, UsageError
 from myna.files import json_bytes, sha256_bytes, write_synced
 from myna.progress import Progress, speak
@@ -41,13 +46,6 @@ from myna.text.tokenizer import Tokenizer
 
 SHARD_TOKENS = 100_000_000
 JOURNAL_EVERY_S = 2.0
-LEFT_OUT = {
-    "empty": "empty documents",
-    "unanswered": "without an answer",
-    "bad": "bad ones",
-    "filtered": "left out by --where",
-    "damaged": "damaged records",
-}
 
 
 def prepare(
@@ -61,6 +59,7 @@ def prepare(
     skip_bad: bool = False,
     conversations: bool = False,
     where: str | None = None,
+    part: Part | None = None,
     quiet: bool = True,
 ) -> Dataset:
     """Turns a corpus into shards in the folder `out`, or finds that it is done.
@@ -74,6 +73,8 @@ def prepare(
         skip_bad: leave out and count documents that can't be used, rather than stop at the first.
         conversations: the documents are conversations, and the tokenizer has their special tokens.
         where: which rows are documents, an expression; see `sources/row_filter.py`. None for all.
+        part: only this part of the corpus, for `join`; its folder is `parts.part_folder`. Nothing is done if `out` is
+            there already.
         quiet: no progress on stderr, and no word on stdout about files that were left out or an odd validation split.
     Returns:
         the dataset, not verified: it was just written.
@@ -104,13 +105,15 @@ def prepare(
         "where": rows.text if rows else None,
         **({"conversations": True} if conversations else {}),
     }
+    if part is not None and not already_done(out, call):
+        out, call = part_folder(out, part), call | {"part": str(part)}
     if not _is_done(out, call):
         files = find_files(corpus, None if quiet else speak)
         if rows is not None:
             for file in files:
                 require_filter(file, rows)
         with locked_work_folder(out) as work:
-            Preparation(work, files, tokenizer, call, workers, skip_bad, quiet).run(out)
+            Preparation(work, files, tokenizer, call, workers, skip_bad, part, quiet).run(out)
     return open_dataset(out, verify=False, tokenizer=tokenizer)
 
 
@@ -125,7 +128,8 @@ def _is_done(out: Path, call: dict[str, Any]) -> bool:
         return False
     if not any(map(is_web, call["corpus"])):
         with contextlib.suppress(DataError, DownloadError):
-            already_done(out, call | {"files": described(find_files(call["corpus"]), {})})
+            files = described(find_files(call["corpus"]), {}, find="part" not in call)
+            already_done(out, call | {"files": files})
     return True
 
 
@@ -140,15 +144,16 @@ class Preparation:
         call: dict[str, Any],
         workers: int | None,
         skip_bad: bool,
+        part: Part | None,
         quiet: bool,
     ) -> None:
         self.work, self.tokenizer, self.call, self.quiet = work, tokenizer, call, quiet
-        self.corpus = files
+        self.corpus, self.part = files, part
         conversations = call.get("conversations", False)
         where = parse_filter(call["where"]) if call["where"] is not None else None
         asked = call["val_fraction"] and not conversations
         only = only_document(files, call["column"], where) if asked else None
-        self.files = [only] if only else files
+        files = [only] if only else files
         self.options = ReadOptions(
             call["column"],
             call["val_fraction"],
@@ -159,7 +164,8 @@ class Preparation:
             where,
         )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.workers = 0 if is_small(self.files) else workers or cores
+        self.workers = 0 if is_small(files) else workers or cores
+        self.share = Share(files, self.options, part)
 
     def run(self, out: Path) -> None:
         """Does the work that is not done yet and publishes the folder."""
@@ -174,28 +180,41 @@ class Preparation:
         ) as assembler:
             self._assemble(assembler, inputs)
             splits = assembler.finish()
-        self._check(assembler.totals)
-        info = self._info(splits, assembler.totals, inputs.finish())
+        totals, single = assembler.totals, self.options.is_single
+        if self.part is None:
+            require_documents(self.call, totals)
+        # Of a corpus of one document the first part reads the beginning, and says what the other files were.
+        entries = inputs.finish(find=self.part is None or (single and self.part.number == 1))
+        archives = any(file.kind == "warc" for file in self.corpus)
+        info = dataset_info(self.call, self.tokenizer, entries, splits, totals, archives)
+        if self.part is not None:
+            info = part_info(info, self.part, self.call, totals, archives, single)
         write_synced(self.work.path / "dataset.json", json_bytes(info))
         self.work.publish(out)
-        self._say_if_validation_is_one_document(assembler.totals)
+        if self.part is None and not single and not self.quiet:
+            say_if_validation_is_one_document(totals)
 
     def _assemble(self, assembler: Assembler, inputs: Inputs) -> None:
         """Appends the encoded chunks in order, and saves the journal now and then."""
-        sizes = [file.n_bytes for file in self.files]
-        total = None if None in sizes else sum(size or 0 for size in sizes)
-        done = assembler.input_bytes
+        files, done = self.share.files, assembler.input_bytes
         began = saved = time.monotonic()
         tokens = text_bytes = 0
         with (
-            Progress("prepare", total, done=done, counted=False, shown=not self.quiet) as progress,
-            Fetcher(self.files, self.work.fetched) as fetcher,
+            Progress(
+                "prepare", self.share.n_bytes, done=done, counted=False, shown=not self.quiet
+            ) as progress,
+            Fetcher(files, self.work.fetched) as fetcher,
             WorkerPool(self.workers, self.tokenizer, self.options, self.work.chunks) as pool,
         ):
             for chunk, future in self._encoded(pool, fetcher, assembler.position):
                 record = future.result()
                 assembler.append(chunk, record, self.work.chunks)
                 inputs.add(record["inputs"])
+                first = chunk.parts[0]
+                # Another part has the beginning of the file; both say what the file was, and the join compares.
+                if first.start and first.is_hashed and not inputs.knows(first.name):
+                    with still(first), reading(first):
+                        inputs.add([(first.name, *hash_file(first.place))])
                 now = time.monotonic()
                 tokens += sum(record[name]["tokens"] for name in SPLITS)
                 text_bytes += sum(record[name]["bytes"] for name in SPLITS)
@@ -212,61 +231,8 @@ class Preparation:
     ) -> Iterator[tuple[Chunk, "Future[dict[str, Any]]"]]:
         """The chunks from `position` on, in order, with enough of the next ones in work."""
         ahead: deque[tuple[Chunk, Future[dict[str, Any]]]] = deque()
-        for chunk in chunks_of(self.files, fetcher.get, self.options, position):
+        for chunk in chunks_of(self.share, fetcher.get, self.options, position):
             ahead.append((chunk, pool.submit(chunk)))
             if len(ahead) > 2 * pool.count + 1:
                 yield ahead.popleft()
         yield from ahead
-
-    def _check(self, totals: dict[str, Any]) -> None:
-        documents = sum(totals[name]["documents"] for name in SPLITS)
-        if documents == 0:
-            counts = ", ".join(
-                f"{totals[count]:,} {words}"
-                for count, words in LEFT_OUT.items()
-                if totals[count] or count == "empty"
-            )
-            raise DataError(
-                f"{', '.join(self.call['corpus'])}: no {'answer' if self.options.conversations else 'text'} in it "
-                f"({counts}); nothing was prepared"
-            )
-        if totals["train"]["documents"] == 0:
-            raise DataError(
-                f"all {documents} documents fell to validation; prepare more text or lower --val-fraction"
-            )
-
-    def _say_if_validation_is_one_document(self, totals: dict[str, Any]) -> None:
-        """A loss over one text says little of the others. In a corpus of one document it can't be otherwise."""
-        largest, name = totals["largest_val"]
-        share = largest / max(totals["val"]["bytes"], 1)
-        if share > 0.5 and not self.options.is_single and not self.quiet:
-            speak(
-                f"one document of {name} is {100 * share:.0f}% of the validation split, so the validation loss is "
-                "mostly its loss; split it into smaller documents, add text, or change --val-fraction"
-            )
-
-    def _info(
-        self, splits: dict[str, dict[str, Any]], totals: dict[str, Any], files: list[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """dataset.json. Nothing in it depends on when, where or by how many workers it was made."""
-        return {
-            "format": FORMAT,
-            "tokenizer": self.tokenizer.sha256,
-            "vocab_size": self.tokenizer.n_vocab,
-            "dtype": id_dtype(self.tokenizer.n_vocab).name,
-            "source": {key: value for key, value in self.call.items() if key != "tokenizer"}
-            | {
-                "files": files,
-                "empty_documents": totals["empty"],
-                "bad_documents": totals["bad"],
-                "first_bad": totals["first_bad"],
-                **({"unanswered": totals["unanswered"]} if self.options.conversations else {}),
-                **({"filtered_documents": totals["filtered"]} if self.options.where else {}),
-                **(
-                    {"damaged_records": totals["damaged"], "first_damaged": totals["first_damaged"]}
-                    if any(file.kind == "warc" for file in self.corpus)
-                    else {}
-                ),
-            },
-            **splits,
-        }

@@ -63,6 +63,10 @@ class Inputs:
             raise OutputError(f"{self._path} is damaged; remove {self._path.parent} to begin again")
         return found
 
+    def knows(self, name: str) -> bool:
+        """Whether the file was hashed."""
+        return name in self._hashes
+
     def add(self, records: Iterable[Sequence[Any]]) -> None:
         """Takes what a chunk's record says of the files that begin in it."""
         for name, stamp, sha256 in records:
@@ -82,25 +86,25 @@ class Inputs:
         self._unsaved = []
         return self._n_bytes
 
-    def finish(self) -> list[dict[str, Any]]:
-        """What dataset.json says of the files. The user's cache remembers them."""
+    def finish(self, find: bool = True) -> list[dict[str, Any]]:
+        """What dataset.json says of the files. The user's cache remembers them. For `find` see `described`."""
         remember({Path(self._here[name]): known for name, known in self._lines() if name in self._here})
-        return described(self._files, self._hashes)
+        return described(self._files, self._hashes, find)
 
 
-def described(files: Sequence[Source], hashes: Mapping[str, str]) -> list[dict[str, Any]]:
+def described(files: Sequence[Source], hashes: Mapping[str, str], find: bool = True) -> list[dict[str, Any]]:
     """What dataset.json keeps of the files: enough to see that they are others now.
 
     Args:
-        hashes: the SHA-256 of files that have no published one, by name. Those of other files on this machine are
-            found now, or remembered.
+        hashes: the SHA-256 of files that have no published one, by name.
+        find: those of other files on this machine are found now, or remembered.
     Raises:
         DataError: a file can't be read.
     """
     missing = [
         Path(file.place)
         for file in files
-        if file.is_hashed and not file.is_remote and file.name not in hashes
+        if find and file.is_hashed and not file.is_remote and file.name not in hashes
     ]
     found = hash_files(missing) if missing else {}
     entries = []

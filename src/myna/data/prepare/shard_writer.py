@@ -3,6 +3,7 @@
 `state()` says what is on the disk; a writer that is given it cuts off whatever was written later and goes on.
 """
 
+import hashlib
 import os
 import re
 import zlib
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from myna.data.shards import NPY_HEADER_BYTES, npy_header
+from myna.data.split import Shard
 from myna.errors import DataError, UsageError
 from myna.files import sha256_file
 
@@ -79,6 +81,23 @@ class ShardWriter:
                 self.write(data)
         if found != crc or tokens:
             raise DataError(f"{path} was damaged after it was written; run the same command again")
+
+    def append_shard(self, shard: Shard) -> None:
+        """Appends the ids of a shard that another writer made.
+
+        Raises:
+            DataError: it is not what was written.
+        """
+        digest = hashlib.sha256()
+        with open(shard.path, "rb") as file:
+            digest.update(file.read(shard.offset))
+            while data := file.read(COPY_BYTES):
+                digest.update(data)
+                self.write(data)
+        if digest.hexdigest() != shard.sha256:
+            raise DataError(
+                f"{shard.path} was damaged after it was written; remove {shard.path.parent} and make that part again"
+            )
 
     def write(self, data: bytes) -> None:
         """Appends ids given as bytes, closing each shard that gets full."""

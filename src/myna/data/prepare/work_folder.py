@@ -20,7 +20,7 @@ from typing import Any
 from myna.data.prepare.inputs import first_difference
 from myna.data.shards import open_dataset
 from myna.errors import DownloadError, OutputError, Stopped
-from myna.files import json_bytes, sweep, sync_directory, write_atomic
+from myna.files import json_bytes, remove_empty, sweep, sync_directory, write_atomic
 from myna.locks import locked
 from myna.parsing import read_object
 from myna.signals import signal_behind
@@ -97,7 +97,9 @@ def locked_work_folder(out: Path) -> Iterator[WorkFolder]:
         Stopped: Ctrl-C, or another signal.
     """
     path = out.with_name(out.name + ".partial")
+    made: list[Path] = []
     try:
+        made = [folder for folder in path.parents if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         check_ours(path)
     except OSError as error:
@@ -113,7 +115,9 @@ def locked_work_folder(out: Path) -> Iterator[WorkFolder]:
         try:
             yield work
         except BaseException as error:
-            raise _left_behind(work, out, error) from error
+            left = _left_behind(work, out, error)
+            remove_empty(made)
+            raise left from error
 
 
 def check_ours(path: Path) -> None:
@@ -145,7 +149,7 @@ def already_done(out: Path, call: dict[str, Any]) -> bool:
     Raises:
         OutputError: it is something else.
     """
-    if not out.exists():
+    if not os.path.exists(out):
         return False
     if not (out / "dataset.json").is_file():
         if out.is_dir() and not any(out.iterdir()):

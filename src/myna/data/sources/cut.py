@@ -19,6 +19,15 @@ PART_BYTES = 16 << 20
 SAFE_CUT = re.compile(rb"[0-9A-Za-z](?=[ \n])")
 
 
+def may_be_cut(source: Source, options: ReadOptions) -> bool:
+    """Whether a file may have several parts, by what is known before it is on this machine."""
+    if source.kind == "parquet":
+        return not options.is_single
+    if source.compression or (source.n_bytes or 0) <= PART_BYTES:
+        return False
+    return (source.kind == "jsonl" and not options.is_single) or (source.kind == "text" and options.cut_texts)
+
+
 def cut_file(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int]]:
     """The parts of a file on this machine, in order. A small file is one part.
 
@@ -28,18 +37,17 @@ def cut_file(source: Source, options: ReadOptions) -> Iterator[tuple[Source, int
         DataError: the file is not what its name says, or has no such column.
     """
     size = source.n_bytes or 0
-    is_large = size > PART_BYTES and not source.compression
     try:
-        if source.kind == "parquet" and not options.is_single:
+        if not may_be_cut(source, options):
+            yield source, size
+        elif source.kind == "parquet":
             yield from _cut_parquet(source, options)
-        elif source.kind == "jsonl" and is_large and not options.is_single:
+        elif source.kind == "jsonl":
             for start in range(0, size, PART_BYTES):
                 end = min(start + PART_BYTES, size)
                 yield source.part(start, end), end - start
-        elif source.kind == "text" and is_large and options.cut_texts:
-            yield from _cut_text(source, options)
         else:
-            yield source, size
+            yield from _cut_text(source, options)
     except OSError as error:
         raise DataError(f"cannot read {source.name}: {error.strerror}") from error
 
