@@ -28,7 +28,7 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # pyproject.toml states it; asked for when used, since the answer takes a while
-        return importlib.import_module("importlib.metadata").version("myna")
+        return importlib.import_module("myna.version").version()
     if name not in _HOME:
         raise AttributeError(f"module 'myna' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "many runs of a recipe: every combination of some values, in one table and one picture",
     "bench": "the lecture's speed ladder, measured on this machine",
     "device": "what this machine has, what auto chooses on it, and what limits a step",
+    "plan": "what a training run takes on GPUs: hours, bytes and money, computed from stated assumptions",
     "report": "loss and HellaSwag curves of one or more runs, as a picture",
     "inspect": "a look inside a model: weights, attention, predictions on the way, tokens",
     "tokenizer": "train, show and compare tokenizers",
@@ -116,9 +117,9 @@ def run(name: str, args: Sequence[str]) -> int:
     if name in ("-h", "--help", "help"):
         print(usage())
     elif name == "--version":
-        from importlib.metadata import version
+        from myna.version import version
 
-        print(f"myna {version('myna')}")
+        print(f"myna {version()}")
     elif name in COMMANDS:
         importlib.import_module(module_of(name)).main(args)
     else:

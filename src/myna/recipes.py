@@ -15,7 +15,7 @@ Sources of the numbers, beyond those of myna.train.recipe:
 from collections.abc import Callable
 from dataclasses import replace
 
-from myna.errors import unknown_name
+from myna.errors import UsageError, unknown_name
 from myna.train.optimizers.adamw import AdamWOptions
 from myna.train.recipe import Recipe
 
@@ -284,6 +284,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 # These prepare their data by themselves: it is on the machine, or a small download.
 SELF_PREPARING = frozenset({"pydoc", "shakespeare", "pydoc-chat"})
 
+VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes name; train:N has N
+
 
 def named(name: str) -> Recipe:
     """The recipe of that name.
@@ -294,3 +296,18 @@ def named(name: str) -> Recipe:
     if name not in RECIPES:
         raise unknown_name("recipe", name, list(RECIPES))
     return RECIPES[name]()
+
+
+def vocab_size(recipe: Recipe) -> int:
+    """The ids of a recipe's tokenizer, which need not be there.
+
+    Raises:
+        UsageError: it is another model's, so nobody knows it before training.
+    """
+    kind, _, size = recipe.tokenizer.partition(":")
+    if not size and kind not in VOCABULARIES:
+        raise UsageError(
+            f"{recipe.name} takes its vocabulary from the model that it starts from; name a recipe with a tokenizer of "
+            "its own"
+        )
+    return int(size) if size else VOCABULARIES[kind]

@@ -55,7 +55,7 @@ def nothing_runs(monkeypatch):
         (["--optimizer", "muno"], "there is no optimizer 'muno'; did you mean muon?"),
         (
             ["--recipe", "chat-pydoc"],
-            "--recipe chat-pydoc takes its vocabulary from the model that it starts from",
+            "chat-pydoc takes its vocabulary from the model that it starts from",
         ),
         (["--lengths", "256"], "--lengths is of --attention; give --attention too"),
         (["--attention", "--layers", "2"], "--layers is of the ladder; leave it out with --attention"),

@@ -61,6 +61,10 @@ BASES: list[list[tuple[str, ...]]] = [
     [("bench",), ("--attention",), ("--lengths", "16,32"), ("--out", "new")],
     [("device",), ("--recipe", "pydoc"), ("--micro-batch", "2")],
     [
+        ("plan", "shakespeare-char"), ("--gpus", "2"), ("--gpu", "h100"), ("--tokens", "1e6"), ("--mfu", "0.4"),
+        ("--json",),
+    ],
+    [
         ("sweep", "shakespeare-char"), ("steps=1,2",), ("n-layer=1",), ("--micro-batch", "2"), ("--data", "data"),
         ("--part", "1/2"), ("--out", "new"),
     ],

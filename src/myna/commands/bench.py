@@ -10,14 +10,13 @@ from myna.bench.ladder import chosen, why_only_ours
 from myna.commands import parse, refuse_empty
 from myna.commands.out import folder_of_results
 from myna.errors import UsageError
-from myna.recipes import named
+from myna.recipes import named, vocab_size
 from myna.settings import NO_OPTIONS, DeviceName, flag
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")
 MOST_TOKENS = 1 << 26  # a step: 128 times GPT-2's batch
 OF_THE_LADDER = ("network", "optimizer", "layers", "micro_batch", "sequence_length", "accumulate", "rungs")
-VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes name; train:N has N
 
 
 @dataclass(frozen=True)
@@ -155,18 +154,3 @@ def with_kinds(recipe: Recipe, call: Bench) -> Recipe:
     if call.optimizer not in (None, recipe.optimizer):
         recipe = replace(recipe, optimizer=call.optimizer, optimizer_options=NO_OPTIONS)
     return recipe
-
-
-def vocab_size(recipe: Recipe) -> int:
-    """The ids of a recipe's tokenizer, which need not be there.
-
-    Raises:
-        UsageError: it is another model's, so nobody knows it before training.
-    """
-    kind, _, size = recipe.tokenizer.partition(":")
-    if not size and kind not in VOCABULARIES:
-        raise UsageError(
-            f"--recipe {recipe.name} takes its vocabulary from the model that it starts from; name a recipe with a "
-            "tokenizer of its own"
-        )
-    return int(size) if size else VOCABULARIES[kind]

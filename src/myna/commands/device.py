@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from myna.commands import parse, refuse_empty
-from myna.commands.bench import vocab_size
 from myna.errors import UsageError
-from myna.recipes import named
+from myna.recipes import named, vocab_size
 from myna.settings import DeviceName
 from myna.train.recipe import Recipe
 

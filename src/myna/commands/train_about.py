@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from myna.device import Precision, device_name
 from myna.settings import is_number
 from myna.train.keep.copies import without_secrets
 from myna.train.machines.ranks import Ranks
+from myna.version import version
 
 # In recipe.json: the share of each dataset of a mixture, by name.
 MIXTURE = "mixture"
@@ -60,7 +60,7 @@ def trained_on(dataset: Dataset) -> dict[str, Any]:
 def environment(ranks: Ranks, precision: Precision) -> dict[str, Any]:
     """What the run stands on: enough to tell why two runs differ."""
     return {
-        "myna": version("myna"),
+        "myna": version(),
         "commit": source_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from myna.parsing import read_object, whole
 from myna.reference_curves import LLMC_LOSSES, LLMC_STEP_TOKENS, llmc_steps
 from myna.references import HELLASWAG_CHANCE, curve_reference, loss_reference, tokenizer_of
 from myna.run import Run
+from myna.version import version
 
 MOST_POINTS = 800  # of a curve; more than a screen has columns for
 SHOWN_SAMPLES, MOST_SAMPLES = 4, 60
@@ -72,7 +72,7 @@ def report_page(drawn: Sequence[Curves], *, reload_s: int | None = None) -> Page
         title=drawn[0].name if alone else f"{len(drawn)} runs",
         sections=sections,
         lead=final_values(drawn[0]) if alone else range_of_tokens(drawn),
-        foot=f"Written by `myna report`, version {version('myna')}, from recipe.json, metrics.jsonl and samples.jsonl.",
+        foot=f"Written by `myna report`, version {version()}, from recipe.json, metrics.jsonl and samples.jsonl.",
         reload_s=reload_s,
     )
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Collection
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from myna.serve.openapi import openapi
 from myna.serve.texts import Request as TextRequest
 from myna.serve.texts import Texts, TextStream, whole
 from myna.serve.tokens import detokenize, merges, tokenize
+from myna.version import version
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Server:
 
     async def openapi(self, request: Request) -> Response:
         """GET /openapi.json."""
-        return Json(openapi(self.limits, version("myna")))
+        return Json(openapi(self.limits, version()))
 
     async def body(self, request: Request) -> bytearray:
         """The bytes of a request.

@@ -7,25 +7,7 @@ from collections.abc import Callable
 import torch
 
 from myna.device import synchronize
-
-# Dense bf16 peaks in FLOP/s, from the makers' data sheets, without sparsity. The first of these words that stand in
-# the device's own name counts.
-PEAK_BF16 = (
-    ("GH200", 989e12),
-    ("H200 NVL", 835e12),
-    ("H200", 989e12),
-    ("H100 PCIe", 756e12),
-    ("H100 NVL", 835e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("L40S", 362e12),
-    ("L40", 181e12),
-    ("L4", 121e12),
-    ("RTX 4090", 165e12),
-    ("RTX 3090", 71e12),
-    ("V100", 125e12),  # fp16: it has no bf16
-    ("T4", 65e12),  # fp16: it has no bf16
-)
+from myna.gpus import GPUS
 
 ROUNDS = 5  # of which the best counts: whatever else the machine does must not lower a limit
 COPIED_FLOATS = 1 << 26  # 268 MB: more than any cache
@@ -36,10 +18,10 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
     """What the device could do at best, in FLOP/s, and where the figure is from: its data sheet, or measured."""
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         name = torch.cuda.get_device_name(device)
-        for words, peak in PEAK_BF16:
+        for gpu in GPUS.values():
             # A laptop's GPU bears the name of a larger one.
-            if re.search(rf"\b{words}\b", name) and "Laptop" not in name:
-                return peak, f"data sheet, {words}"
+            if re.search(rf"\b{gpu.words}\b", name) and "Laptop" not in name:
+                return gpu.half * 1e12, f"data sheet, {gpu.words}"
     return measured_flops(device, dtype)
 
 
