@@ -17,6 +17,7 @@ import io
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,12 +133,24 @@ def run(example):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "argv", args)
                 runpy.run_path(str(ROOT / args[0]), run_name="__main__")
+        elif program == "torchrun":
+            return torchrun(args)
         else:
-            assert program == "myna", f"{example.place}: only myna and python can be run here, not {program}"
+            assert program == "myna", f"{example.place}: {program} can't be run here"
             code = cli.main(args)
             if code and f"myna {args[0]}: " not in (example.shown or ""):
                 pytest.fail(f"{example.place}: exit status {code}\n{printed.getvalue()}", pytrace=False)
     return printed.getvalue()
+
+
+def torchrun(args):
+    """What several processes print."""
+    args = [str(ROOT / word) if word.startswith("docs/") else word for word in args]
+    command = [sys.executable, "-m", "torch.distributed.run", *args]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    if ran.returncode:
+        pytest.fail(f"torchrun {shlex.join(args)}: exit status {ran.returncode}\n{ran.stdout}", pytrace=False)
+    return ran.stdout
 
 
 def hold(example, printed):
