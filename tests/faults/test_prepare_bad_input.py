@@ -55,6 +55,9 @@ def test_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert "cannot write to" in capsys.readouterr().err
     assert main(["prepare", str(tmp_path / "a.txt")]) == 2
     assert "--out DIR" in capsys.readouterr().err
+    for nameless in (".", "..", "/"):
+        assert main(["prepare", str(tmp_path / "a.txt"), "--out", nameless]) == 2
+        assert f"--out {nameless} has no name of its own" in capsys.readouterr().err
 
 
 def test_empty_corpora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
