@@ -12,6 +12,7 @@ from myna import GPT, GPTConfig, Tokenizer
 from myna.cli import main
 from myna.commands.train_evaluations import Around, validation
 from myna.data.batches import rank_share
+from myna.data.mixture import Mixture, Source
 from myna.data.packing import IGNORE, ConversationStream
 from myna.data.shards import open_dataset
 from myna.device import Precision
@@ -109,7 +110,8 @@ def test_validation_is_the_mean_over_scored_ids(conversations):
 
 def test_validation_is_left_out_where_no_answer_fits_a_window(conversations, tmp_path, capsys):
     def made(length):
-        recipe, data = replace(RECIPE, sequence_length=length), open_dataset(conversations)
+        recipe = replace(RECIPE, sequence_length=length)
+        data = Mixture((Source("conversations", open_dataset(conversations), 1),))
         ranks, precision = Ranks(0, 1, CPU), Precision("fp32", "test")
         tokenizer = Tokenizer.load(conversations)
         return validation(Around(recipe, Run(tmp_path), data, tokenizer, ranks, precision, None))
