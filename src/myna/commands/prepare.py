@@ -63,7 +63,9 @@ def main(args: Sequence[str]) -> None:
     if call.out is None:
         raise UsageError("where to? name the folder to make with --out DIR")
     if call.out.name in ("", ".."):  # what is unfinished lies beside it, under its name
-        raise UsageError(f"--out {call.out} has no name of its own; give the folder to make, such as data/notes")
+        raise UsageError(
+            f"--out {call.out} has no name of its own; give the folder to make, such as data/notes"
+        )
     if bool(call.corpus) == bool(call.from_shards):
         raise UsageError(
             "name a corpus (pydoc, shakespeare, fineweb-edu, FILE, FOLDER ...), or --from-shards DIR"

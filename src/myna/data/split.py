@@ -89,6 +89,14 @@ class Split:
         self._descriptors: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens the shards itself."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_descriptors", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._descriptors, self._lock = OrderedDict(), threading.Lock()
+
     @cached_property
     def n_documents(self) -> int:
         """How many documents there are; in other projects' files, how many end-of-text ids (one pass)."""
