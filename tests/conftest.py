@@ -1,9 +1,12 @@
 """What every test may ask for."""
 
+import contextlib
+import http.server
 import json
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,3 +206,34 @@ def save_tiny() -> "Callable[..., GPT]":
         return network
 
     return save
+
+
+@contextlib.contextmanager
+def _serving(content: bytes) -> Iterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/hellaswag_val.jsonl", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def serving() -> Callable[[bytes], contextlib.AbstractContextManager[tuple[str, list[str]]]]:
+    """A server on loopback that gives the same content for every path; its address, and what was asked for."""
+    return _serving

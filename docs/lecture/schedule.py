@@ -11,24 +11,10 @@ import matplotlib
 from matplotlib import pyplot
 
 from myna.recipes import named
-from myna.train.recipe import Recipe
-from myna.train.schedule import learning_rate
+from myna.train.schedule import rate_of
 
 RUNS = {"gpt2-124m": "#e69f00", "gpt3-124m": "#56b4e9"}  # legible on white and on black
 GREY = "#808080"
-
-
-def rate(recipe: Recipe, step: int) -> float:
-    """Of an update, the first being step 1."""
-    return learning_rate(
-        step - 1,
-        peak=recipe.learning_rate,
-        final_fraction=recipe.final_learning_rate_fraction,
-        warmup_steps=recipe.warmup_steps,
-        decay_steps=recipe.decay_steps or recipe.steps,
-        decay=recipe.decay,
-        constant_fraction=recipe.constant_fraction,
-    )
 
 
 def main(picture: str) -> None:
@@ -37,15 +23,16 @@ def main(picture: str) -> None:
     print(f"{'recipe':<11}{'step':>8}  {'billion tokens':>14}  {'learning rate':>13}")
     for axis, (name, colour) in zip(axes, RUNS.items(), strict=True):
         recipe = named(name)
+        rate = rate_of(recipe)
         end = recipe.decay_steps or recipe.steps
         middle = (recipe.warmup_steps + end) // 2
         for step in sorted({1, recipe.warmup_steps, middle, end, recipe.steps}):
             tokens = step * recipe.batch_tokens / 1e9
-            print(f"{name:<11}{step:>8,}  {tokens:>14.3f}  {rate(recipe, step):>13.2e}")
+            print(f"{name:<11}{step:>8,}  {tokens:>14.3f}  {rate(step - 1):>13.2e}")
 
         steps = [*range(1, recipe.warmup_steps), *range(recipe.warmup_steps, recipe.steps, 50), recipe.steps]
         tokens_seen = [step * recipe.batch_tokens / 1e9 for step in steps]
-        axis.plot(tokens_seen, [rate(recipe, step) * 1e4 for step in steps], color=colour, linewidth=2.5)
+        axis.plot(tokens_seen, [rate(step - 1) * 1e4 for step in steps], color=colour, linewidth=2.5)
         axis.axhline(
             recipe.learning_rate * recipe.final_learning_rate_fraction * 1e4,
             color=GREY,

@@ -1,12 +1,8 @@
 """HellaSwag's official file: fetched once where it is not given, verified, kept in the user's cache."""
 
-import contextlib
 import dataclasses
 import hashlib
-import http.server
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,32 +16,6 @@ from myna.text.tokenizer import Tokenizer
 
 ITEM = {"ctx": "A man sits. he", "endings": ["rows.", "sinks.", "waves.", "is."], "label": 1}
 CONTENT = "".join(json.dumps(ITEM | {"ind": n}) + "\n" for n in range(3)).encode()
-
-
-@contextlib.contextmanager
-def serving(content: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A server on loopback that gives the same content for every path; its address, and what was asked for."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/hellaswag_val.jsonl", asked
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -73,7 +43,7 @@ def scored(model: Path, capsys) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_eval_fetches_it_once(model, official, capsys):
+def test_eval_fetches_it_once(serving, model, official, capsys):
     cached = cache_folder() / "evaluation" / "hellaswag_val.jsonl"
     with serving(CONTENT) as (address, asked):
         official(address)
@@ -88,7 +58,7 @@ def test_eval_fetches_it_once(model, official, capsys):
     scored(model, capsys)  # without the server, too
 
 
-def test_training_fetches_it(official, train, tmp_path, capsys):
+def test_training_fetches_it(serving, official, train, tmp_path, capsys):
     with serving(CONTENT) as (address, asked):
         official(address)
         run = train(tmp_path / "run", 1, "--hellaswag", "auto", "--hellaswag-every", 1)
@@ -99,7 +69,7 @@ def test_training_fetches_it(official, train, tmp_path, capsys):
     assert "3 of 3 HellaSwag items are longer than the model's 16 positions" in capsys.readouterr().out
 
 
-def test_another_file_in_its_place_is_refused(model, official, capsys):
+def test_another_file_in_its_place_is_refused(serving, model, official, capsys):
     with serving(b"<html>log in</html>") as (address, _):
         official(address)
         assert main(["eval", str(model), "--task", "hellaswag"]) == 2
@@ -110,7 +80,7 @@ def test_another_file_in_its_place_is_refused(model, official, capsys):
 
 
 @pytest.mark.parametrize("command", ["eval", "train"])
-def test_without_a_network_its_address_is_named(command, model, official, refused, tmp_path, capsys):
+def test_without_a_network_its_address_is_named(serving, command, model, official, refused, tmp_path, capsys):
     with serving(CONTENT) as (address, _):
         official(address)
     if command == "train":

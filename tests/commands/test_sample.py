@@ -341,3 +341,15 @@ def test_a_model_that_cannot_fill_is_refused(model_folder, capsys):
     assert "has no tokens to fill in the middle (<|fim_prefix|>, <|fim_middle|>, <|fim_suffix|>)" in err
     assert "myna train RECIPE --data DATA --fim-rate 0.5" in err
     assert err.count("\n") == 1
+
+
+def test_compile_is_for_several_texts_and_says_why_it_failed(model_folder, monkeypatch, capsys):
+    compiled = []
+    monkeypatch.setattr(
+        "myna.generate.engine.Engine.compile_step", lambda self: compiled.append(1) or "no C++ compiler"
+    )
+    call = ("sample", str(model_folder), "--prompt", "A", "--max-tokens", "3", "--device", "cpu", "--compile")
+    assert main((*call, "--count", "2")) == 0
+    assert "torch.compile failed, writing without it: no C++ compiler" in capsys.readouterr().err
+    assert main(call) == 0
+    assert compiled == [1]

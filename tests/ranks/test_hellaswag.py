@@ -1,9 +1,7 @@
 """HellaSwag during training: several ranks fetch the file once, share the items, and count each of them once."""
 
 import hashlib
-import http.server
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,29 +19,12 @@ ITEMS = [
 
 
 @pytest.fixture
-def official(child_environment: dict[str, str]):
-    """A server on loopback that has the file; what was asked for."""
-    content, asked = "".join(json.dumps(item) + "\n" for item in ITEMS).encode(), []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/hellaswag_val.jsonl"
+def official(serving, child_environment: dict[str, str]):
+    """A server that has the file; what was asked for."""
+    content = "".join(json.dumps(item) + "\n" for item in ITEMS).encode()
+    with serving(content) as (address, asked):
         child_environment["OFFICIAL"] = f"{address} {hashlib.sha256(content).hexdigest()} {len(content)}"
         yield asked
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.slow

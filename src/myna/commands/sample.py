@@ -63,7 +63,7 @@ def main(args: Sequence[str]) -> None:
             encode, drawn = filling(model, running.tokenizer, prompts, call.suffix, sampling, context)
         running.store()
         engine = TextEngine(running.opened.model, running.tokenizer, autocast_dtype=running.precision.dtype)
-        if call.compile:
+        if call.compile and total > 1:
             compile_step(engine.engine)
         if len(call.models) > 1 and not call.json:
             print(f"=== {model} ===", flush=True)

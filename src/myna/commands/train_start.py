@@ -40,7 +40,7 @@ from myna.train.machines.watch import Watch
 from myna.train.memory import explained_memory, memory_advice
 from myna.train.micro_batch import MicroBatch, accumulation, choose_micro_batch
 from myna.train.recipe import Recipe
-from myna.train.schedule import learning_rate
+from myna.train.schedule import rate_of
 from myna.train.spike import SpikeRule
 from myna.train.state import TrainState
 from myna.train.step import Batch, Stepper
@@ -216,19 +216,6 @@ def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: f
     mfu_per_rate = flops_per_token / (peak * ranks.world_size)
     accumulate = accumulation(recipe, ranks.world_size)
     return Plan(recipe, accumulate, rate_of(recipe), stream.n_targets, mfu_per_rate)
-
-
-def rate_of(recipe: Recipe) -> Callable[[int], float]:
-    """The learning rate of the update about to be made, by finished updates."""
-    return functools.partial(
-        learning_rate,
-        peak=recipe.learning_rate,
-        final_fraction=recipe.final_learning_rate_fraction,
-        warmup_steps=recipe.warmup_steps,
-        decay_steps=recipe.decay_steps or recipe.steps,
-        decay=recipe.decay,
-        constant_fraction=recipe.constant_fraction,
-    )
 
 
 def _first_batch(stream: Stream, ranks: Ranks, n: int) -> Batch:

@@ -15,6 +15,7 @@ from torch import Tensor
 from myna.model.cache import KVCache, LayerCache
 from myna.model.decoder import run_block
 from myna.model.network import Network
+from myna.model.packed import Packed
 
 # Torch counts how often a function was compiled anew, and ends at a limit. Where it can, it counts each network apart.
 OF_ITS_OWN: dict[str, Any] = {
@@ -40,45 +41,30 @@ class StepLayer(LayerCache):
         return self._visible
 
 
-class Step(KVCache):
-    """The cache of one step, over the storage of another.
+class Step(Packed):
+    """The layout of one step, over the storage of a cache.
 
     Shapes:
         positions     (B, 1)        int64, of each row's new id
-        visible       (B, 1, 1, S)  bool
+        visible       (B, 1, S)     bool
         keys, values  (B, H, S, D)  each of L layers
     """
 
     def __init__(self, cache: KVCache):
-        n, self._end = len(cache.lengths), cache.longest + 1
+        n, end = len(cache.lengths), cache.longest + 1
         storages = [*cache.keys, *cache.values]
-        if self._end > cache.written and not cache.is_even:  # no row may meet a NaN that lay in fresh memory
+        if end > cache.written and not cache.is_even:  # no row may meet a NaN that lay in fresh memory
             for stored in storages:
-                stored[:n, :, cache.written : self._end] = 0
-        seen = [stored[:n, :, : self._end] for stored in storages]
+                stored[:n, :, cache.written : end] = 0
+        seen = [stored[:n, :, :end] for stored in storages]
         self.keys, self.values = seen[: len(cache.keys)], seen[len(cache.keys) :]
         device = seen[0].device
-        self._given = torch.tensor(cache.lengths, device=device)[:, None]
-        self._visible = (torch.arange(self._end, device=device) <= self._given)[:, None, None]
+        positions = torch.tensor(cache.lengths, device=device)[:, None]
+        super().__init__(positions, (torch.arange(end, device=device) <= positions)[:, None], end)
 
     def layer(self, number: int) -> LayerCache:
         """See `KVCache.layer`."""
         return StepLayer(self.keys[number], self.values[number], self._given, self._visible)
-
-    def end(self, T: int) -> int:
-        """See `KVCache.end`."""
-        return self._end
-
-    def positions(self, T: int) -> Tensor:
-        """Of each row's new id."""
-        return self._given
-
-    def mask(self, T: int) -> Tensor | None:
-        """What each row's new id sees."""
-        return self._visible
-
-    def advance(self, T: int) -> None:
-        """The cache that the storage is from counts."""
 
 
 class CompiledStep:

@@ -4,7 +4,7 @@ To write one id, every weight is read once, so the time of an id is the bytes of
 memory: half of the bytes is half of the time. The kernels are torch's. Which one a processor is fast at differs:
 
     bf16  CUDA, and processors with instructions for bf16. Others emulate it
-    fp16  x86 without them: fbgemm widens the weights to fp32 in the registers, and the inputs stay fp32
+    fp16  x86: fbgemm widens the weights to fp32 in the registers, and the inputs stay fp32. Fast for few ids
     int8  x86: fbgemm, with whole numbers from end to end. CUDA and the rest: `torch._int_mm`
 
 docs/performance.md has the figures.

@@ -24,7 +24,8 @@ class Packed(KVCache):
 
     Shapes:
         positions  (B, T)     int64, of each id in its own text
-        visible    (B, T, T)  bool: whether id i of a row may see its id j; each sees itself
+        visible    (B, T, S)  bool: whether id i of a row may see its id j; each sees itself. S is T, and more where
+                              earlier ids are stored (`decoding.Step`)
     """
 
     def __init__(self, positions: Tensor, visible: Tensor, end: int | None = None):
@@ -59,7 +60,7 @@ class Packed(KVCache):
         return self._given
 
     def mask(self, T: int) -> Tensor | None:
-        """What was given, as (B, 1, T, T)."""
+        """What was given, as (B, 1, T, S)."""
         return self._visible
 
     def advance(self, T: int) -> None:

@@ -1,7 +1,12 @@
 """The learning rate as a function of the step."""
 
+import functools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from myna.train.recipe import Recipe
 
 Decay = Literal["cosine", "linear", "constant"]
 
@@ -47,3 +52,16 @@ def learning_rate(
     progress = min(1.0, max(0, step - begin) / max(1, decay_steps - 1 - begin))
     left = 1 - progress if decay == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
     return peak * (final_fraction + (1 - final_fraction) * left)
+
+
+def rate_of(recipe: "Recipe") -> Callable[[int], float]:
+    """The learning rate of the update about to be made, by finished updates."""
+    return functools.partial(
+        learning_rate,
+        peak=recipe.learning_rate,
+        final_fraction=recipe.final_learning_rate_fraction,
+        warmup_steps=recipe.warmup_steps,
+        decay_steps=recipe.decay_steps or recipe.steps,
+        decay=recipe.decay,
+        constant_fraction=recipe.constant_fraction,
+    )
