@@ -1,5 +1,6 @@
 """The flags of every command that takes a MODEL, and how they open it."""
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,6 @@ import tyro
 
 from myna.errors import ModelError, UsageError
 from myna.paths import given_path
-from myna.progress import speak
 from myna.run import Run
 from myna.settings import DeviceName, PrecisionName, WeightsName
 
@@ -123,7 +123,7 @@ def compile_step(engine: "Engine") -> None:
     """Compiles the step of several texts, or says why that failed."""
     failure = engine.compile_step()
     if failure:
-        speak(f"torch.compile failed, writing without it: {failure}")
+        warnings.warn(f"torch.compile failed, writing without it: {failure}", stacklevel=2)
 
 
 def checked_name(model: str) -> str:
