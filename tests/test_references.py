@@ -22,6 +22,7 @@ def test_the_references_are_those_of_the_design():
     ("recipe", "why"),
     [
         ({}, "does not record"),
+        ({"log": {}}, "import it with --corpus"),
         ({"trained_on": [{"corpus": ["pydoc"]}]}, "Trained on pydoc"),
         ({"trained_on": [{"corpus": None}]}, "does not name"),
         ({"trained_on": [{"corpus": [1, None]}]}, "does not name"),
@@ -124,6 +125,7 @@ def test_llmcs_curve_is_the_file_beside_the_checkout(shared_data):
         ({}, None, "No HellaSwag score"),
         ({"tokenizer": "gpt2"}, 500, "500 items"),
         ({"tokenizer": "bytes"}, 10_042, "not GPT-2's"),
+        ({"log": {}}, 10_042, "import it with --size"),
         ({"tokenizer": "gpt2", "n_layer": 4, "n_embd": 128}, 10_042, "4 layers of width 128"),
         ({"tokenizer": "gpt2", "n_layer": [], "n_embd": {}}, 10_042, "No GPT-2 has"),
     ],

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from myna.run import LOG_KEY
 from myna.text.tokenizer import Tokenizer
 
 # OpenAI's GPT-2 on the validation shard of a corpus, nats per token: corpus -> (its name, size's name -> loss).
@@ -131,6 +132,8 @@ class _Text:
 
 def _text(recipe: Mapping[str, Any]) -> _Text:
     datasets = trained_on(recipe)
+    if not datasets and LOG_KEY in recipe:
+        return _Text(None, why="A log does not say what it was trained on; import it with --corpus.")
     if not datasets:
         return _Text(None, why="Its recipe.json does not record what it was trained on.")
     if len(datasets) != 1:
@@ -227,6 +230,8 @@ def hellaswag_reference(recipe: Mapping[str, Any], items: int | None) -> HellaSw
         return HellaSwagReference(
             None, f"Scored on {items:,} items, and OpenAI's models on all {HELLASWAG_ITEMS:,}."
         )
+    if LOG_KEY in recipe and _size(recipe) is None:
+        return HellaSwagReference(None, "A log does not say how large the model was; import it with --size.")
     if tokenizer_of(recipe) != "gpt2" and tokenizer_of(recipe) != gpt2_sha256():
         return HellaSwagReference(
             None, "Its tokens are not GPT-2's, and a mean per token depends on the tokens."
