@@ -80,7 +80,7 @@ def nanochat(*ideas: str) -> str:
 
 
 MUON = f"--optimizer muon {LINE}"
-MUON_RATES = (0.00625, 0.00884, 0.0125, 0.0177)
+MUON_RATES = (0.00884, 0.0125, 0.0177, 0.025)
 ARMS = {
     "lecture": Arm("", (6e-4,)),
     "tuned": Arm("", (5e-4, 7e-4, 1e-3, 1.4e-3)),
@@ -121,7 +121,7 @@ def flags_of(arm: str) -> str:
     return (ARMS | RUNGS)[arm].flags
 
 
-def command(job: Job, step_tokens: int, data: Path, out: Path) -> list[str]:
+def command(job: Job, step_tokens: int, precision: str, data: Path, out: Path) -> list[str]:
     """The call of `myna train`."""
     arm = (ARMS | RUNGS)[job.arm]
     steps = round(job.tokens / step_tokens)
@@ -139,7 +139,7 @@ def command(job: Job, step_tokens: int, data: Path, out: Path) -> list[str]:
         "--sample-every": 0,
         "--checkpoint-every": 0,
         "--device": "cpu",
-        "--precision": "fp32",
+        "--precision": precision,
     }
     flags = [str(part) for pair in numbers.items() for part in pair]
     return [sys.executable, "-m", "myna", "train", "gpt2-124m", *SHAPE.split(), *flags, *arm.flags.split()]
@@ -148,9 +148,9 @@ def command(job: Job, step_tokens: int, data: Path, out: Path) -> list[str]:
 class Results:
     """The lines of the file, and the runs that make them."""
 
-    def __init__(self, path: Path, data: Path, runs: Path, step_tokens: int, threads: int):
+    def __init__(self, path: Path, data: Path, runs: Path, step_tokens: int, precision: str, threads: int):
         self.path, self.data, self.runs = path, data, runs
-        self.step_tokens, self.threads = step_tokens, threads
+        self.step_tokens, self.precision, self.threads = step_tokens, precision, threads
         self.dataset = hashlib.sha256((data / "dataset.json").read_bytes()).hexdigest()[:16]
         self.lock = threading.Lock()
         lines = path.read_text().splitlines() if path.exists() else []
@@ -165,6 +165,7 @@ class Results:
             and line["flags"] == flags_of(arm)
             and line["dataset"] == self.dataset
             and line["step_tokens"] == self.step_tokens
+            and line["precision"] == self.precision
             and tokens in (None, line["tokens"])
             and rate in (None, line["learning_rate"])
         ]
@@ -199,12 +200,12 @@ class Results:
 
     def run(self, job: Job) -> Result:
         """One run; a loss of None says that it diverged."""
-        call = command(job, self.step_tokens, self.data, self.runs)
+        call = command(job, self.step_tokens, self.precision, self.data, self.runs)
         out = self.runs / hashlib.sha256(" ".join(map(str, call)).encode()).hexdigest()[:12]
         began = time.time()
         environ = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         done = subprocess.run(
-            command(job, self.step_tokens, self.data, out),
+            command(job, self.step_tokens, self.precision, self.data, out),
             env=environ,
             capture_output=True,
             text=True,
@@ -222,6 +223,7 @@ class Results:
             "arm": job.arm,
             "tokens": job.tokens,
             "step_tokens": self.step_tokens,
+            "precision": self.precision,
             "learning_rate": job.rate,
             "seed": job.seed,
             "flags": flags_of(job.arm),
@@ -415,6 +417,7 @@ def main() -> None:
     )
     parser.add_argument("--horizon", type=int, default=2_000_000, help="H, in tokens")
     parser.add_argument("--step-tokens", type=int, default=2048, help="tokens of a step")
+    parser.add_argument("--precision", default="fp32", help="of all runs: bf16 where the processor has it")
     parser.add_argument("--workers", type=int, default=2, help="runs at once")
     parser.add_argument("--threads", type=int, default=1, help="of a run")
     parser.add_argument("--folder", type=Path, default=Path("data/speedrun"), help="for text and dataset")
@@ -423,7 +426,9 @@ def main() -> None:
     parser.add_argument("--times", action="store_true", help="measure seconds a step, and stop")
     call = parser.parse_args()
     data = prepare(call.folder)
-    results = Results(call.results, data, call.folder / "runs", call.step_tokens, call.threads)
+    results = Results(
+        call.results, data, call.folder / "runs", call.step_tokens, call.precision, call.threads
+    )
     if call.times:
         times(results, call.horizon, os.cpu_count() or 1)
         return
