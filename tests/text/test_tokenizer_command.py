@@ -41,6 +41,77 @@ def test_train(corpus: Path, tmp_path: Path, capsys: Captured) -> None:
     assert tok.sha256 == Tokenizer.train(texts, 400).sha256
 
 
+def test_train_a_sentencepiece_model(corpus: Path, tmp_path: Path, capsys: Captured) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder, file = tmp_path / "made", tmp_path / "one.model"
+    call = ["tokenizer", "train", str(corpus), "--kind", "sentencepiece", "--vocab-size", "400"]
+    assert main([*call, "--out", str(folder)]) == 0
+    assert "400 ids (<unk>, <s>, </s>, 256 bytes, 141 pieces)" in capsys.readouterr().out
+    assert [path.name for path in folder.iterdir()] == ["tokenizer.model"]
+    assert main([*call, "--out", str(file), "--workers", "2"]) == 0
+    assert file.read_bytes() == (folder / "tokenizer.model").read_bytes()
+    text = "Two  spaces, 12 naïve 😀\nand a line."
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    ids = Tokenizer.load(folder).encode(text)
+    assert ids == theirs.encode(text)
+    assert theirs.decode(ids) == text
+    assert "<0x0A>" in theirs.encode(text, out_type=str)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--vocab-size", "100"],
+            "a vocabulary of 100 is too small: <unk>, <s>, </s> and the 256 bytes make 259",
+        ),
+        (
+            ["--vocab-size", "260"],
+            "a vocabulary of 260 is too small for the characters of this text: give --vocab-size ",
+        ),
+        (
+            ["--vocab-size", "90000"],
+            "a vocabulary of 90000 is larger than this text can fill: give --vocab-size ",
+        ),
+        (["--vocab-size", "400", "--pattern", "gpt4"], "--pattern is for --kind bpe"),
+        (["--vocab-size", "400", "--out", "a.tiktoken"], "sentencepiece has no ranks"),
+        (["--vocab-size", "400", "--kind", "bpe", "--out", "a.model"], "a .model is sentencepiece's"),
+    ],
+)
+def test_a_sentencepiece_model_that_cannot_be_had(
+    flags: list[str],
+    words: str,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("sentencepiece")
+    monkeypatch.chdir(tmp_path)
+    call = ["tokenizer", "train", str(corpus), "--kind", "sentencepiece", "--out", "made", *flags]
+    assert main(call) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "myna tokenizer:" in line]
+    assert words in line
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_a_bad_document_is_named_and_not_the_library_that_read_it(tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("sentencepiece")
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine and well"}\n{"text": 3}\n')
+    call = [
+        "tokenizer",
+        "train",
+        str(tmp_path / "bad.jsonl"),
+        "--kind",
+        "sentencepiece",
+        "--vocab-size",
+        "300",
+    ]
+    assert main([*call, "--out", str(tmp_path / "made")]) == 2
+    assert "bad.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
 def test_train_writes_ranks_too(corpus: Path, tmp_path: Path) -> None:
     for name, workers in (("one", "1"), ("two", "2")):
         out = str(tmp_path / f"{name}.tiktoken")
