@@ -151,7 +151,7 @@ class Results:
     def __init__(self, path: Path, data: Path, runs: Path, step_tokens: int, precision: str, threads: int):
         self.path, self.data, self.runs = path, data, runs
         self.step_tokens, self.precision, self.threads = step_tokens, precision, threads
-        self.dataset = hashlib.sha256((data / "dataset.json").read_bytes()).hexdigest()[:16]
+        self.dataset = identity(data)
         self.lock = threading.Lock()
         lines = path.read_text().splitlines() if path.exists() else []
         self.lines: list[Result] = [json.loads(line) for line in lines if line]
@@ -234,6 +234,13 @@ class Results:
             "processor": processor(),
             "threads": self.threads,
         }
+
+
+def identity(data: Path) -> str:
+    """A hash of the dataset's ids, wherever the text lay."""
+    described = json.loads((data / "dataset.json").read_text())
+    shards = [shard["sha256"] for split in ("train", "val") for shard in described[split]["shards"]]
+    return hashlib.sha256(" ".join(shards).encode()).hexdigest()[:16]
 
 
 def processor() -> str:

@@ -20,6 +20,15 @@ def speak(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "layer"), counted(1200, "layer")
+    ('1 layer', '1,200 layers')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def clock(seconds: float) -> str:
     """
     >>> clock(65), clock(7265)

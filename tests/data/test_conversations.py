@@ -114,14 +114,14 @@ def test_a_bad_one_is_named_and_can_be_left_out(tmp_path, capsys, row, what):
     assert not (tmp_path / "out").exists()
     data, said = prepared(tmp_path, capsys, file, "--skip-bad")
     assert data.train.n_documents == 1
-    assert "skipped 1 bad documents" in said
+    assert "skipped 1 bad document" in said
 
 
 def test_one_without_an_answer_is_counted(tmp_path, capsys):
     file = written(tmp_path / "x.jsonl", [{"messages": messages("a", "b")}, {"messages": messages("a")}])
     data, said = prepared(tmp_path, capsys, file)
     assert data.train.n_documents == 1
-    assert "skipped 1 conversations without an answer" in said
+    assert "skipped 1 conversation without an answer" in said
     code, said = prepared(
         tmp_path / "none", capsys, written(tmp_path / "y.jsonl", [{"messages": messages("a")}])
     )

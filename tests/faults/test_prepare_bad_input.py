@@ -109,7 +109,7 @@ def test_a_bad_line_is_named_or_counted(
     arguments = ["prepare", str(path), "--out", str(tmp_path / "data"), "--tokenizer", "bytes", "--skip-bad"]
     assert main(arguments) == 0
     output = capsys.readouterr().out
-    assert "skipped 1 bad documents, the first: " in output
+    assert "skipped 1 bad document, the first: " in output
     assert "line 51" in output
     dataset = open_dataset(tmp_path / "data")
     assert dataset.train.n_documents + dataset.val.n_documents == 100
@@ -146,7 +146,7 @@ def test_parquet_that_is_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[
         "bytes",
     ]
     assert main([*arguments, "--skip-bad", "--val-fraction", "0"]) == 0
-    assert "skipped 1 bad documents" in capsys.readouterr().out
+    assert "skipped 1 bad document" in capsys.readouterr().out
 
 
 def test_damaged_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -268,7 +268,7 @@ def test_show_an_empty_text(capsys: Captured) -> None:
 def test_standard_input(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é".encode())))
     assert main(["tokenizer", "show", "-", "--tokenizer", "bytes"]) == 0
-    assert "2 tokens for 1 characters" in capsys.readouterr().err
+    assert "2 tokens for 1 character" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
     assert main(["tokenizer", "show", "-"]) == 2
     assert "standard input is not UTF-8 at byte 0" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from myna.bench.table import PIPED_WIDTH, counted
+from myna.bench.table import PIPED_WIDTH
+from myna.progress import counted
 
 
 def print_attention(found: dict[str, Any], files: Sequence[Path]) -> None:

@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from myna.progress import counted
+
 UNSTEADY = 0.8  # of the better of two measurements of one thing
 PIPED_WIDTH = 200  # columns, so that nothing is folded where there is no window
 
@@ -45,14 +47,6 @@ def headlines(ladder: dict[str, Any]) -> list[str]:
         f"torch {machine['torch']}",
         f"matrix limit: {machine['matrix_flops'] / 1e12:.2f} TFLOP/s ({machine['matrix_about']})",
     ]
-
-
-def counted(number: int, what: str) -> str:
-    """
-    >>> counted(1, "layer"), counted(12, "layer")
-    ('1 layer', '12 layers')
-    """
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def cells(record: dict[str, Any]) -> list[str]:

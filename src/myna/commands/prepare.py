@@ -11,6 +11,7 @@ from myna.commands import parse, refuse_empty
 from myna.commands.part import read_part
 from myna.errors import TokenizerError, UsageError
 from myna.paths import given_path
+from myna.progress import counted
 
 if TYPE_CHECKING:
     from myna.data.split import Dataset
@@ -129,15 +130,15 @@ def print_result(dataset: "Dataset") -> None:
     source = dataset.info["source"]
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         print(
-            f"{name:>5}: {split.n_documents:,} documents, {split.n_tokens:,} tokens, {split.n_bytes:,} bytes of text, "
-            f"{len(split.shards)} shard{'s' * (len(split.shards) != 1)}"
+            f"{name:>5}: {counted(split.n_documents, 'document')}, {counted(split.n_tokens, 'token')}, "
+            f"{counted(split.n_bytes, 'byte')} of text, {counted(len(split.shards), 'shard')}"
         )
     if source.get("empty_documents"):
-        print(f"skipped {source['empty_documents']:,} empty documents")
+        print(f"skipped {counted(source['empty_documents'], 'empty document')}")
     if source.get("unanswered"):
-        print(f"skipped {source['unanswered']:,} conversations without an answer")
+        print(f"skipped {counted(source['unanswered'], 'conversation')} without an answer")
     if source.get("bad_documents"):
-        print(f"skipped {source['bad_documents']:,} bad documents, the first: {source['first_bad']}")
+        print(f"skipped {counted(source['bad_documents'], 'bad document')}, the first: {source['first_bad']}")
     if source.get("filtered_documents"):
         print(f"left out {source['filtered_documents']:,} rows by --where")
     if source.get("damaged_records"):

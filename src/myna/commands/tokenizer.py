@@ -13,6 +13,7 @@ import tyro
 from myna.commands import parse
 from myna.commands.tokenizer_train import Train, train
 from myna.errors import TextError, UsageError
+from myna.progress import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,7 +95,8 @@ def show(call: Show) -> None:
     n_bytes = len(text.encode("utf-8"))
     ratio = f", {n_bytes / len(spans):.2f} bytes a token" if spans else ""
     summary = (
-        f"{tokenizer.name}: {len(spans):,} tokens for {len(text):,} characters, {n_bytes:,} bytes{ratio}"
+        f"{tokenizer.name}: {counted(len(spans), 'token')} for {counted(len(text), 'character')}, "
+        f"{counted(n_bytes, 'byte')}{ratio}"
     )
     console = Console(highlight=False, markup=False)
     if console.is_terminal:

@@ -121,7 +121,7 @@ def test_a_character_at_the_end_of_the_sample_and_bad_bytes_after_it(
     assert prepare(tmp_path / "other", str(folder)) == 2
     assert "b.rst is not UTF-8 at byte 10,003 (line 2,001)" in capsys.readouterr().err
     assert prepare(tmp_path / "other", str(folder), "--skip-bad") == 0
-    assert "skipped 1 bad documents" in capsys.readouterr().out
+    assert "skipped 1 bad document" in capsys.readouterr().out
 
 
 def test_a_dataset_inside_the_corpus_is_no_part_of_it(
