@@ -1,4 +1,4 @@
-"""Where to compute, and in what precision: one place for every room. (The names that are flags are in settings.py.)"""
+"""The device and the precision to compute in, for every part of Myna. settings.py lists the names that flags take."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     """The device of that name; auto takes CUDA, then MPS, then the CPU.
 
     Args:
-        local_rank: the number of this process among those of this machine; it gets the GPU of that number.
+        local_rank: the number of this process on this machine; the process gets the GPU of that number.
     Raises:
         DeviceError: this machine does not have it.
     """
@@ -45,10 +45,14 @@ def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
 
 @dataclass(frozen=True)
 class Precision:
-    """What matrix products are computed in. Weights and optimizer state are fp32 in every case."""
+    """What matrix products are computed in. Weights and optimizer state are fp32 in every case.
+
+    Attributes:
+        reason: why this one; text for people.
+    """
 
     name: Literal["fp32", "tf32", "bf16", "fp16"]
-    reason: str  # for people: why this one
+    reason: str
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -61,15 +65,15 @@ class Precision:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    """Mixed precision in `dtype`. None computes in the dtype of the weights, inside another autocast too."""
+    """Mixed precision in `dtype`. None computes in the weights' dtype, also inside another autocast block."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 @contextlib.contextmanager
 def casts_kept() -> Iterator[None]:
-    """Within the block, autocast casts each weight once, and not once for each `autocast` block inside of it.
+    """Within the block, autocast casts each weight only once, however many `autocast` blocks are inside.
 
-    The weights must not change before its end.
+    The weights must not change before the end of the block.
     """
     torch.autocast_increment_nesting()
     try:
@@ -110,15 +114,15 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:
 def apply_precision(precision: Precision, device: torch.device) -> None:
     """Allows TF32 for products that stay fp32 on CUDA, unless full fp32 was asked for.
 
-    By the one setter that all of torch reads: up to torch 2.13 its compiler asks the older flags, and those raise
-    where `torch.backends.cuda.matmul.fp32_precision` was set.
+    It uses the one setter that all of torch can read. Up to torch 2.13 the compiler reads the older flags, and they
+    raise an error if `torch.backends.cuda.matmul.fp32_precision` was set.
     """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("highest" if precision.name == "fp32" else "high")
 
 
 def device_name(device: torch.device) -> str:
-    """The device for people."""
+    """The device's name, for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

@@ -5,8 +5,8 @@ Sources of the numbers, beyond those of myna.train.recipe:
     [3] GPT-2, table 2: layers and widths of the four sizes (12/768, 24/1024, 36/1280, 48/1600). Heads are 64 wide.
     [4] GPT-3, table 2.1: layers, widths, heads (Small 12/768/12, Medium 24/1024/16, Large 24/1536/16, XL 24/2048/24);
         learning rate and batch (Small 6e-4 and 0.5M tokens, Medium 3e-4 and 0.5M, Large 2.5e-4 and 0.5M, XL 2e-4 and
-        1M). OpenAI published neither for GPT-2, so each GPT-2 takes its GPT-3 neighbour's. All train on 300 billion
-        tokens with 2048 positions; the cosine ends after 260 billion (appendix B).
+        1M). OpenAI published neither for GPT-2, so each GPT-2 takes those of the GPT-3 nearest in size. Every GPT-3
+        trained on 300 billion tokens with 2048 positions; the cosine ends after 260 billion (appendix B).
     [5] nanoGPT's CPU run on Tiny Shakespeare: 4 layers, 4 heads, width 128, 64 positions, batches of 12 sequences.
     [6] modded-nanogpt, records/track_3_optimization, the plain script at 3,250 steps of 524,288 tokens, whose mean loss
         over ten runs on FineWeb is 3.2787.
@@ -49,7 +49,7 @@ def pydoc() -> Recipe:
 
 
 def shakespeare() -> Recipe:
-    """Tiny Shakespeare in GPT-2's tokens: 300,000 of them, so a small network with dropout."""
+    """Tiny Shakespeare in GPT-2's tokens. They are only 300,000, so the network is small and has dropout."""
     return Recipe(
         name="shakespeare",
         corpus=("shakespeare",),
@@ -71,19 +71,21 @@ def shakespeare() -> Recipe:
 
 
 def shakespeare_char() -> Recipe:
-    """Tiny Shakespeare byte by byte: the first words in half a minute, the rest in five, of two CPU cores.
+    """Tiny Shakespeare byte by byte. On two CPU cores, the first words take half a minute, the whole run five.
 
-    Every number was found by trial against the clock (docs/log.md, "Tiny Shakespeare against the clock"):
+    Every number was found by timed trials (docs/log.md, "Tiny Shakespeare against the clock"):
 
-    - Two layers of 192, where nanoGPT's CPU run has four of 128 [5]: deep networks are slow to see more than the
-      byte before, and wide ones take longer for each byte than they learn more from it.
-    - 64 positions, as there: longer contexts end no lower in this time, and begin later.
-    - The weights are averaged: the loss is at each moment what otherwise only a run made for that moment reaches.
-    - A learning rate of 2.5e-3; at 3e-3 the end was higher, at 6e-3 networks stay at what pairs of bytes tell. beta1
-      0.8 was better than 0.9 and 0.65, beta2 0.99 better than 0.95, and batches of 2,048 better than 1,024 and 4,096.
-    - The learning rate ends near zero, since nothing follows, and 14 passes over the text are held in check by
-      weight decay, for dropout is dear on a CPU: with less the end was higher, with more the middle.
-    - Not compiled: the step is as fast without.
+    - Two layers, 192 wide. nanoGPT's CPU run has four, 128 wide [5]. Deeper networks need longer to learn from more
+      than the last byte. Wider ones learn more from each byte, but too little for the time that it takes.
+    - 64 positions, as in nanoGPT's run. With longer contexts the loss falls later, and ends no lower in this time.
+    - The weights are averaged. So at each moment the loss is as low as in a run whose learning rate decays by then.
+    - The learning rate is 2.5e-3. At 3e-3 the last loss was higher. At 6e-3 networks learn nothing but pairs of bytes.
+      beta1 0.8 was better than 0.9 and 0.65, beta2 0.99 better than 0.95, and batches of 2,048 tokens better than 1,024
+      and 4,096.
+    - The learning rate ends near zero, since no training follows.
+    - Weight decay limits overfitting in the 14 passes over the text; dropout costs too much time on a CPU. With less
+      weight decay the last loss was higher, with more the loss in the middle of the run.
+    - Not compiled: the step is as fast without it.
     """
     return Recipe(
         name="shakespeare-char",
@@ -127,7 +129,7 @@ def gpt2_774m() -> Recipe:
 def gpt2_1558m() -> Recipe:
     """GPT-2 XL [3] with GPT-3 XL's learning rate and batch of a million tokens [4], over 32 billion tokens.
 
-    They are a third of FineWeb-Edu's sample of 100 billion. Warmup is still GPT-3's 375 million tokens.
+    That is a third of FineWeb-Edu's sample of 100 billion tokens. Warmup is GPT-3's 375 million tokens.
     """
     return Recipe(
         name="gpt2-1558m",
@@ -143,7 +145,10 @@ def gpt2_1558m() -> Recipe:
 
 
 def gpt2_124m_40b() -> Recipe:
-    """GPT-2 small four times over FineWeb-Edu's 10 billion tokens: the lecture's long run, up to GPT-3 Small."""
+    """GPT-2 small over four epochs of FineWeb-Edu's 10 billion tokens: the lecture's long run.
+
+    The lecture compares it with GPT-3 Small.
+    """
     return Recipe(name="gpt2-124m-40b", steps=4 * 19_073)
 
 
@@ -189,11 +194,12 @@ def gpt3_1_3b() -> Recipe:
 
 
 def speedrun_124m() -> Recipe:
-    """NanoChat's network in GPT-2's shape, by Muon: 1.7 billion tokens of FineWeb. It was not run here yet.
+    """NanoChat's network in GPT-2's shape, trained by Muon on 1.7 billion tokens of FineWeb. It was not run here yet.
 
-    Every number is of the script [6]: 6 heads of 128, the batch, no warmup, no clipping, a rate that is constant for
-    30% of the steps and then falls to 0 along a line, Muon's and AdamW's own (see myna.train.optimizers.muon). Its
-    network is a relative of ours, not the same, so its loss is no promise (docs/speedrun.md lists the differences).
+    Every number is from the script [6]: 6 heads of 128, the batch, no warmup, no clipping, and the options of Muon and
+    AdamW (see myna.train.optimizers.muon). The learning rate is constant for 30% of the steps and then falls to 0 along
+    a line. The script's network is similar to this one, but not the same, so its loss is no promise (docs/speedrun.md
+    lists the differences).
     """
     return Recipe(
         name="speedrun-124m",
@@ -215,8 +221,8 @@ def speedrun_124m() -> Recipe:
 def chat_pydoc() -> Recipe:
     """The demo's model learns to answer questions about Python's functions. Minutes on two CPU cores.
 
-    The learning rate was found by two trials (docs/log.md, "chat"): at 6e-4 the answers hardly ever have the name that
-    was asked for; at 1.5e-3 they have it more often, and more of the old text is lost.
+    Two trials chose the learning rate (docs/log.md, "chat"). At 6e-4 the answers hardly ever contain the name that was
+    asked for. At 1.5e-3 they contain it more often, but the model forgets more of the old text.
     """
     return Recipe(
         name="chat-pydoc",
@@ -245,7 +251,7 @@ def chat_pydoc() -> Recipe:
 def chat_124m() -> Recipe:
     """GPT-2 124M learns to talk from SmolTalk's million conversations: 0.8 billion tokens of windows.
 
-    The learning rate is a sixth of the one for fresh weights. It was not run yet.
+    The learning rate is a sixth of the one for fresh weights. This recipe was not run yet.
     """
     return Recipe(
         name="chat-124m",
@@ -281,10 +287,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "chat-124m": chat_124m,
 }
 
-# These prepare their data by themselves: it is on the machine, or a small download.
+# Training prepares these corpora by itself: they are on the machine already, or are a small download.
 SELF_PREPARING = frozenset({"pydoc", "shakespeare", "pydoc-chat"})
 
-VOCABULARIES = {"gpt2": 50257, "bytes": 257}  # of the tokenizers that recipes name; train:N has N
+# The sizes of the tokenizers that recipes name. A tokenizer train:N has N ids.
+VOCABULARIES = {"gpt2": 50257, "bytes": 257}
 
 
 def named(name: str) -> Recipe:
@@ -299,10 +306,10 @@ def named(name: str) -> Recipe:
 
 
 def vocab_size(recipe: Recipe) -> int:
-    """The ids of a recipe's tokenizer, which need not be there.
+    """How many ids a recipe's tokenizer has. The tokenizer need not exist yet.
 
     Raises:
-        UsageError: it is another model's, so nobody knows it before training.
+        UsageError: the tokenizer is another model's, so its size is not known before training.
     """
     kind, _, size = recipe.tokenizer.partition(":")
     if not size and kind not in VOCABULARIES:

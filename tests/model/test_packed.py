@@ -43,5 +43,5 @@ def test_the_layout_can_be_used_again(model):
 
 def test_a_position_over_the_models_last_is_refused(model):
     layout = Packed(*side_by_side(BLOCK + 1, 2))
-    with pytest.raises(ModelError, match="9 positions asked of a model that has 8"):
+    with pytest.raises(ModelError, match="9 positions are needed, and the model has 8"):
         model.hidden(torch.zeros(1, BLOCK + 3, dtype=torch.int64), layout)

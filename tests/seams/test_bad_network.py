@@ -110,7 +110,7 @@ class NoPositions(GPT):
         (Buffered, "keeps the buffer angles"),
         (Unused, "does not use its parameter extra"),
         (Forgetful, "gives other numbers with a cache"),
-        (Foreseeing, "gives other numbers with a cache|see those after it"),
+        (Foreseeing, "gives other numbers with a cache|see the positions after it"),
         (Misnamed, "has no parameter 'positions.weight'"),
         (MisnamedPositions, "has no parameter 'positions.weight'"),
         (NoPositions, r"give it shape \(8, 16\), or leave position_embedding out"),

@@ -1,13 +1,14 @@
-"""A sample's number leads to its batch: the order of training as a function, for any world size.
+"""From the number of a sample to its ids: the order of training as a function, for any world size.
 
-All train shards are one stream of N ids, read as a ring. An epoch cuts the ring into ceil(N/T) windows of T+1 ids
-at stride T, from a start drawn for that epoch, and visits them in the order of a keyed permutation. So in an epoch
-each window is drawn once, and each id is a target once (fewer than T of them twice, where the ring closes).
+The train shards together are one stream of N ids, read as a ring: after the last id comes the first. Each epoch draws
+a start at random. From there it cuts the ring into ceil(N/T) windows of T+1 ids at stride T. It visits the windows in
+the order of a keyed permutation. So in an epoch each window comes once, and each id is a target once. (Where the ring
+closes, fewer than T ids are targets twice.)
 
-In sequential order, windows are visited from the stream's first id on, epoch after epoch: as the lecture's loader does.
+In sequential order, each epoch visits the windows from the stream's first id on, as the lecture's loader does.
 
-Sample k of a run depends on (seed, k) alone. A step takes the next G samples, and rank r of W its contiguous part
-of them; the only state is the number of samples consumed. `prefetch.py` loads ahead and hands out torch tensors.
+Sample k of a run depends on (seed, k) alone. A step takes the next G samples, and each of W ranks its contiguous
+part of them. The only state is the number of samples consumed. `prefetch.py` loads ahead and hands out torch tensors.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from myna.settings import Order
 
 VALIDATION_TARGETS = 10_485_760
 
-# inputs (B, T), targets (B, T); where several texts share a window also the positions (B, T) of each id in its own.
+# Inputs (B, T) and targets (B, T). If several texts share a window, also (B, T): each id's position in its own text.
 Batch = tuple[np.ndarray, ...]
 
 
@@ -32,7 +33,7 @@ class Stream(Protocol):
     """The samples of a run, numbered 0, 1, 2, ... without end: a function of the data and the seed.
 
     Attributes:
-        windows_per_epoch: samples until all of the data was seen.
+        windows_per_epoch: samples in one pass over the data.
     """
 
     windows_per_epoch: int
@@ -41,7 +42,7 @@ class Stream(Protocol):
         """Samples first_sample to first_sample + count - 1."""
 
     def n_targets(self, first_sample: int, count: int) -> int:
-        """How many targets of some samples a loss counts."""
+        """How many targets of these samples the loss counts."""
 
 
 @lru_cache(maxsize=64)
@@ -55,11 +56,11 @@ def epoch_draw(seed: int, epoch: int) -> tuple[int, np.ndarray]:
 def visited(
     first_sample: int, count: int, per_epoch: int, *, seed: int, order: Order
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Which windows of an epoch some samples are.
+    """Which windows some samples are, epoch by epoch.
 
     Yields:
-        for each epoch that they touch: 64 random bits for its start (0 in sequential order), and the numbers of the
-        windows in the order of the samples.
+        for each epoch that the samples touch: 64 random bits for its start (0 in sequential order), and the numbers of
+        the windows in the order of the samples.
     """
     while count:
         epoch, within = divmod(first_sample, per_epoch)
@@ -79,7 +80,7 @@ class TrainStream:
     Args:
         split: the train split of an open dataset.
         sequence_length: T, ids per input window.
-        seed: any integer; another seed is another order. Sequential order has no use for it.
+        seed: any integer; another seed gives another order. Sequential order ignores it.
     Raises:
         DataError: the split has fewer than T + 1 ids.
     """
@@ -115,7 +116,7 @@ class TrainStream:
         return int(self.windows(k, 1)[0])
 
     def n_targets(self, first_sample: int, count: int) -> int:
-        """How many targets of some samples a loss counts: all."""
+        """How many targets of these samples the loss counts: all."""
         return count * self.sequence_length
 
     def batch(self, first_sample: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +132,7 @@ class TrainStream:
 
 
 def rank_share(first_sample: int, step_samples: int, rank: int, world_size: int) -> tuple[int, int]:
-    """The part of a step's samples that falls to one rank: (its first sample, how many).
+    """One rank's part of a step's samples: (the first sample, how many).
 
     Raises:
         UsageError: the samples of the step don't divide among the ranks.
@@ -216,7 +217,7 @@ def val_windows(
     """Non-overlapping windows over a split's first targets, in order: each target is scored once.
 
     Args:
-        limit: targets at most, over all ranks.
+        limit: score at most this many targets, over all ranks.
         rank, world_size: this rank gets windows rank, rank + world_size, ...
     Yields:
         inputs and targets, each (T,) int64; the last window of the split may be shorter.

@@ -1,10 +1,11 @@
-"""A keyed permutation of 0..n-1 that needs no table: where does item i go? And nothing else is remembered.
+"""A keyed permutation of 0..n-1 that needs no table: a function computes where item i goes.
 
-Shuffling n window numbers with a table costs 8 bytes each: 8 GB for a trillion tokens. A Feistel network gives
-the same kind of order as a function. It splits a number's bits into two parts and, round by round, XORs onto one
-part a keyed hash of the other. Each round undoes itself, so the whole is one-to-one on the 2**bits numbers,
-whatever the hash. Numbers that land at n or above are sent through again (cycle walking) until they land below:
-following a cycle of a permutation keeps it a permutation. As 2**bits < 2n, that is less than one extra trip on average.
+A table that shuffles n window numbers takes 8 bytes for each: 8 GB for a trillion tokens in windows of 1024. A Feistel
+network computes such an order without a table. It splits a number's bits into two parts. Each round XORs a keyed hash
+of one part onto the other part. A round that is done twice changes nothing, so it is one-to-one, whatever the hash. So
+all rounds together are one-to-one on the 2**bits numbers. A number that lands at n or above goes through the network
+again, until it lands below n (cycle walking). This follows a cycle of a permutation, so the result is a permutation of
+0..n-1. From n = 3 on, 2**bits < 2n, so on average an item goes through less than one extra time.
 
 Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002 (cycle walking; Feistel).
 """
@@ -22,13 +23,13 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def permute(items: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
-    """Where each item of 0..n-1 goes under the permutation that `keys` names.
+    """Where each item of 0..n-1 goes in the permutation that `keys` defines.
 
     Shapes:
         items  (K,)       integers in [0, n), in any order
-        keys   (ROUNDS,)  uint64, one a round
+        keys   (ROUNDS,)  uint64, one for each round
     Returns:
-        (K,) int64 in [0, n); all items in, all items out, once each.
+        (K,) int64 in [0, n). All n items give all n numbers, each once.
 
     >>> keys = np.arange(ROUNDS, dtype=np.uint64)
     >>> sorted(permute(np.arange(10), 10, keys).tolist())

@@ -1,4 +1,4 @@
-"""The shard format: open a dataset and hold it to its hashes.
+"""The shard format: opens a dataset and checks it against its hashes.
 
     DIR/dataset.json         what was made, from what, and the SHA-256 of each file
     DIR/tokenizer.json       what turns the ids back into text
@@ -6,7 +6,7 @@
     DIR/val_000000.npy
 
 A split's shards are one stream; each document in it begins with the end-of-text id. A dataset of conversations has a
-second file beside each shard, train_000000.scored.npy: one byte an id, 1 where the id is scored (see `text.chat`).
+second file beside each shard, train_000000.scored.npy: one byte for each id, 1 if the id is scored (see `text.chat`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,9 +34,9 @@ def id_dtype(vocab_size: int) -> np.dtype:
 
 
 def npy_header(dtype: np.dtype, tokens: int) -> bytes:
-    """The header of a one-dimensional .npy file, always 128 bytes, so that ids can be written before it.
+    """The header of a one-dimensional .npy file, always 128 bytes, so that the ids can be written first.
 
-    Ours rather than NumPy's, whose padding differs between versions: the same ids must give the same bytes.
+    NumPy's own header is not used, since its padding differs between versions: the same ids must give the same bytes.
     """
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({tokens},), }}"
     return (
@@ -50,9 +50,9 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: Tokenizer | N
     """Opens a folder of shards: ours, or build-nanogpt's, llm.c's and nanoGPT's as they are.
 
     Args:
-        verify: hash every file and compare, in parallel. What was verified before and did not change since
-            (size, times, inode) is not read again.
-        tokenizer: what the dataset must have been made with, or one that only has special tokens besides. Other
+        verify: hash every file in parallel, and compare. A file that was verified before is not read again if its size,
+            times and inode are unchanged.
+        tokenizer: the tokenizer that must have made the dataset, or one that only adds special tokens to it. Other
             projects' files don't say, so it is needed there.
     Raises:
         DataError: no dataset, a damaged one, or one made with another tokenizer.
@@ -76,10 +76,10 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: Tokenizer | N
 
 
 def _require_tokenizer(dataset: Dataset, tokenizer: Tokenizer) -> None:
-    """Refuses a tokenizer that gives text other ids than the dataset's did.
+    """Refuses a tokenizer that gives other ids than the dataset's own.
 
     Raises:
-        DataError: it does, or dataset.json does not say how many ids the dataset's own has.
+        DataError: the ids differ, or vocab_size in dataset.json is not that of the dataset's own tokenizer.
     """
     if tokenizer.sha256 != dataset.tokenizer_sha256:
         own = Tokenizer.load(dataset.path / "tokenizer.json")
@@ -98,7 +98,7 @@ def _require_tokenizer(dataset: Dataset, tokenizer: Tokenizer) -> None:
 
 
 def verify_shards(shards: Sequence[Shard], fresh: bool = False) -> None:
-    """Hashes shards and compares with what dataset.json states. `fresh` reads all again, whatever is remembered.
+    """Hashes shards and compares with dataset.json. `fresh` reads every file again, even if it was verified before.
 
     Raises:
         DataError: a shard is not what was prepared.
@@ -113,7 +113,7 @@ def verify_shards(shards: Sequence[Shard], fresh: bool = False) -> None:
 
 
 def _read_ours(path: Path) -> Dataset:
-    """A dataset.json and what it names, checked for form; shard hashes are not checked here."""
+    """Reads dataset.json; checks its form and the tokenizer's hash. It does not check the hashes of the shards."""
     place = path / "dataset.json"
     try:
         info = parse_json(place.read_bytes())

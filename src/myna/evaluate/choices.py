@@ -7,10 +7,10 @@ Two styles: the model picks a letter, or the choice itself is the ending.
 | letters | the question, the choices as `A. `, `B. `, ... lines, `Answer:` | ` A`, ` B`, ... |
 | ending | `Question: `, the question, `Answer:` | a space and the choice |
 
-Small models stay near chance in the first style for long (OLMES, arXiv:2406.08446).
+With letters, small models stay near chance for a long part of their training (OLMES, arXiv:2406.08446).
 
 Sources:
-    letters: Hendrycks et al. 2021, arXiv:2009.03300. Both, in these words: lm-evaluation-harness, tasks `mmlu` and
+    letters: Hendrycks et al. 2021, arXiv:2009.03300. The wording of both: lm-evaluation-harness, tasks `mmlu` and
     `mmlu_continuation`.
 """
 
@@ -61,7 +61,7 @@ class Choice:
         return [f" {ending}" for ending in (LETTERS if style == "letters" else self.choices)]
 
     def solved(self, style: Style) -> str:
-        """The question with its answer, as an example before another one."""
+        """The question with its answer, as an example before another question."""
         return self.context(style) + self.endings(style)[self.label] + "\n\n"
 
 
@@ -71,7 +71,7 @@ def encode_choices(
     """Questions as ids, for a model that sees `block_size` positions.
 
     Args:
-        before: the text in front of each: what they are about, and examples.
+        before: the text in front of each question: its subject, and solved examples.
     """
     contexts = tokenizer.encode_batch([before + choice.context(style) for choice in choices])
     endings = iter(tokenizer.encode_batch([text for choice in choices for text in choice.endings(style)]))
@@ -130,7 +130,9 @@ def choice_sums(
 
 
 def cheapest(question: Question, scores: Sequence[Score]) -> tuple[int, int, int]:
-    """The row that costs least: by its sum, by its mean per token, and by its characters. Of equal ones the first.
+    """The row with the least sum, the one with the least mean per token, and the one with the least per character.
+
+    Of equal rows, the first one.
 
     Args:
         scores: all finite.
@@ -144,7 +146,8 @@ def cheapest(question: Question, scores: Sequence[Score]) -> tuple[int, int, int
 
 
 def _right(question: Question, scores: Sequence[Score]) -> list[float]:
-    """1 or 0 for each reading, and 1 for the question itself."""
-    if not all(math.isfinite(score.nats) for score in scores):  # among such costs there is no least one
+    """For each reading, 1 if it is right and 0 if not; then 1, which counts the question."""
+    # A cost that is not finite can't be compared.
+    if not all(math.isfinite(score.nats) for score in scores):
         return [math.nan, math.nan, math.nan, 1.0]
     return [*(float(row == question.label) for row in cheapest(question, scores)), 1.0]

@@ -1,16 +1,16 @@
-"""What an ending costs a model after its context: the scores that every task here is made of.
+"""What an ending costs a model after its context. Every task here is built on these scores.
 
-A task makes its items `Question`s, of one or more rows (a context, then an ending), and reads its answers from what
-`question_scores` yields:
+A task turns its items into `Question`s. A question has one or more rows, each a context and an ending. The task reads
+its answers from the scores that `question_scores` yields:
 
     choice of endings (HellaSwag)     one context, several endings
     schema (Winograd)                 several contexts, the same ending
-    language model (LAMBADA)          one row; right where each token of the ending was the likeliest
+    language model (LAMBADA)          one row; right if every token of the ending was the most likely one
     perplexity                        one row a window; the ending is the part not scored before
-    lm-evaluation-harness             loglikelihood: one row a request, or a question of all that share a context
+    lm-evaluation-harness             loglikelihood: one row a request; requests with one context may share a question
 
-Rows that begin alike share what they have in common, within a question and from question to question (trees.py). Only
-the positions that predict a token of an ending go through the head.
+Rows with the same beginning compute it once, within a question and across questions (trees.py). Only the positions
+that predict a token of an ending go through the head.
 """
 
 import itertools
@@ -30,10 +30,12 @@ from myna.model.ids import check_ids
 from myna.model.network import Network
 from myna.model.packed import Packed
 
-# Ids computed at once. On a CPU more are no faster: the products are large enough, and more of it is padding.
+# Ids computed at once. On a CPU more ids are no faster: the products are large enough, and padding grows.
 CPU_BATCH_POSITIONS, BATCH_POSITIONS = 1024, 16_384
-LOGIT_BYTES = 1 << 26  # of logits held at once
-CPU_SOFTMAX_BYTES = 1 << 21  # of them, what softmax works on at a time on a CPU: it stays in the cache
+# Bytes of logits held at once.
+LOGIT_BYTES = 1 << 26
+# Bytes of logits that softmax works on at once on a CPU, so that they stay in the processor's cache.
+CPU_SOFTMAX_BYTES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class Question:
     """Rows of ids, each a context and an ending, cut to a model's window.
 
     Attributes:
-        rows: each of two ids or more.
-        scored: the last so many ids of a row are its ending; at least one id comes before them.
-        characters: of each ending, for a task that divides by them.
-        label: the row that is right, for a task that knows it.
-        cut: ids that did not fit, of the row that lost most.
+        rows: each has two ids or more.
+        scored: for each row, how many ids at its end are the ending; at least one id comes before the ending.
+        characters: for each ending, how many it has, for a task that divides by them.
+        label: the number of the right row, for a task that knows it.
+        cut: how many ids did not fit, in the row that lost most.
     """
 
     rows: tuple[Row, ...]
@@ -61,7 +63,7 @@ class Score:
 
     Attributes:
         token_nats: what each token of the ending costs: minus its log-probability.
-        greedy: whether each of them was the likeliest.
+        greedy: whether every token of the ending was the most likely one.
     """
 
     token_nats: tuple[float, ...]
@@ -74,7 +76,7 @@ class Score:
 
     @property
     def tokens(self) -> int:
-        """Of the ending."""
+        """How many tokens the ending has."""
         return len(self.token_nats)
 
 
@@ -89,8 +91,8 @@ def question(
 ) -> Question:
     """A question for a model that sees `block_size` positions.
 
-    Of a context plus ending the last block_size + 1 ids are kept (the last id is a target alone). Where an ending does
-    not fit, the part of it that is kept is scored.
+    A row keeps its last block_size + 1 ids (the last one is only a target). If an ending has more than block_size ids,
+    only its last block_size ids are scored.
 
     Args:
         pairs: a context and an ending each, as ids. An empty context stands for the beginning of a document.
@@ -98,7 +100,7 @@ def question(
         characters: of each ending.
         decode: ids to text, to count the characters of an ending that was cut; needed with `characters`.
     Raises:
-        ValueError: no pairs, or an empty ending. A task says which of its items that is.
+        ValueError: no pairs, or an empty ending. The task should name the item.
 
     >>> question([([1, 2, 3], [4]), ([1, 2, 3], [5, 6])], block_size=8, eot=0)
     Question(rows=((1, 2, 3, 4), (1, 2, 3, 5, 6)), scored=(1, 2), characters=(), label=None, cut=0)
@@ -136,19 +138,19 @@ def question_scores(
     autocast_dtype: torch.dtype | None = None,
     before_batch: Callable[[], None] | None = None,
 ) -> Iterator[dict[int, tuple[Score, ...]]]:
-    """Goes through one rank's share of the questions, some at a time, in an order of its own.
+    """Scores one rank's share of the questions, batch by batch. The order is not that of the list.
 
     Args:
-        network: the network itself, not its compiled or DDP wrapper. Put in evaluation mode, and back afterwards. Its
-            weights must not change before the last batch.
+        network: the network itself, not its compiled or DDP wrapper. It is in evaluation mode during a batch, and put
+            back afterwards. Its weights must not change before the last batch.
         questions: all of them, the same list on every rank.
-        batch_questions: how many to compute at once at most; None for as many as fit.
-        batch_positions: ids to compute at once at most, padding counted, or one row's; bounds the memory. None for what
-            suits the device.
+        batch_questions: compute at most this many questions at once; None for as many as fit.
+        batch_positions: compute at most this many ids at once, padding included; this limits the memory. A longer row
+            is computed alone. None for a number that suits the device.
         autocast_dtype: compute in this precision where autocast allows; softmax and sums stay fp32 and fp64.
         before_batch: see `in_rounds`.
     Yields:
-        of the questions of a batch, by their numbers in the list, the scores of the rows in order.
+        for each batch, the scores of its questions' rows, in order; the key is the question's number in the list.
     Raises:
         ModelError: an id outside the model's vocabulary.
     """
@@ -181,7 +183,7 @@ def _limits(
 def ending_nats(
     network: Network, questions: Sequence[Question], *, autocast_dtype: torch.dtype | None = None
 ) -> Tensor:
-    """What each ending of some questions with equally many rows costs, computed together.
+    """What each ending costs, for questions that all have equally many rows.
 
     Shapes:
         returns  (N, K) float64 nats on the CPU: N questions of K rows
@@ -210,12 +212,12 @@ def _scores(
 def _pass(
     network: Network, trees: Sequence[Tree], rows: Sequence[Row], scored: Sequence[int]
 ) -> dict[int, Score]:
-    """The scores of the rows that some trees hold, by their numbers; once through the network."""
+    """The scores of the rows in some trees, by row number: one pass through the network."""
     T = max(len(tree.ids) for tree in trees)
     numbers = [number for tree in trees for number in tree.texts]
     targets = torch.tensor([id for number in numbers for id in rows[number][-scored[number] :]])
     check_ids(targets, network.config.vocab_size)
-    # Of each target, the position that predicts it. One that several rows go on from meets the head once.
+    # The position that predicts each target. A position that several rows share goes through the head once.
     predicting = [
         b * T + path[-scored[number] :]
         for b, tree in enumerate(trees)
@@ -233,7 +235,7 @@ def _pass(
 
 
 def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
-    """What the head reads, (B, T, C), of trees padded on the right, where nothing that is scored looks."""
+    """What the head reads, (B, T, C). Trees are padded on the right, where no scored position looks."""
     ids = torch.zeros(len(trees), T, dtype=torch.int64)
     for row, tree in zip(ids, trees, strict=True):
         row[: len(tree.ids)] = torch.from_numpy(tree.ids)
@@ -242,9 +244,8 @@ def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
     if all(len(tree.branches) == 1 for tree in trees):
         return network.hidden(ids)
     positions = torch.zeros(len(trees), T, dtype=torch.int64)
-    visible = torch.eye(T, dtype=torch.bool).repeat(
-        len(trees), 1, 1
-    )  # padding sees itself: no row of nothing
+    # Padding sees itself: softmax over a row that sees nothing would be NaN.
+    visible = torch.eye(T, dtype=torch.bool).repeat(len(trees), 1, 1)
     for b, tree in enumerate(trees):
         n = len(tree.ids)
         positions[b, :n] = torch.from_numpy(tree.positions)
@@ -254,7 +255,7 @@ def _hidden(network: Network, trees: Sequence[Tree], T: int) -> Tensor:
 
 
 def _logit_bytes(device: torch.device) -> tuple[int, int]:
-    """Of logits in fp32: what the head makes at once, and what softmax works on at a time."""
+    """Bytes of fp32 logits: how many the head makes at once, and how many softmax works on at once."""
     return LOGIT_BYTES, CPU_SOFTMAX_BYTES if device.type == "cpu" else LOGIT_BYTES
 
 
@@ -277,7 +278,7 @@ def _at_targets(
             rows = torch.from_numpy(which[here] - first).to(logits.device)
             some = some.float()
             at_target, largest = some[rows, targets[here].to(logits.device)], some.amax(dim=1)
-            # The logits are ours alone, so they become the softmax's terms in place: half the time of logsumexp.
+            # Nothing else uses these logits, so softmax may overwrite them: half the time of logsumexp.
             log_sum = largest + some.sub_(largest[:, None]).exp_().sum(dim=1).log()
             nats[here] = (log_sum[rows] - at_target).cpu()
             likeliest[here] = (at_target == largest[rows]).cpu()

@@ -1,7 +1,7 @@
-"""HellaSwag: which of four endings goes on from the context?
+"""HellaSwag: which of four endings continues the context?
 
-A model that only continues text answers by likelihood: the ending whose tokens, after the context, cost it least.
-Three readings of "least", all from the same log-probabilities:
+A model that only continues text answers by likelihood: it chooses the ending whose tokens cost least after the context.
+"Least" has three readings, all from the same log-probabilities:
 
     hellaswag_acc        the largest sum of log-probabilities                 (lm-evaluation-harness: acc)
     hellaswag_acc_token  the largest mean per token of the ending             (the lecture's; GPT-3's paper)
@@ -10,10 +10,10 @@ Three readings of "least", all from the same log-probabilities:
 
 Two renderings of an item as text:
 
-    lecture   context: `ctx` as it stands; completion: " " + ending. The default, and what training reports.
-    harness   as lm-evaluation-harness's task `hellaswag` does: context: activity_label + ": " + ctx_a + " " + ctx_b
-              with a capital; in context and endings " [title]" becomes ". ", other [brackets] (marks left from
-              WikiHow) vanish, and double spaces become one. Its acc and acc_norm are hellaswag_acc and
+    lecture   context: `ctx` unchanged; completion: " " + ending. The default, and what training reports.
+    harness   that of lm-evaluation-harness's task `hellaswag`. Context: activity_label + ": " + ctx_a + " " +
+              ctx_b.capitalize(). In context and endings, " [title]" becomes ". ", other [brackets] (marks left from
+              WikiHow) are removed, and double spaces become one. The harness's acc and acc_norm are hellaswag_acc and
               hellaswag_acc_char of this rendering.
 
 Sources: Zellers et al. 2019, arXiv:1905.07830 (github.com/rowanz/hellaswag, MIT); build-nanogpt's hellaswag.py;
@@ -38,7 +38,7 @@ from myna.text.tokenizer import Tokenizer
 
 Rendering = Literal["lecture", "harness"]
 
-# All 10,042 items. Size and hash as the catalogue of Hugging Face's `datasets` recorded them in 2020 for this address
+# All 10,042 items. Hugging Face's `datasets` recorded this size and hash for this address in 2020
 # (datasets/hellaswag/dataset_infos.json of github.com/huggingface/datasets).
 OFFICIAL = PublishedFile(
     "hellaswag_val.jsonl",
@@ -52,20 +52,26 @@ SOURCE = "the official file is hellaswag_val.jsonl of github.com/rowanz/hellaswa
 
 @dataclass(frozen=True)
 class Item:
-    """One question as text: `context`, then one of `completions` (each begins with a space)."""
+    """One question as text: `context`, then one of `completions` (each begins with a space).
+
+    Attributes:
+        characters: how many each ending has, without the space before it.
+        label: the number of the right ending, from 0.
+        line: the item's line in its file, from 1.
+    """
 
     context: str
     completions: tuple[str, ...]
-    characters: tuple[int, ...]  # of each ending, the space before it not counted
+    characters: tuple[int, ...]
     label: int
-    line: int = field(default=0, compare=False)  # of its file, from 1
+    line: int = field(default=0, compare=False)
 
 
 def read_items(path: Path | str, rendering: Rendering = "lecture") -> list[Item]:
     """The items of a file in HellaSwag's official JSONL format.
 
     Raises:
-        DataError: the file or a line of it is not what it should be; the message names the line.
+        DataError: the file can't be read, or a line is not an item of this format; the message names the line.
     """
     path = Path(path)
     items = []
@@ -95,7 +101,8 @@ def _item(line: bytes, where: str, rendering: Rendering) -> Item:
     for name in needed:
         if not isinstance(row.get(name), str):
             raise DataError(f"{where}: no text in field {name!r}; {SOURCE}")
-    if not row["ctx" if rendering == "lecture" else "ctx_a"].strip():  # ctx_b is empty in WikiHow's items
+    # ctx_b may be empty: it is in WikiHow's items.
+    if not row["ctx" if rendering == "lecture" else "ctx_a"].strip():
         raise DataError(f"{where}: the context is empty; {SOURCE}")
     endings = row.get("endings")
     if (
@@ -114,7 +121,8 @@ def _item(line: bytes, where: str, rendering: Rendering) -> Item:
         raise DataError(
             f"{where}: no label (the test split's answers are not public); score the validation split"
         )
-    label = str(row["label"])  # a number in the official file, a digit as text in some copies
+    # The label is a number in the official file, and text in some copies.
+    label = str(row["label"])
     if label not in map(str, range(len(endings))):
         raise DataError(
             f"{where}: label {row['label']!r} is not the number of an ending (0 to {len(endings) - 1})"
@@ -122,7 +130,8 @@ def _item(line: bytes, where: str, rendering: Rendering) -> Item:
     context, endings = RENDERINGS[rendering](row)
     if not all(endings):
         raise DataError(f"{where}: an ending has no text left once its [brackets] are removed")
-    # A context must not end in a space: the first token of the completion has its own (and so the harness moves it).
+    # A context must not end in a space, since the completion's first token begins with one. So a space at the context's
+    # end moves to the completion, as in the harness.
     bare = context.rstrip()
     completions = tuple(context[len(bare) :] + " " + ending for ending in endings)
     return Item(bare, completions, tuple(map(len, endings)), int(label))
@@ -160,10 +169,10 @@ def as_choice(item: Item) -> Choice:
 def encode_items(items: Sequence[Item], tokenizer: Tokenizer, block_size: int) -> list[Question]:
     """Items as ids, for a model that sees `block_size` positions.
 
-    Context and completion are encoded apart and joined, as the lecture does (with GPT-2's pattern, which splits before
-    a space, that is the same as encoding them together). An empty context stands for the beginning of a document.
+    Context and completion are encoded apart and then joined, as in the lecture. GPT-2's pattern splits before a space,
+    so with it this gives the same ids as encoding them together. An empty context means the beginning of a document.
 
-    Of a text that is longer than the window, the last part is kept: see `continuations.question`.
+    If a text is longer than the window, its last part is kept: see `continuations.question`.
     """
     contexts = tokenizer.encode_batch([item.context for item in items])
     completions = iter(tokenizer.encode_batch([text for item in items for text in item.completions]))
@@ -181,7 +190,9 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, block_size: int) -
 
 
 def hellaswag_scores(sums: Tensor) -> dict[str, float]:
-    """Sums, added over the ranks, to the keys of metrics.jsonl; with the number of items, which says how sure they are.
+    """Turns sums, added over all ranks, into values for metrics.jsonl.
+
+    The number of items is one of the values: it says how sure the accuracies are.
 
     Raises:
         ModelError: the model's output was not finite.

@@ -1,18 +1,18 @@
-"""Prompt ids -> new ids: many texts at once, which join and leave as they come, with a key/value cache.
+"""From prompt ids to new ids with a key/value cache: many texts at once, which may join or leave at any step.
 
     engine = Engine(model)
     slot = engine.add([1, 2, 3], Sampling(max_tokens=20))
     while engine.busy:
         for new in engine.step(): ...          # new.slot, new.id, new.finish_reason
 
-A step computes a piece of the prompts that wait, and one more id of every text that runs. So a long prompt delays the
-others by one piece at a time, and a text that joins or leaves costs the others nothing. What a text becomes depends on
-its own request alone: its positions, its mask, its random numbers. (The other rows of a batch may change the last bits
-of a floating-point sum, in any engine; two ids as likely as each other to six digits can then change places.)
+A step computes a piece of the waiting prompts, and one more id of every running text. So a long prompt delays the
+others by one piece at a time. A text that joins or leaves costs the others nothing. A text depends on its own request
+alone: it has its own positions, mask and random numbers. (In any engine, the other rows of a batch may change the last
+bits of a floating-point sum. Then two ids whose likelihoods agree to six digits can change places.)
 
-The window. A model sees at most `block_size` positions. Of a longer prompt the last `block_size` ids are kept. When a
-text has filled its window, it ends, or (`Sampling.slide`) it goes on from the window's last half (`block_size // 2`
-ids, at least one), so that one long forward pass buys half a window of short ones.
+The window. A model sees at most `block_size` positions. The engine keeps the last `block_size` ids of a longer prompt.
+A text that has filled its window ends, or it goes on from the window's last half (`Sampling.slide`; `block_size // 2`
+ids, at least one). So one long forward pass is followed by half a window of short ones.
 """
 
 from collections import deque
@@ -35,21 +35,23 @@ from myna.model.network import Network
 
 FinishReason = Literal["stop", "length", "error"]
 
-PIECE = 256  # positions of prompts in a step, by default: what a running text waits for at most
-SHORTEST_REUSE = 8  # ids; to copy fewer of another text is not worth it
+# Prompt positions that a step computes by default. A running text waits for at most this many.
+PIECE = 256
+# In ids. Copying the keys and values of fewer ids from another text is not worth it.
+SHORTEST_REUSE = 8
 
 
 @dataclass(eq=False)
 class Slot:
-    """One text: its place in the engine, and how it stands.
+    """One text: its place in the engine, and its progress.
 
     Attributes:
-        window: the ids that the network sees, at most `block_size`; the newest may not have gone through it yet.
+        window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet.
         n_new: ids drawn so far.
-        row: of the cache, while it runs; None while its prompt waits or is computed, and after its end.
+        row: the text's row in the cache while it runs; None before, until its prompt is computed, and after its end.
         finish_reason: "stop" for a stop id, "length" for max_tokens or a full window, "error"; None before its end.
-        prompt_logprobs: of each id of the prompt, with its first new id; None for the first, which nothing comes
-            before. Empty where `Sampling.prompt_logprobs` does not ask for them. Shared by the texts of one prompt.
+        prompt_logprobs: one for each id of the prompt, complete with the first new id. The first is None, since no id
+            comes before it. Empty unless `Sampling.prompt_logprobs` asks for them. Texts of one prompt share the list.
     """
 
     draw: Draw
@@ -66,10 +68,10 @@ class New:
     """What a step brought to one text.
 
     Attributes:
-        id: the new id; None where a stop id or an error ended it.
-        logprobs: of the id, where `Sampling.logprobs` asks for them.
-        finish_reason: None while it goes on.
-        error: what ended it, with "error".
+        id: the new id; None if a stop id or an error ended the text, or if `max_tokens` is 0.
+        logprobs: those of the id, if `Sampling.logprobs` asks for them.
+        finish_reason: None while the text goes on.
+        error: the error that ended the text, if finish_reason is "error".
     """
 
     slot: Slot
@@ -81,12 +83,17 @@ class New:
 
 @dataclass(eq=False)
 class _Waiting:
-    """A window whose keys and values are still to be computed, and the texts that go on from it."""
+    """A window whose keys and values are still to be computed, and the texts that go on from it.
+
+    Attributes:
+        scored: whether each of its ids gets its log-probability.
+        cache: the keys and values computed so far, in one row.
+    """
 
     ids: list[int]
     slots: list[Slot]
-    scored: bool = False  # each of its ids gets its log-probability
-    cache: KVCache | None = None  # of one row: what is computed already
+    scored: bool = False
+    cache: KVCache | None = None
 
 
 class Engine:
@@ -95,11 +102,11 @@ class Engine:
     Args:
         model: the network itself, not its compiled or DDP wrapper (they share its weights). It is put in evaluation
             mode for each step and put back afterwards.
-        vocab_size: ids from this one on are never chosen; for a model with more ids than its tokenizer. None: all are.
-        autocast_dtype: compute in this precision (bfloat16, float16) where autocast allows; None computes as the
-            weights are.
-        piece: positions of waiting prompts that a step computes, at most.
-        prefix_bytes: keys and values of earlier texts to keep for prompts that begin alike.
+        vocab_size: ids from this one on are never chosen; for a model with more ids than its tokenizer. None: no limit.
+        autocast_dtype: compute in this precision (bfloat16, float16) where autocast allows; None computes in
+            the weights' dtype.
+        piece: a step computes at most this many positions of the waiting prompts.
+        prefix_bytes: how many bytes of earlier texts' keys and values to keep, for prompts with the same beginning.
     """
 
     def __init__(
@@ -116,19 +123,20 @@ class Engine:
         self.block_size, self.piece = model.config.block_size, piece
         self.prefixes = Prefixes(prefix_bytes)
         self._waiting: deque[_Waiting] = deque()
-        self._running: list[Slot] = []  # by their row
+        # Each running text stands at the index of its row.
+        self._running: list[Slot] = []
         self._compiled: CompiledStep | None = None
         self._cache_dtype = autocast_dtype
         self._cache = self._new_cache(0, 1)
 
     def compile_step(self) -> str | None:
-        """Compiles the step of two running texts and more: it takes seconds, and pays where many run for long.
+        """Compiles the step of two or more running texts. This takes seconds; it pays if many texts run for long.
 
-        One text alone goes on as before, since that was no slower. Keys and values of a network with stored weights
-        are kept in bf16 from now on: half the bytes to read.
+        A text that runs alone is still computed uncompiled, since that was no slower. If a network has stored weights,
+        its keys and values are kept in bf16 from now on (or in `autocast_dtype`): half the bytes to read.
 
         Returns:
-            why it could not be compiled, if so. The step is then computed as before.
+            why the step could not be compiled, if so. It is then computed as before.
         """
         assert not self.busy, "compile before the first text"
         dtype = self.dtype or (torch.bfloat16 if self.model.stored_on is not None else None)
@@ -136,7 +144,8 @@ class Engine:
         try:
             with torch.no_grad(), evaluation_mode(self.model), autocast(self.model.device, self.dtype):
                 compiled.warm_up(dtype)
-        except Exception as error:  # the compiler raises whatever its tools raise
+        except Exception as error:
+            # The compiler raises whatever its tools raise.
             return first_line(error)
         self._compiled, self._cache_dtype = compiled, dtype
         self._cache = self._new_cache(0, 1)
@@ -151,12 +160,13 @@ class Engine:
     def add(
         self, ids: Sequence[int], sampling: Sampling, *, count: int = 1, first_row: int = 0
     ) -> list[Slot]:
-        """Texts that go on from a prompt; they join in the next steps.
+        """Adds texts that go on from a prompt; they join in the next steps.
 
         Args:
             ids: the prompt, one id or more.
-            count: so many texts. The prompt is computed once for all.
-            first_row: the number of the first: rows 4 to 7 of eight are the same drawn apart from the others.
+            count: how many texts. The prompt is computed once for all.
+            first_row: the number of the first text, which selects its random numbers. So rows 4 to 7 of eight are the
+                same texts, drawn with rows 0 to 3 or without them.
         Raises:
             ModelError: no ids, or an id outside the model's vocabulary.
         """
@@ -172,13 +182,13 @@ class Engine:
         return slots
 
     def remove(self, slot: Slot) -> None:
-        """Ends a text; its place is free at once. Nothing where it has ended."""
+        """Ends a text, and frees its place at once. Does nothing if the text has ended."""
         if slot.finish_reason is None:
             slot.finish_reason = "stop"
             self._take_out(slot)
 
     def step(self) -> list[New]:
-        """Computes a piece of what waits, and one id of each text that runs.
+        """Computes a piece of the waiting prompts, and one id of each running text.
 
         Returns:
             what is new, for each text that got an id or ended.
@@ -187,7 +197,7 @@ class Engine:
         """
         try:
             with torch.no_grad(), evaluation_mode(self.model), autocast(self.model.device, self.dtype):
-                # Those that run first: who joins in this step has its first id from its prompt.
+                # Running texts come first: a text that joins in this step gets its first id from its prompt.
                 return [*self._decode(), *self._prefill()]
         except BaseException:
             self._empty()
@@ -205,17 +215,18 @@ class Engine:
         return self._drawn(self.model.logits(hidden[:, -1]), slots)
 
     def _prefill(self) -> list[New]:
-        """A piece of the prompts that wait, in turn: as many whole ones as fit, or a part of the first."""
+        """Computes a piece of the waiting prompts, in turn: as many whole ones as fit, or a part of the first."""
         if not self._waiting:
             return []
         group = self._next_group()
         logits, cache = self._whole(group) if group else self._part(self._waiting[0])
         group = group or [self._waiting[0]]
-        # Taken out only now: had the model failed, they would be among those whose end is told.
+        # They leave the queue only now. If the model had failed, `_empty` would still have found and ended them.
         for _ in group:
             self._waiting.popleft()
         if logits is None:
-            self._waiting.append(group[0])  # its next piece comes after those of the others
+            # Its next piece comes after the pieces of the other prompts.
+            self._waiting.append(group[0])
             return []
         found = []
         for row, waiting in enumerate(group):
@@ -228,7 +239,7 @@ class Engine:
         return found
 
     def _next_group(self) -> list[_Waiting]:
-        """The prompts at the front that go through the network together, whole, padded to the longest of them."""
+        """The prompts at the front that go through the network whole and together, padded to the longest one."""
         group: list[_Waiting] = []
         longest = 0
         for waiting in self._waiting:
@@ -241,7 +252,7 @@ class Engine:
         return group
 
     def _reuse(self, waiting: _Waiting) -> None:
-        """Takes over what an earlier text has computed; all but the last id, whose logits are needed."""
+        """Copies the keys and values of an earlier text's beginning, but not of the last id: its logits are needed."""
         found = self.prefixes.longest(waiting.ids[:-1])
         if found and found[1] >= SHORTEST_REUSE:
             kept, n = found
@@ -252,9 +263,10 @@ class Engine:
         lengths = [len(waiting.ids) for waiting in group]
         cache = self._new_cache(len(group), max(lengths))
         hidden = self._hidden([waiting.ids for waiting in group], cache)
-        cache.cut(lengths)  # without the padding
+        # Forget the padding.
+        cache.cut(lengths)
         last = torch.tensor(lengths, device=hidden.device) - 1
-        # The head reads each row's last position alone, which saves most of a long prompt's cost.
+        # The head reads only each row's last position, which saves most of the head's work for a long prompt.
         return self.model.logits(hidden[torch.arange(len(group), device=hidden.device), last]), cache
 
     def _part(self, waiting: _Waiting) -> tuple[Tensor | None, KVCache]:
@@ -276,11 +288,13 @@ class Engine:
         return self.model.logits(hidden[:, -1]) if whole else None, waiting.cache
 
     def _drawn(self, logits: Tensor, slots: Sequence[Slot]) -> list[New]:
-        """The next id of each slot, from logits (B, V), and what follows from it."""
-        if not slots[0].draw.sampling.max_tokens:  # only the prompt's scores were wanted
+        """Draws the next id of each slot from logits (B, V), and brings the slots up to date."""
+        # With max_tokens 0, the request asks for the prompt's scores only.
+        if not slots[0].draw.sampling.max_tokens:
             return [self._ended(slot) for slot in slots]
         logits = logits[:, : self.vocab_size].float()
-        # One pass: a NaN or an infinity stays in the sum. (So does a sum over 3e38, which is no model's output either.)
+        # One pass is enough: a row with a NaN or an infinity has no finite sum. (Nor has a row whose sum is over 3e38,
+        # but no sound model gives that.)
         finite = torch.isfinite(logits.sum(dim=-1)).tolist()
         good = [n for n, is_finite in enumerate(finite) if is_finite]
         ids = iter(choose(logits if len(good) == len(slots) else logits[good], [slots[n].draw for n in good]))
@@ -333,7 +347,7 @@ class Engine:
         return New(slot, None, finish_reason="error", error=error)
 
     def _take_out(self, slot: Slot) -> None:
-        """A text that has ended gives its place back, and its keys and values to later ones."""
+        """Frees the place of a text that has ended. Keeps its keys and values for later texts, if there is room."""
         if slot.row is not None:
             if self.prefixes.most_bytes and not slot.slid and slot.finish_reason != "error":
                 self.prefixes.keep(slot.window[: self._cache.lengths[slot.row]], self._cache, slot.row)
@@ -364,7 +378,7 @@ class Engine:
         return self.model.new_cache(rows, positions, self._cache_dtype)
 
     def _hidden(self, rows: Sequence[Sequence[int]], cache: KVCache) -> Tensor:
-        """Rows of ids, padded on the right to the longest, where causal attention never looks: (B, T, C)."""
+        """Hidden states (B, T, C) of rows of ids. Rows are padded on the right, where causal attention never looks."""
         longest = max(map(len, rows))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
         return self.model.hidden(ids.to(self.model.device), cache)
@@ -393,7 +407,7 @@ def generate(
         for each row the new ids alone, at most `max_tokens`, without the stop id that ended it
     Raises:
         ModelError: no ids, an id outside the model's vocabulary, or an output that is not finite.
-        UsageError: an option that cannot be.
+        UsageError: an option has a value that is not possible.
 
     >>> from myna import GPT, GPTConfig
     >>> model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=4, block_size=8, vocab_size=20))

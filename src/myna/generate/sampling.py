@@ -1,22 +1,23 @@
-"""How a text is drawn, and the next id from the logits.
+"""How a text is sampled: the rules, and the choice of the next id from the logits.
 
 The steps apply in this order:
 
-1. A repetition penalty divides the positive logits of ids that the text holds already, prompt included, and multiplies
-   the negative ones.
-2. The logits are divided by the temperature. Temperature 0 is greedy: the most likely id, and nothing below.
+1. The repetition penalty lowers the logits of ids that the text holds already, prompt included. It divides positive
+   logits, and multiplies negative ones.
+2. The logits are divided by the temperature. Temperature 0 is greedy: it takes the most likely id, without the steps
+   below.
 3. The `top_k` most likely ids are kept, and their probabilities scaled to add up to 1.
-4. The most likely of them are kept until their probabilities add up to `top_p`.
-5. Of these, ids less likely than `min_p` times the most likely one are dropped.
-6. One id is drawn from what is left, in proportion.
+4. Of these ids, the most likely are kept until their probabilities add up to `top_p`.
+5. Ids less likely than `min_p` times the most likely id are dropped.
+6. One of the ids that are left is drawn, in proportion to its probability.
 
-Every text has its own stream of random numbers, a function of (seed, row) alone. So sampling never touches torch's
-global generator (training stays reproducible), row 0 of five is what one row alone would be, and a text that has
-ended takes nothing from the others.
+Every text has its own stream of random numbers, a function of (seed, row) alone. So sampling never uses torch's
+global generator, and training stays reproducible. Row 0 of five is the same text as row 0 alone. A text that has ended
+changes nothing for the others.
 
 Sources:
     top-p: Holtzman et al. 2019, arXiv:1904.09751. min-p: Nguyen et al. 2024, arXiv:2407.01082.
-    repetition penalty: Keskar et al. 2019, arXiv:1909.05858, section 4.1, with the sign's case as transformers has it.
+    repetition penalty: Keskar et al. 2019, arXiv:1909.05858, section 4.1; for negative logits, as in transformers.
 """
 
 import math
@@ -38,11 +39,11 @@ NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a text is drawn: all that a request may say about it.
+    """How a text is sampled: everything that a request may say about it.
 
     Attributes:
-        max_tokens: new ids at most; 0 draws none.
-        temperature: 0 is greedy, 1 is the model's own distribution; more is bolder.
+        max_tokens: at most this many new ids; 0 draws none.
+        temperature: 0 is greedy, 1 is the model's own distribution; above 1, unlikely ids come more often.
         top_k: keep this many of the most likely ids; None keeps all.
         top_p: keep the most likely ids until their probabilities add up to this, in (0, 1]; None keeps all.
         min_p: keep ids at least this fraction as likely as the most likely one, in [0, 1]; None keeps all.
@@ -50,11 +51,11 @@ class Sampling:
         seed: the same seed gives the same ids; None draws one from the operating system.
         stop_ids: ids that end a text; they are no part of it.
         stop: texts that end it; they are no part of it.
-        logprobs: with each id come its log-probability and those of so many of the likeliest, 0 to 5; None for neither.
-        prompt_logprobs: the ids of the prompt get theirs too; the prompt must fit the model's window.
+        logprobs: give each id's log-probability, and those of this many most likely ids, 0 to 5; None for neither.
+        prompt_logprobs: give those of the prompt's ids too; the prompt must fit the model's window.
         slide: a text that fills the model's window goes on from the window's last half. False: it ends there.
     Raises:
-        UsageError: a value that cannot be.
+        UsageError: a value is not possible.
     """
 
     max_tokens: int = 128
@@ -105,7 +106,8 @@ class Sampling:
             raise UsageError(f"seed is {self.seed}; give 0 or more")
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise UsageError(f"logprobs is {self.logprobs}; give 0 to {MOST_LOGPROBS}, or leave it out")
-        for name in NUMBERS:  # torch takes no whole number beyond 64 bits
+        # Make floats: torch takes no whole number beyond 64 bits.
+        for name in NUMBERS:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(value))
         object.__setattr__(self, "stop_ids", frozenset(self.stop_ids))
@@ -121,11 +123,11 @@ def _fits_float(value: Real) -> bool:
 
 
 class Draw:
-    """One text's share in the drawing: its rules, its random numbers, and the ids that it holds.
+    """What sampling keeps for one text: its rules, its random numbers, and the ids that it holds.
 
     Args:
         row: the number of this text among those of one seed.
-        ids: the prompt; looked at for the repetition penalty alone.
+        ids: the prompt; only the repetition penalty uses it.
 
     >>> one, same, next_row = (Draw(Sampling(seed=7), row) for row in (0, 0, 1))
     >>> first = one.uniform()
@@ -144,7 +146,7 @@ class Draw:
         return self._random.random()
 
     def note(self, id: int) -> None:
-        """The text holds this id now."""
+        """Records that the text holds this id from now on."""
         if self._held is not None:
             self._held[id] = None
 
@@ -159,7 +161,7 @@ class Draw:
 
 
 def choose(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """The next id of each text, each by its own rules. A greedy text draws no number.
+    """Chooses the next id of each text by that text's rules. A greedy text uses no random number.
 
     Args:
         logits: (B, V) float, finite; every column is an id that may be chosen.
@@ -172,7 +174,8 @@ def choose(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     if any(draw.sampling.repetition_penalty != 1 for draw in draws):
         logits = torch.stack([draw.penalised(row) for draw, row in zip(draws, logits, strict=True)])
     chosen = [0] * len(draws)
-    alike: dict[tuple[float | None, ...], list[int]] = {}  # rows under the same rules go together
+    # Rows with the same rules are computed together.
+    alike: dict[tuple[float | None, ...], list[int]] = {}
     for row, draw in enumerate(draws):
         s = draw.sampling
         rules = (0,) if s.temperature == 0 else (s.temperature, s.top_k, s.top_p, s.min_p)
@@ -189,8 +192,9 @@ def _choose_alike(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     if sampling.temperature == 0:
         return logits.argmax(dim=-1).tolist()
     probabilities, ids = kept_probabilities(logits, sampling)
-    # Inverse transform: the first place where the running sum exceeds u * total. An id of probability 0 is never
-    # that place, and since u < 1 there always is one. float64, so that 50,000 small terms don't blur the last of them.
+    # Inverse transform sampling: take the first place where the running sum exceeds u * total. There is one, since
+    # u < 1. It is never an id of probability 0. The sum is float64: in fp32, rounding over 50,000 small terms would
+    # blur the last ones.
     running = probabilities.double().cumsum(dim=-1)
     uniform = torch.tensor([draw.uniform() for draw in draws], dtype=torch.float64, device=running.device)
     place = torch.searchsorted(running, uniform[:, None] * running[:, -1:], right=True)
@@ -203,14 +207,16 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
 
     Shapes:
         logits   (B, V)
-        returns  probabilities (B, K), 0 for what top-p and min-p drop, not renormalised after them; ids (B, K) of the
-                 columns, most likely first, or None where column = id
+        returns  probabilities (B, K), 0 for what top-p and min-p drop, and not scaled to 1 again after them;
+                 ids (B, K) of the columns, most likely first, or None if column k is id k
     """
-    if logits.device.type == "mps":  # which has no float64
+    # MPS has no float64.
+    if logits.device.type == "mps":
         logits = logits.cpu()
     logits = logits.float()
-    # The largest is made 0 before dividing, in float64, where the smallest temperature is not 0 yet: a tiny one gives
-    # -inf for the others. The best stay 0 whatever they are divided by: a device may multiply by 1 / temperature = inf.
+    # Subtract the largest logit, then divide by the temperature. float64 can hold the smallest temperature; a tiny one
+    # makes the other logits -inf. `where` keeps the largest at 0: a device may multiply by 1 / temperature = inf, and
+    # 0 * inf is NaN.
     gaps = (logits - logits.max(dim=-1, keepdim=True).values).double()
     scaled = (gaps / sampling.temperature).where(gaps < 0, 0.0).float()
     vocab_size = logits.shape[-1]
@@ -221,7 +227,8 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
         scaled, ids = scaled.sort(dim=-1, descending=True, stable=True)
     probabilities = scaled.softmax(dim=-1)
     if sampling.top_p is not None and sampling.top_p < 1.0:
-        before = probabilities.double().cumsum(dim=-1) - probabilities  # what the likelier ids hold already
+        # The sum of the probabilities of all more likely ids.
+        before = probabilities.double().cumsum(dim=-1) - probabilities
         probabilities = probabilities.where(before < sampling.top_p, 0.0)
     if sampling.min_p:
         least = sampling.min_p * probabilities.max(dim=-1, keepdim=True).values
@@ -231,11 +238,11 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
 
 @dataclass(frozen=True)
 class LogProbs:
-    """What the model itself thought of an id, before the temperature and every filter.
+    """The model's own log-probabilities at one place of the text, before the temperature and every filter.
 
     Attributes:
         chosen: the log-probability of the id that was chosen, in nats.
-        likeliest: the likeliest ids with theirs, most likely first; as many as were asked for.
+        likeliest: the most likely ids with their log-probabilities, most likely first; as many as were asked for.
     """
 
     chosen: float
@@ -243,7 +250,7 @@ class LogProbs:
 
 
 def log_probabilities(logits: Tensor, id: int, likeliest: int) -> LogProbs:
-    """Of one row of logits (V,).
+    """The log-probability of an id and those of the most likely ids, from one row of logits (V,).
 
     >>> found = log_probabilities(torch.tensor([0.0, 0.0]), 1, 1)
     >>> round(found.chosen, 4), len(found.likeliest)

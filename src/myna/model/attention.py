@@ -1,9 +1,10 @@
-"""Causal attention over all heads, by the fastest kernel of the device: training and cached decoding by one door.
+"""Causal attention over all heads, by the device's fastest kernel. Training and cached decoding call one function.
 
-On GPUs that is torch's `scaled_dot_product_attention`. On a CPU its kernel multiplies small blocks and reaches a tenth
-of the processor's matrix speed in bf16; `blocked_attention` computes the same in a few large matrix products: 256
-queries of all heads at a time, against the keys up to them, so that most of what the causal mask would throw away is
-never computed. Nothing of size T x T is kept for the backward pass, which computes each block's probabilities again.
+On GPUs the kernel is torch's `scaled_dot_product_attention`. On a CPU torch's kernel multiplies small blocks. In bf16
+it reaches a tenth of the processor's matrix speed. `blocked_attention` computes the same in few large matrix products.
+Each takes 256 queries of all heads, and the keys up to the last of these queries. So most of what the causal mask would
+discard is never computed. The backward pass computes each block's probabilities again, and nothing of size T x T is
+kept for it.
 
 Source of the recomputation: FlashAttention, Dao et al. 2022, arXiv:2205.14135, algorithm 4.
 """
@@ -22,23 +23,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 if TYPE_CHECKING:
     from myna.model.cache import LayerCache
 
-# torch's kernels for a GPU that do not prepare for each shape. Flash takes no mask; efficient does.
+# torch's GPU kernels that need no preparation for a new shape. Flash attention takes no mask; efficient attention does.
 FOR_ANY_SHAPE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
-QUERIES = 256  # at a time; 128 to 512 were within a tenth of each other (docs/log.md)
+# Queries in a block. With 128 to 512, the times were within a tenth of each other (docs/log.md).
+QUERIES = 256
 
-# Who is told the queries, keys and values of each uncached `attention`: nobody, outside of `attention_watched`.
+# Functions that each `attention` without a cache calls with q, k and v. Only `attention_watched` adds any.
 _watchers: list[Callable[[Tensor, Tensor, Tensor], None]] = []
 
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, cache: "LayerCache | None" = None
 ) -> Tensor:
-    """Each position takes from itself and those before it.
+    """Each position attends to itself and to the positions before it.
 
     Args:
         dropout: fraction of the probabilities dropped.
-        cache: holds the positions before these; gets these too.
+        cache: holds the earlier positions; the new ones are added to it.
     Shapes:
         q, k, v  (B, H, T, D)
         returns  (B, T, C)  heads side by side
@@ -57,19 +59,19 @@ def attention(
 
 
 def in_blocks(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether training computes attention in blocks of our own there; elsewhere PyTorch's call is the faster one."""
+    """Whether training uses `blocked_attention` with this device and dtype; otherwise PyTorch's kernel is faster."""
     return device.type == "cpu" and dtype == torch.bfloat16
 
 
 def _of_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of one query, for a compiler, which makes two loops of it that read each key and each value once.
+    """Attention of one query, written for a compiler: it makes two loops, which read each key and each value once.
 
-    torch's kernel for a CPU multiplies small matrices here, and takes twice as long in fp32 and five times in bf16.
+    torch's kernel for a CPU multiplies small matrices here. It takes twice as long in fp32, and five times in bf16.
 
     Shapes:
         q        (B, H, 1, D)
         k, v     (B, H, S, D)
-        mask     (B, 1, 1, S) bool; None where it sees all
+        mask     (B, 1, 1, S) bool; None where the query sees all
         returns  (B, H, 1, D), like q
     """
     scores = (q.float() * k.float()).sum(dim=-1) * _scale(q)  # (B, H, S)
@@ -81,10 +83,10 @@ def _of_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def kernels_for_any_shape(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Within the block, attention on CUDA is computed by the first of `FOR_ANY_SHAPE` that can.
+    """Within the block, attention on CUDA uses the first kernel of `FOR_ANY_SHAPE` that can compute it.
 
-    On compute capability 9.0 torch prefers cuDNN's kernel, which builds a plan for each new shape. In training there is
-    one shape. Decoding and the scoring of texts meet a new one each time. The setting holds for all threads.
+    On compute capability 9.0 torch prefers cuDNN's kernel, which builds a plan for each new shape. Training has
+    one shape, but decoding and scoring texts meet new shapes all the time. The setting holds for all threads.
     """
     if device.type != "cuda":
         return contextlib.nullcontext()
@@ -93,9 +95,9 @@ def kernels_for_any_shape(device: torch.device) -> contextlib.AbstractContextMan
 
 @contextlib.contextmanager
 def attention_watched(see: Callable[[Tensor, Tensor, Tensor], None]) -> Iterator[None]:
-    """Within the block, `see(q, k, v)` is called for each `attention` without a cache; each is (B, H, T, D).
+    """Within the block, each `attention` without a cache calls `see(q, k, v)`; all three are (B, H, T, D).
 
-    For one thread, and not for compiled code.
+    Use it in one thread, and not with compiled code.
     """
     _watchers.append(see)
     try:
@@ -105,7 +107,7 @@ def attention_watched(see: Callable[[Tensor, Tensor, Tensor], None]) -> Iterator
 
 
 def attention_map(q: Tensor, k: Tensor) -> Tensor:
-    """The probabilities that `attention` takes values by: row t says what position t takes from each position.
+    """The probabilities that weight the values in `attention`: row t holds those of position t, one for each position.
 
     Shapes:
         q, k     (B, H, T, D)
@@ -118,7 +120,7 @@ def attention_map(q: Tensor, k: Tensor) -> Tensor:
 
 
 def split_heads(qkv: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values side by side, (B, T, 3C), to three views of (B, H, T, D)."""
+    """Splits queries, keys and values, side by side in (B, T, 3C), into three views of (B, H, T, D)."""
     B, T, _ = qkv.shape
     q, k, v = qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4)
     return q, k, v
@@ -136,7 +138,7 @@ def _mask(n: int, dtype: torch.dtype) -> Tensor:
 
 
 def _probabilities(q: Tensor, k: Tensor) -> Tensor:
-    """What each query takes from each key.
+    """The attention probability of each key, for each query.
 
     Shapes:
         q        (N, n, D)  the last n positions
@@ -160,7 +162,7 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 @torch.library.custom_op("myna::blocked_attention", mutates_args=())
 def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal `attention` in blocks of queries. An operator of its own, so that a compiler leaves its loop alone.
+    """Causal `attention` in blocks of queries. It is a custom operator, so that a compiler does not trace its loop.
 
     Shapes:
         q, k, v  (B, H, T, D)
@@ -179,7 +181,7 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def blocked_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by queries, keys and values.
+    """The gradients with respect to queries, keys and values.
 
     Shapes:
         grad     (B, T, C)

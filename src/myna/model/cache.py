@@ -1,7 +1,8 @@
 """The key/value cache: what attention has already computed about the text so far.
 
 Keys and values of a position never change once computed (attention is causal). So generation computes each position
-once and attends to the stored ones. Each row has its own length: rows of one cache may hold texts of different lengths.
+once and attends to the stored keys and values. Each row has its own length: rows of one cache may hold texts of
+different lengths.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,19 +14,20 @@ from torch import Tensor
 class LayerCache:
     """One layer's share of a cache, made for one forward pass.
 
-    The cache holds no layer: two that hold each other stay in memory until Python looks for such pairs.
+    The cache keeps no reference to this object. Two objects that refer to each other stay in memory until Python's
+    garbage collector looks for cycles.
     """
 
     def __init__(self, owner: "KVCache", layer: int):
         self.owner, self.number = owner, layer
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores the keys and values of T new positions behind each row's own.
+        """Stores the keys and values of T new positions after the stored ones of each row.
 
         Shapes:
             k, v     (B, H, T, D)
-            returns  two of (B, H, S, D), in the dtype of the new ones; S is the longest row's length with the new ones.
-                     What a shorter row has from its own end on is hidden by `mask`.
+            returns  two of (B, H, S, D), in the dtype of k and v. S is the longest row's length with the new
+                     positions. `mask` hides what a shorter row has after its own end.
         """
         n, T = len(k), k.shape[2]
         end = self.owner.longest + T
@@ -35,7 +37,7 @@ class LayerCache:
             values[:n, :, end - T : end] = v
         else:
             for stored, new in ((keys, k), (values, v)):
-                # No row may meet a NaN that lay in fresh memory: attention gives it weight 0, and 0 * NaN is NaN.
+                # Fresh memory may hold a NaN. Attention gives it weight 0, but 0 * NaN is NaN. So clear it first.
                 stored[:n, :, self.owner.written : end] = 0
                 rows = torch.arange(n, device=k.device)[:, None]
                 stored[rows, :, self.owner.positions(T)] = new.transpose(1, 2).to(stored.dtype)
@@ -47,17 +49,17 @@ class LayerCache:
 
 
 class KVCache:
-    """Keys and values of all layers, for rows that each have a length of their own. Rows join and leave.
+    """Keys and values of all layers. Each row has its own length, and rows can join and leave.
 
     Args:
         shape: (layers, rows, key/value heads, positions, head width).
 
     Attributes:
-        keys, values: of each layer, (B, H, S, D), filled from the left; S is the capacity.
-        lengths: positions of each row so far; its next position.
-        longest: the largest of them.
+        keys, values: one tensor a layer, (B, H, S, D), filled from the left; S is the capacity.
+        lengths: how many positions each row holds; also the number of its next position.
+        longest: the largest of `lengths`.
         is_even: whether all rows are equally long.
-        written: columns that every row has something in, be it its own or padding.
+        written: how many columns are initialised in every row, with the row's own values or with padding.
 
     >>> cache = KVCache((1, 2, 1, 8, 4), torch.device("cpu"))
     >>> kv = torch.zeros(2, 1, 3, 4)
@@ -85,13 +87,13 @@ class KVCache:
         self.values = [storage() for _ in range(n_layers)]
 
     def layer(self, number: int) -> LayerCache:
-        """What a layer's attention stores in and reads from."""
+        """The share of one layer: its attention writes to it and reads from it."""
         return LayerCache(self, number)
 
     def _set(self, lengths: list[int]) -> None:
         self.lengths, self.longest = lengths, max(lengths, default=0)
         self.is_even = min(lengths, default=0) == self.longest
-        # Masks and positions are made once for all layers, by the number of new positions.
+        # Masks and positions by the number of new positions. All layers use the same ones.
         self._masks: dict[int, Tensor | None] = {}
         self._positions: dict[int, Tensor] = {}
 
@@ -102,11 +104,11 @@ class KVCache:
 
     @property
     def n_bytes(self) -> int:
-        """What the storage takes."""
+        """The bytes that the storage takes."""
         return sum(stored.nbytes for stored in self._storages())
 
     def bytes_of(self, positions: int) -> int:
-        """What so many positions of one row take."""
+        """The bytes that this many positions of one row take."""
         return sum(stored[0, :, 0].nbytes for stored in self._storages()) * positions
 
     def end(self, T: int) -> int:
@@ -126,7 +128,7 @@ class KVCache:
         return torch.tensor(self.lengths, device=device)[:, None] + torch.arange(T, device=device)
 
     def mask(self, T: int) -> Tensor | None:
-        """Which of the S stored positions each of T new ones may see, S counted with the new ones.
+        """Which of the S positions each of the T new positions may see. S includes the new ones.
 
         Returns:
             bool, (T, S) where all rows are equally long, else (B, 1, T, S); None where each may see all.
@@ -143,31 +145,31 @@ class KVCache:
         return mask if self.is_even else mask[:, None]
 
     def advance(self, T: int) -> None:
-        """Every row has T more positions, which all layers have stored."""
+        """Counts T more positions in every row, after all layers have stored them."""
         self._set([length + T for length in self.lengths])
         self.written = max(self.written, self.longest)
 
     def cut(self, lengths: Sequence[int] | int) -> None:
-        """Forgets what each row holds from a length on. The storage is used again."""
+        """Shortens each row to a length. The storage stays and is used again."""
         wanted = [lengths] * len(self.lengths) if isinstance(lengths, int) else list(lengths)
         assert len(wanted) == len(self.lengths)
         assert all(0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True))
         self._set(wanted)
 
     def repeat(self, times: int, positions: int | None = None) -> "KVCache":
-        """A new cache with each row so many times, copies side by side.
+        """A new cache with `times` copies of each row, side by side.
 
         Args:
-            positions: its capacity; None for this one's.
+            positions: the new cache's capacity; None for this cache's.
         """
         rows = [row for row in range(len(self.lengths)) for _ in range(times)]
         return self.select(rows, positions)
 
     def select(self, rows: Sequence[int], positions: int | None = None, most: int | None = None) -> "KVCache":
-        """A new cache with some of the rows, in that order; a row may come more than once.
+        """A new cache with these rows, in this order; a row may come more than once.
 
         Args:
-            positions: its capacity; None for this one's.
+            positions: the new cache's capacity; None for this cache's.
             most: take no more than this many positions of a row; None takes all.
         """
         first = self.keys[0]
@@ -184,10 +186,10 @@ class KVCache:
         source_rows: Sequence[int] | None = None,
         most: int | None = None,
     ) -> None:
-        """Replaces some rows by those of another cache.
+        """Replaces rows by rows of another cache.
 
         Args:
-            source_rows: which of `source`; None for all, in order.
+            source_rows: which rows of `source`; None for all, in order.
             most: take no more than this many positions of a row; None takes all.
         """
         source_rows = range(len(source.lengths)) if source_rows is None else source_rows
@@ -211,27 +213,29 @@ class KVCache:
         self.written = max(self.written, end)
 
     def join(self, source: "KVCache", source_rows: Sequence[int] | None = None) -> None:
-        """Adds rows of another cache behind its own. The storage grows where they find no room.
+        """Adds rows of another cache after its own. The storage grows if it has no room for them.
 
         Args:
-            source_rows: which of `source`, also several times; None for all, in order.
+            source_rows: which rows of `source`; a row may come more than once; None for all, in order.
         """
         source_rows = range(len(source.lengths)) if source_rows is None else source_rows
         first = len(self.lengths)
         self.reserve(first + len(source_rows), max(source.longest, 1))
-        for stored in self._storages():  # their memory is fresh, or of a row that left
+        # The memory of the new rows is fresh, or belonged to a row that left.
+        for stored in self._storages():
             stored[first : first + len(source_rows), :, : self.written] = 0
         self._set([*self.lengths, *[0] * len(source_rows)])
         self.put(range(first, len(self.lengths)), source, source_rows)
 
     def leave(self, row: int) -> None:
-        """Takes a row out. The last row takes its place and its number."""
+        """Removes a row. The last row takes its place and its number."""
         last = len(self.lengths) - 1
         length = self.lengths[last]
         if row != last:
             for stored in self._storages():
                 stored[row, :, :length] = stored[last, :, :length]
-                stored[row, :, length : self.written] = 0  # a NaN of the row that left must meet nobody
+                # The row that left may have held a NaN, which attention would multiply by 0: still a NaN.
+                stored[row, :, length : self.written] = 0
         lengths = list(self.lengths)
         lengths[row] = length
         self._set(lengths[:last])
@@ -239,7 +243,10 @@ class KVCache:
             self.written = 0
 
     def reserve(self, rows: int, positions: int) -> None:
-        """Makes room for at least so many rows and positions. What grows doubles, so that growing stays rare."""
+        """Makes room for at least this many rows and positions.
+
+        A size that grows at least doubles, so that growing stays rare.
+        """
         have_rows, heads, capacity, width = self.keys[0].shape
         if rows <= have_rows and positions <= capacity:
             return

@@ -1,7 +1,8 @@
 """What all networks here have in common: a decoder-only transformer, from ids to losses.
 
-A network is a subclass: it says how ids go in, which blocks the hidden states pass, and where its head is. Everything
-else follows from that and from the shapes of its own parameters: losses, logits, the cache, counts, files.
+A network is a subclass. It says how ids become hidden states, which blocks the hidden states pass through, and which
+weight is the head. This file computes the rest from that and from the parameters' shapes: losses, logits, the cache,
+counts, files.
 """
 
 import itertools
@@ -28,7 +29,7 @@ from myna.text.tokenizer import Tokenizer
 
 
 def run_block(block: nn.Module, x: Tensor, cache: LayerCache | None = None, *shared: Tensor) -> Tensor:
-    """A block as a function of itself: compiled once, it serves all of them, since they differ in weights alone."""
+    """Calls a block. The block is an argument, so that one compiled function serves all blocks: only weights differ."""
     return block(x, cache, *shared)
 
 
@@ -36,20 +37,20 @@ class Decoder(nn.Module):
     """The base of every network. See gpt2.py for the letters of the shapes.
 
     A subclass defines `__init__(config)`, `blocks`, `head_weight` and `hidden`, and names its special parameters
-    below. It keeps no buffers: it computes what is not a parameter from ids and positions when needed. So a network
-    can be built without memory, sharded and copied.
+    below. It has no buffers. It computes everything that is not a parameter from ids and positions. So a network can
+    be built without memory, sharded and copied.
     """
 
     # Parameters that are looked up and not multiplied: they cost no arithmetic.
     looked_up: tuple[str, ...] = ()
-    # Parameters with a row for each id; their rows from `vocab_size` on are padding, which stays zero. The first is
-    # the token embedding: what ids are looked up in.
+    # Parameters with a row for each id. Their rows from `vocab_size` on are padding, and stay zero. The first name is
+    # that of the token embedding.
     vocabulary_rows: tuple[str, ...] = ("wte.weight",)
-    # Logits x become c tanh(x / c) for this c; None leaves them as they are.
+    # The c of c tanh(x / c), which bounds the logits x; None leaves the logits unchanged.
     softcap: float | None = None
-    # The parameter with a learned vector for each position, (block_size, C); None where positions are not learned so.
+    # The parameter with a learned vector for each position, (block_size, C). None: the network has no such parameter.
     position_embedding: str | None = None
-    # How it stands on the disk: Hugging Face's way where there is an exporter, else our own.
+    # How the network is written to disk: in Hugging Face's layout where there is an exporter, else in our own.
     layout: ClassVar[Layout] = OwnLayout()
 
     def __init__(self, config: NetworkConfig):
@@ -60,19 +61,19 @@ class Decoder(nn.Module):
                 "GPTConfig(n_layer=2)"
             )
         self.config = config
-        # Where the weights are once `store_weights` has put them in fewer bytes: there may be no parameter left.
+        # The weights' device after `store_weights` has stored them in fewer bytes. There may be no parameter left.
         self.stored_on: torch.device | None = None
-        # In training, keep only the blocks' inputs, and compute the rest again in the backward pass.
+        # In training, keep only each block's input, and compute its activations again in the backward pass.
         self.recompute = False
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The layers, first to last. Each is called as `block(x, cache, *shared)`, x and result (B, T, C)."""
+        """The layers, first to last. Each is called as `block(x, cache, *shared)`; x and the result are (B, T, C)."""
         raise ModelError(f"{type(self).__name__} does not define blocks")
 
     @property
     def head_weight(self) -> Tensor | Matrix:
-        """(Vp, C): hidden states times this are the logits, padding included. Stored where the network is."""
+        """(Vp, C): the head's weight; its logits include padding. A `Matrix` after `store_weights`."""
         raise ModelError(f"{type(self).__name__} does not define head_weight")
 
     def hidden(
@@ -81,9 +82,9 @@ class Decoder(nn.Module):
         """What the head reads: the residual stream after the last norm.
 
         Args:
-            through: how x goes through a block; `run_block`, or what a compiler made of it.
+            through: the function that calls a block: `run_block` (None), or its compiled form.
         Shapes:
-            ids      (B, T)  int64; with a cache, the new tokens, which go on where each row's cache ends
+            ids      (B, T)  int64; with a cache, only the new tokens, which follow those in the cache
             returns  (B, T, C)
         Raises:
             ModelError: more positions than the model has, or ids of another shape.
@@ -93,8 +94,8 @@ class Decoder(nn.Module):
     def positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
         """The positions of ids (B, T): int64 (T,), or (B, T) where the cache's rows are not equally long.
 
-        Every network's `hidden` calls this, so it is also where ids are checked. Ids on a CPU are held to the
-        vocabulary, but not in compiled code. On other devices the check would wait for the device.
+        This method also checks ids, since every network's `hidden` calls it. It looks for ids outside the vocabulary
+        on a CPU only, and not in compiled code. On other devices this check would have to wait for the device.
 
         Raises:
             ModelError: more positions than the model has, ids of another type or shape, or outside the vocabulary.
@@ -110,7 +111,7 @@ class Decoder(nn.Module):
         end = T if cache is None else cache.end(T)
         if end > self.config.block_size:
             raise ModelError(
-                f"{end} positions asked of a model that has {self.config.block_size}; shorten the text"
+                f"{end} positions are needed, and the model has {self.config.block_size}; shorten the text"
             )
         if ids.device.type == "cpu" and not torch.compiler.is_compiling():
             check_ids(ids, self.config.vocab_size)
@@ -119,10 +120,10 @@ class Decoder(nn.Module):
     def run_blocks(
         self, x: Tensor, cache: KVCache | None, through: Callable[..., Tensor] | None, *shared: Tensor
     ) -> Tensor:
-        """x (B, T, C) through all blocks, which fill the cache.
+        """Runs x (B, T, C) through all blocks, which also fill the cache.
 
         Args:
-            shared: what each block gets besides, such as rotary angles.
+            shared: further arguments of every block, such as rotary angles.
         """
         through = through or run_block
         for layer, block in enumerate(self.blocks):
@@ -152,7 +153,7 @@ class Decoder(nn.Module):
         """The summed loss of a batch.
 
         Args:
-            compiled: let a compiler join the softmax's operations.
+            compiled: let torch.compile fuse the softmax's operations.
         Shapes:
             hidden   (B, T, C)
             targets  (B, T)  int64, or IGNORE
@@ -205,10 +206,10 @@ class Decoder(nn.Module):
     def flops_per_token(self, sequence_length: int) -> float:
         """Floating-point operations of one trained token, forward and backward.
 
-        6 N + 12 L C T: two operations (multiply, add) per weight forward and four backward, and attention's products
-        of queries, keys and values. N leaves out what is looked up (`looked_up`), and counts a tied token embedding
-        once, as the head. Attention is counted in full, though causality needs half of it: the convention under which
-        figures are compared.
+        The formula is 6 N + 12 L C T. Each of N weights costs two operations (multiply, add) forward and four backward.
+        Attention's products of queries, keys and values cost the rest. N leaves out parameters that are looked up
+        (`looked_up`). A tied token embedding counts once, as the head. Attention counts in full, although a causal mask
+        needs only half of it: published figures follow this convention.
 
         Source:
             PaLM, arXiv:2204.02311, appendix B.
@@ -229,7 +230,7 @@ class Decoder(nn.Module):
         return tensor
 
     def padded(self, name: str, tensor: Tensor) -> Tensor:
-        """The inverse of `unpadded`: with rows of zeros."""
+        """The inverse of `unpadded`: adds rows of zeros."""
         if name not in self.vocabulary_rows or tensor.shape[:1] != (self.config.vocab_size,):
             return tensor
         missing = self.config.padded_vocab_size - self.config.vocab_size
@@ -237,7 +238,7 @@ class Decoder(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
-        """Weights from a run, a checkpoint, a Hugging Face folder, or the hub by name (`gpt2`); in evaluation mode.
+        """Loads the network of a run, a checkpoint, a Hugging Face folder or the hub (`gpt2`), in evaluation mode.
 
         Raises:
             ModelError, CheckpointError, DownloadError: what is missing or wrong, and where.
@@ -262,9 +263,10 @@ class Decoder(nn.Module):
 
 
 def check_network(network: Network) -> None:
-    """Runs a few ids through a network, and refuses one that does not keep what `Decoder` asks of it.
+    """Runs a few ids through a network, and refuses one that breaks the rules of `Decoder`.
 
-    Shapes, names, gradients, the cache and causality are held to it: what would else show when the run is resumed.
+    It checks shapes, names, gradients, the cache and causality. Without it, some errors would only show when a run is
+    resumed.
 
     Raises:
         ModelError: names what is wrong.
@@ -301,7 +303,7 @@ def check_network(network: Network) -> None:
     if not float((cached - hidden).detach().abs().max()) <= limit:
         raise ModelError(f"{name}.hidden gives other numbers with a cache than without; mend the network")
     if not float((first - hidden[:, :1]).detach().abs().max()) <= limit:
-        raise ModelError(f"{name}.hidden lets a position see those after it; mend the network")
+        raise ModelError(f"{name}.hidden lets a position see the positions after it; mend the network")
 
 
 def _check_names(network: Network) -> None:

@@ -2,13 +2,13 @@
 
 The letters of the shapes, here and everywhere:
 
-    B  sequences in a batch        C  model width (n_embd)     V  vocabulary, as the tokenizer counts it
+    B  sequences in a batch        C  model width (n_embd)     V  vocabulary size, without padding (Vp: with it)
     T  positions in a sequence     H  attention heads          L  layers
                                    D  head width, C / H
 
 Sources:
     GPT-2: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3: pre-norm
-    blocks, a last layer norm, residual projections scaled by 1/sqrt(number of residual layers) at the start.
+    blocks, a last layer norm, residual projections whose initial weights are scaled by 1/sqrt(residual layers).
     GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1: the same network, 2048 positions. (Its alternating
     sparse attention is not reproduced; every layer here is dense.)
     What the paper leaves out (tanh GELU, standard deviations 0.02, tied embeddings) is from OpenAI's released code.
@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Four times wider in between, with GELU in the tanh form that GPT-2 was trained with, or in its exact form."""
+    """Two linear layers, C to 4C to C, with GELU between them: in GPT-2's tanh form, or in the exact form."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -61,7 +61,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Tokens talk (attention), then think (MLP); the residual stream passes through untouched."""
+    """Attention mixes positions, then the MLP works on each position alone. Each adds to the residual stream."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -100,9 +100,10 @@ class GPT(Decoder):
     def reset_parameters(self) -> None:
         """GPT-2's initial weights, drawn from torch's global generator.
 
-        Normal with deviation 0.02, biases zero; the two projections a block adds to the residual stream are scaled
-        by 1/sqrt(2L), so that the stream's variance doesn't grow with depth. Rows that pad the vocabulary are zero,
-        and stay so: no gradient reaches them.
+        Weights are normal with standard deviation 0.02. Biases are zero, and layer norms begin with weight one. The
+        two `c_proj` of a block write to the residual stream. Their deviation is divided by sqrt(2L), so that the
+        stream's variance doesn't grow with depth. Rows that pad the vocabulary are zero. They stay zero, because no
+        gradient reaches them.
         """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -122,7 +123,7 @@ class GPT(Decoder):
 
     @property
     def head_weight(self) -> Tensor | Matrix:
-        """The token embeddings, which are the head too."""
+        """The token embeddings, which also serve as the head."""
         return self.wte.weight
 
     def hidden(

@@ -1,8 +1,8 @@
-"""The loss: cross-entropy of the next token, in nats, as a sum, so that whoever adds parts divides once at the end.
+"""The loss: cross-entropy of the next token, in nats. It is a sum, so parts can be added and divided once at the end.
 
-Two ways to the same number. `token_nats` is the definition, over logits that are already there. `head_nats` never
+Two functions compute the same number. `token_nats` is the definition, for logits that exist already. `head_nats` never
 holds all logits: at GPT-2's vocabulary the logits of one 8x1024 batch are 1.6 GB in fp32, more than everything
-else in the network. It goes over the rows in chunks and computes the head's gradients on the way.
+else in the network. It takes the rows in chunks and computes the head's gradients at the same time.
 """
 
 import functools
@@ -15,12 +15,17 @@ from torch import Tensor
 
 from myna.model.matrix import Matrix, times
 
-IGNORE = -100  # a target that is not scored (PyTorch's own default for it)
+# A target with this value is not scored. It is PyTorch's default.
+IGNORE = -100
 
-CHUNK_BYTES = 1 << 28  # logits held at once by the head: 2,048 rows of GPT-2's in bf16 are 206 MB
-CPU_CHUNK_BYTES = 1 << 26  # the same on a CPU, where smaller products are no slower
-CPU_BLOCK_BYTES = 1 << 24  # what softmax works on at a time on a CPU: its few fp32 copies stay in the cache
-TILE_ROWS = 128  # a GPU's kernels go through a matrix in tiles of at most so many rows
+# Bytes of logits that the head holds at once. 2,048 rows of GPT-2's logits in bf16 are 206 MB.
+CHUNK_BYTES = 1 << 28
+# The same on a CPU, where smaller products are no slower.
+CPU_CHUNK_BYTES = 1 << 26
+# Bytes of logits that softmax works on at once on a CPU, so that its few fp32 copies stay in the processor's cache.
+CPU_BLOCK_BYTES = 1 << 24
+# A GPU's kernels go through a matrix in tiles of at most this many rows.
+TILE_ROWS = 128
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
@@ -41,7 +46,9 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def capped(logits: Tensor, softcap: float | None) -> Tensor:
-    """Logits kept within -softcap and softcap, smoothly: c tanh(x / c), in fp32 or wider; None leaves them as they are.
+    """Bounds logits x smoothly between -c and c, by c tanh(x / c), where c is softcap. None leaves them unchanged.
+
+    It computes in fp32 or wider.
 
     Source:
         Gemma 2, arXiv:2408.00118, section 2.
@@ -56,7 +63,7 @@ def capped(logits: Tensor, softcap: float | None) -> Tensor:
 
 
 def _block_nats(logits: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
-    """Each row's loss; the logits become its gradient by them, in place.
+    """Each row's loss. In place, the logits are replaced by the gradient of their row's loss.
 
     Args:
         softcap: of the logits, see `capped`.
@@ -70,7 +77,7 @@ def _block_nats(logits: Tensor, targets: Tensor, softcap: float | None = None) -
     bounded = capped(logits.float(), softcap)
     log_p = F.log_softmax(bounded, dim=1)
     at_target = log_p.gather(1, column)
-    # The gradient is p, less 1 at the target, where it is rounded to the logits' precision only after that.
+    # The gradient is p, but p - 1 at the target. There, 1 is subtracted before rounding to the logits' precision.
     logits.copy_(log_p.exp_()).mul_(scored)
     logits.scatter_(1, column, torch.where(scored, at_target.exp() - 1, 0.0).to(logits.dtype))
     if softcap is not None:
@@ -79,14 +86,15 @@ def _block_nats(logits: Tensor, targets: Tensor, softcap: float | None = None) -
 
 
 def _block_nats_by_comparison(logits: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
-    """`_block_nats` in operations of which a compiler for a GPU makes one kernel, without a copy of the logits.
+    """`_block_nats`, written so that a compiler for GPUs makes one kernel of it, without a copy of the logits.
 
-    A gather and a scatter keep the compiler from writing each number where it has just read it. So comparison finds
-    the target's column here. The softmax is written out, since the loss has to be known before the first write.
-    Uncompiled it holds several copies of the logits.
+    With a gather and a scatter, the compiler can't write each number to the place that it was read from. So here a
+    comparison finds the target's column. The softmax is written out, because the loss must be known before the first
+    write. Uncompiled, this function holds several copies of the logits.
     """
     scored = (targets != IGNORE)[:, None]
-    is_target = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]  # IGNORE is no column
+    # No column has the number IGNORE, so a row without a target is False everywhere.
+    is_target = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
     bounded = capped(logits.float(), softcap)
     at_target = torch.where(is_target, bounded, 0.0).sum(dim=1, keepdim=True)
     largest = bounded.amax(dim=1, keepdim=True)
@@ -105,7 +113,7 @@ def _compiled_block_nats(on_cpu: bool) -> Callable[[Tensor, Tensor, float | None
 
 
 class _HeadNats(torch.autograd.Function):
-    """Head and loss as one function whose gradients are ready when its value is."""
+    """Head and loss as one function. Its forward pass already computes the gradients."""
 
     @staticmethod
     def forward(
@@ -128,7 +136,8 @@ class _HeadNats(torch.autograd.Function):
         buffer = hidden.new_empty(min(chunk_rows, len(hidden)), len(weight))
         for start in range(0, len(hidden), chunk_rows):
             rows = slice(start, start + chunk_rows)
-            logits = buffer[: len(hidden[rows])]  # become their own gradient, block by block
+            # Block by block, these logits are replaced by their gradient.
+            logits = buffer[: len(hidden[rows])]
             torch.mm(hidden[rows], low.t(), out=logits)
             logits[:, vocab_size:] = 0
             for block, wanted in zip(logits.split(block_rows), targets[rows].split(block_rows), strict=True):
@@ -169,7 +178,7 @@ def head_nats(
         hidden   (B, T, C)  what the head reads
         weight   (Vp, C)    token embeddings, with rows that pad the vocabulary
         targets  (B, T)     int64, or IGNORE
-        returns  ()         float32 nats, differentiable once by `hidden` and `weight`
+        returns  ()         float32 nats, differentiable once, by `hidden` and `weight`
     """
     if not torch.is_grad_enabled():
         found = head_token_nats(hidden, weight, targets, vocab_size, softcap=softcap, chunk_bytes=chunk_bytes)
@@ -184,7 +193,8 @@ def head_nats(
     if rows.device.type == "cpu":
         block_rows = _even_rows(chunk_rows, CPU_BLOCK_BYTES // (weight.shape[0] * 4))
         block_columns = _even_rows(weight.shape[0], CPU_BLOCK_BYTES // (weight.shape[1] * 4))
-    with torch.autocast(hidden.device.type, enabled=False):  # the dtypes are settled above
+    # The code above has chosen the dtypes.
+    with torch.autocast(hidden.device.type, enabled=False):
         return _HeadNats.apply(
             rows, weight, wanted, vocab_size, chunk_rows, block_rows, block_columns, compiled, softcap
         )
@@ -200,7 +210,7 @@ def head_token_nats(
     softcap: float | None = None,
     chunk_bytes: int | None = None,
 ) -> Tensor:
-    """`token_nats` straight from the hidden states, for evaluation: without gradients or all logits at once.
+    """`token_nats` straight from the hidden states, for evaluation: no gradients, and never all logits at once.
 
     Args:
         softcap: of the logits, see `capped`.
@@ -211,7 +221,7 @@ def head_token_nats(
         returns  (...)    float32 nats
     """
     rows, wanted = _as_autocast(hidden).flatten(0, -2), targets.flatten()
-    # Multiplied with its padding, which is cut off after: matrices of odd sizes go through slower kernels.
+    # The weight keeps its padding here; the logits lose theirs below. Matrices of odd sizes go through slower kernels.
     low = weight if isinstance(weight, Matrix) else weight.to(rows.dtype)
     chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
     chunk_rows = _rows_at_once(len(rows), chunk_bytes // (vocab_size * 4), rows.device.type)
@@ -223,16 +233,16 @@ def head_token_nats(
 
 def _chunk_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        # Each chunk reads and writes the weight's whole gradient once: on a large GPU fewer of them cost less.
+        # Each chunk reads and writes the weight's whole gradient once. So a large GPU takes fewer and larger chunks.
         return max(CHUNK_BYTES, torch.cuda.get_device_properties(device).total_memory // 64)
     return CPU_CHUNK_BYTES if device.type == "cpu" else CHUNK_BYTES
 
 
 def _rows_at_once(rows: int, most: int, device_type: str) -> int:
-    """Rows of a piece: nearly equal pieces on a CPU, and elsewhere pieces of whole tiles.
+    """How many rows a piece has: on a CPU the pieces are nearly equal; elsewhere each is a number of whole tiles.
 
-    Equal pieces are compiled once and not twice. So up to twice as many pieces as needed are made where those are
-    equal; otherwise all but the last are.
+    The compiler works once if all pieces are equal, and twice if the last one differs. So elsewhere the function makes
+    up to twice as many pieces as needed, if that makes them equal. If nothing does, only the last piece is smaller.
 
     >>> _rows_at_once(64 * 1024, 23_000, "cuda"), _rows_at_once(1000, 300, "cuda")
     (16384, 256)
@@ -249,14 +259,14 @@ def _rows_at_once(rows: int, most: int, device_type: str) -> int:
 
 
 def _even_rows(rows: int, most: int) -> int:
-    """Rows of a piece, so that pieces of at most that many (but at least 1) rows are of nearly equal size."""
+    """How many rows a piece has, so that pieces of at most `most` rows (and at least 1) are nearly equal."""
     most = max(1, min(most, rows))
     pieces = -(-rows // most)
     return max(1, -(-rows // pieces))
 
 
 def _as_autocast(hidden: Tensor) -> Tensor:
-    """In the dtype that autocast would multiply in, or as it is."""
+    """`hidden` in the dtype that autocast would multiply in; unchanged outside of autocast."""
     if torch.is_autocast_enabled(hidden.device.type):
         return hidden.to(torch.get_autocast_dtype(hidden.device.type))
     return hidden

@@ -1,18 +1,18 @@
-"""NanoChat: GPT-2's successor in small trainings, with norms that have no weights. Letters of the shapes: see gpt2.py.
+"""NanoChat: GPT-2 with newer parts, such as rotary positions. gpt2.py explains the letters of the shapes.
 
-What differs from GPT-2, each an option (`NanoChatOptions`) or a plain absence:
+What differs from GPT-2 (`NanoChatOptions` can change some of it):
 
     rotary positions instead of learned ones        Su et al. 2021, arXiv:2104.09864
     RMSNorm without weights                         Zhang and Sennrich 2019, arXiv:1910.07467
     the same norm over queries and keys             Henry et al. 2020, arXiv:2010.04245 ("QK-norm")
     the square of ReLU in the MLP                   So et al. 2021, arXiv:2109.08668, section 3
-    a head of its own, and capped logits            Gemma 2, arXiv:2408.00118, section 2
+    an untied head, and capped logits               Gemma 2, arXiv:2408.00118, section 2
     a norm right after the token embeddings         modded-nanogpt, record 8
     projections that begin at zero                  modded-nanogpt, record 5
     no biases
 
-The function is that of transformers' `NanoChatForCausalLM`, and so are the parameters' names. The initial weights are
-those of modded-nanogpt's records/track_3_optimization/train_gpt_simple.py.
+It computes what transformers' `NanoChatForCausalLM` computes. Parameters have the same names, without `model.` in
+front. The initial weights are those of modded-nanogpt's records/track_3_optimization/train_gpt_simple.py.
 """
 
 import math
@@ -31,24 +31,24 @@ from myna.model.nanochat_layout import NanoChatLayout
 
 
 def norm(x: Tensor, epsilon: float) -> Tensor:
-    """x over its root mean square, along the last axis."""
+    """x divided by its root mean square over the last axis."""
     return F.rms_norm(x, x.shape[-1:], eps=epsilon)
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs of numbers turned by the angle of their position, clockwise.
+    """Rotates pairs of numbers clockwise by the angle of their position.
 
     Shapes:
         x         (B, H, T, D)  number i is paired with number i + D / 2
         cos, sin  (T, D / 2) or (B, 1, T, D / 2)
-        returns   (B, H, T, D)  in the wider dtype
+        returns   (B, H, T, D)  in the wider dtype of x and cos
     """
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
 
 
 class Attention(nn.Module):
-    """Causal self-attention. Queries and keys are turned by their positions, then normed."""
+    """Causal self-attention. Queries and keys are rotated by their positions, then normalised."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -67,13 +67,14 @@ class Attention(nn.Module):
         q, k = rotated(q, cos, sin), rotated(k, cos, sin)
         if self.qk_norm:
             q, k = norm(q, self.epsilon), norm(k, self.epsilon)
-        q, k = q.to(v.dtype), k.to(v.dtype)  # the angles are fp32
+        # The angles are fp32, so q and k have become fp32.
+        q, k = q.to(v.dtype), k.to(v.dtype)
         y = attention(q, k, v, dropout=self.dropout if self.training else 0.0, cache=cache)  # (B, T, C)
         return self.o_proj(y)
 
 
 class MLP(nn.Module):
-    """Four times wider in between."""
+    """Two linear layers, C to 4C to C, with the activation between them."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -88,7 +89,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each on a normed copy of the residual stream."""
+    """Attention, then the MLP. Each reads a normalised copy of the residual stream and adds to the stream."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -128,10 +129,11 @@ class NanoChat(Decoder):
     def reset_parameters(self) -> None:
         """Initial weights, drawn from torch's global generator.
 
-        Untied embeddings have deviation 1. Matrices have sqrt(0.33 / inputs), so that what they give has a third of
-        the variance of what they take. The head and the projections are zero: each block begins by passing the stream
-        on, and all ids begin equally likely. Without `zero_projections` the projections are scaled by 1/sqrt(2L), as
-        in GPT-2. A head, tied or not zero, has GPT-2's deviation of 0.02.
+        Weights are normal. Untied embeddings have standard deviation 1. Matrices have sqrt(0.33 / inputs), so their
+        outputs have a third of their inputs' variance. An untied head and the projections into the residual stream are
+        zero. So each block passes the stream on unchanged at first, and all ids are equally likely. Without
+        `zero_projections`, the projections have the matrices' deviation divided by sqrt(2L), as in GPT-2, and an untied
+        head has GPT-2's 0.02. Tied embeddings always have 0.02.
         """
         for name, parameter in self.named_parameters():
             fan_in = parameter.shape[1]
@@ -156,7 +158,7 @@ class NanoChat(Decoder):
 
     @property
     def head_weight(self) -> Tensor | Matrix:
-        """The head's own matrix, or the token embeddings where they are tied."""
+        """The head's own matrix; with a tied head, the token embeddings."""
         return self.embed_tokens.weight if self.options.tied_head else self.lm_head.weight
 
     def hidden(
@@ -170,7 +172,7 @@ class NanoChat(Decoder):
         return norm(self.run_blocks(x, cache, through, cos, sin), self.options.norm_epsilon)
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of how far each pair of numbers is turned at each position.
+        """Cosine and sine of the angle by which each pair of numbers is rotated at each position.
 
         Shapes:
             positions  (T,) or (B, T)  int64
@@ -180,5 +182,5 @@ class NanoChat(Decoder):
         pairs = torch.arange(0, D, 2, device=positions.device, dtype=torch.float32) / D
         angles = positions[..., None] * (1 / self.options.rotary_base**pairs)
         if angles.dim() == 3:
-            angles = angles[:, None]  # the same for all heads
+            angles = angles[:, None]  # (B, 1, T, D / 2), the same for all heads
         return angles.cos(), angles.sin()

@@ -1,8 +1,8 @@
-"""What the other rooms know of a network: a protocol, and the table of networks by name.
+"""What the rest of Myna knows of a network: a protocol, and a table of the networks by name.
 
-Nobody outside this room imports a network itself. To add one: write its file (a subclass of `Decoder`, see gpt2.py),
-and its line in `NETWORKS`. A line names its class as "module:Class", and the class is imported when first used: so a
-command's `--help` does not wait for torch.
+Apart from the public `myna.GPT`, only this folder imports a network's class. To add a network, write its file (a
+subclass of `Decoder`, see gpt2.py) and its line in `NETWORKS`. A line names the class as "module:Class". Myna imports
+the class when it is first used, so that a command's `--help` does not wait for torch.
 """
 
 import importlib
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Layout(Protocol):
-    """An exporter, or our own layout. It reads a network's names and shapes; one without memory (`meta`) will do."""
+    """An exporter, or our own layout. It only needs a network's names and shapes: a network on `meta` is enough."""
 
     def own_because(self, network: "Network") -> str | None:
-        """Why the network's files are in our own layout, for people; None where they are in another program's."""
+        """A message that says why the files are in our own layout; None if they are in another program's layout."""
 
     def config_json(self, network: "Network", eot: int | None) -> dict[str, Any]:
         """The content of config.json.
@@ -40,7 +40,7 @@ class Layout(Protocol):
         """The shape that a config.json describes.
 
         Raises:
-            ModelError: it asks for something that the network does not do.
+            ModelError: the file asks for something that the network does not do.
         """
 
     def to_file(self, network: "Network", state: "Mapping[str, Tensor]") -> "dict[str, np.ndarray]":
@@ -49,14 +49,14 @@ class Layout(Protocol):
     def from_file(
         self, network: "Network", arrays: "Mapping[str, np.ndarray]", where: str
     ) -> "dict[str, Tensor]":
-        """The inverse: our names, our layout, the vocabulary padded with zero rows.
+        """The inverse of `to_file`: our names, our layout, the vocabulary padded with zero rows.
 
         Raises:
             ModelError: a tensor is missing, has another shape than the config says, or is not the network's.
         """
 
     def check(self, network: "Network") -> None:
-        """Refuses a network whose files would not tell the truth about it.
+        """Refuses a network that computes something else than its files would say.
 
         Raises:
             ModelError: what differs, and what to do.
@@ -64,18 +64,18 @@ class Layout(Protocol):
 
 
 class Network(Protocol):
-    """Token ids in; hidden states, losses and logits out. Letters of the shapes: see gpt2.py."""
+    """Token ids in; hidden states, losses and logits out. gpt2.py explains the letters of the shapes."""
 
     config: NetworkConfig
-    recompute: (
-        bool  # in training, keep only the blocks' inputs, and compute the rest again in the backward pass
-    )
+    # In training, keep only each block's input, and compute its activations again in the backward pass.
+    recompute: bool
     training: bool
-    stored_on: "torch.device | None"  # where the weights are once `store_weights` has stored them
+    # The weights' device after `store_weights` has stored them; None before.
+    stored_on: "torch.device | None"
 
     @property
     def layout(self) -> Layout:
-        """How it stands on the disk."""
+        """How the network is written to disk."""
 
     @property
     def device(self) -> "torch.device":
@@ -102,11 +102,11 @@ class Network(Protocol):
     def new_cache(
         self, rows: int, positions: int | None = None, dtype: "torch.dtype | None" = None
     ) -> "KVCache":
-        """An empty cache of keys and values for so many rows."""
+        """An empty cache of keys and values for this many rows."""
 
     @property
     def head_weight(self) -> "Tensor | Matrix":
-        """(Vp, C): hidden states times this are the logits. Tied networks give the token embedding itself."""
+        """(Vp, C): the head's weight. With a tied head, this is the token embedding itself."""
 
     def n_parameters(self) -> int:
         """Weights, without the rows that pad the vocabulary."""
@@ -118,7 +118,7 @@ class Network(Protocol):
         """A tensor shaped like the parameter of that name, without the rows that pad the vocabulary."""
 
     def padded(self, name: str, tensor: "Tensor") -> "Tensor":
-        """The inverse of `unpadded`: with rows of zeros."""
+        """The inverse of `unpadded`: adds rows of zeros."""
 
     @property
     def looked_up(self) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class Network(Protocol):
 
     @property
     def vocabulary_rows(self) -> tuple[str, ...]:
-        """Parameters with a row for each id, padded. The first is the token embedding: what ids are looked up in."""
+        """Parameters with a row for each id, and rows of padding. The first one is the token embedding."""
 
     @property
     def position_embedding(self) -> str | None:
@@ -150,10 +150,11 @@ class NetworkKind:
 
     Attributes:
         network: the class, or "module:Class"; called with a config.
-        config: the class of its shape.
-        options: the dataclass of its own options, or "module:Class"; flags `--network.OPTION`. None: of the kind that
-            the config has by default.
-        model_type: in a config.json of Hugging Face's that this network can load. None: it has only Myna's own layout.
+        config: the class of its config.
+        options: the dataclass of its own options (the flags `--network.OPTION`), or "module:Class". None: the class of
+            the config's default options.
+        model_type: the `model_type` in Hugging Face's config.json files that this network can load. None: the network
+            has only Myna's own layout.
     """
 
     network: str | type
@@ -166,7 +167,7 @@ class NetworkKind:
         return _loaded(self.network)
 
     def options_class(self) -> type[Options]:
-        """The dataclass of its options itself."""
+        """The dataclass of its options."""
         return _loaded(self.options) if self.options is not None else type(self.config().options)
 
 
@@ -196,7 +197,7 @@ def network_kind(name: str) -> NetworkKind:
 
 
 def name_in_table(network: Any) -> str | None:
-    """The name under which a network's class stands in the table; None where it does not."""
+    """The name of a network's class in the table; None if the class is not there."""
     kind = type(network)
     written = f"{kind.__module__}:{kind.__qualname__}"
     return next((name for name, line in NETWORKS.items() if line.network in (kind, written)), None)

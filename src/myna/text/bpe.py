@@ -1,8 +1,8 @@
-"""Byte pair encoding from first principles: the reference that every fast path is held to.
+"""Byte pair encoding from first principles: tests compare every fast path with this file.
 
-Text is bytes, and a byte is a token: ids 0 to 255. Training finds the pair of neighbours that occurs most often,
-gives it the next id, replaces it everywhere, and does so again. Encoding plays the same merges back in the order
-in which they were learned (their ranks); decoding joins the bytes.
+Text is bytes, and each byte is a token: ids 0 to 255. Training finds the most frequent pair of neighbouring tokens,
+gives it the next id, and replaces it everywhere. Then it repeats this. Encoding makes the same merges in the order in
+which they were learned (their ranks). Decoding joins the bytes.
 
 >>> merges = train({b"aaabdaaabac": 1}, n_merges=3)   # the example of Wikipedia's article on BPE
 >>> merges                                            # 256 = aa, 257 = ab, 258 = aaab
@@ -15,13 +15,14 @@ b'aaabdaaabac'
 Two choices make training deterministic everywhere:
 
 - Ties go to the pair with the smallest ids: first the left one, then the right one. (rustbpe has the same rule.)
-- A pair is counted at each place where it stands, overlaps included: "aaa" holds (a, a) twice, though only one of the
-  two can merge. (So do minbpe and Hugging Face's trainer.)
+- A pair counts at each place where it stands, overlaps included: "aaa" holds (a, a) twice, though only one of the two
+  can merge. (minbpe and Hugging Face's trainer count in the same way.)
 
-Why a rank per token is enough. tiktoken merges any two neighbours whose joined bytes are a token, lowest id first,
-whatever pair the token was learned from. For trained merges that is the same: as long as no merge has crossed the
-borders of a stretch of bytes, what happens inside it doesn't depend on what is around it, so the two parts that stand
-when the stretch becomes a token are always the two it was learned from. `parts` uses this to recover the pairs.
+Why a rank per token is enough. tiktoken merges any two neighbours whose joined bytes are a token, lowest id first. It
+doesn't ask from which pair the token was learned. For trained merges, the result is the same. Take bytes that become
+one token. As long as no merge has crossed their borders, the merges inside don't depend on the bytes outside. So just
+before the last merge, there are always the same two parts: those that the token was learned from. `parts` uses this to
+recover the pairs.
 
 Source: Sennrich, Haddow, Birch, arXiv:1508.07909; bytes as the base, Radford et al. 2019 (GPT-2), section 2.2.
 """
@@ -38,27 +39,28 @@ Pair = tuple[int, int]
 def train(
     counts: Mapping[bytes, int], n_merges: int, on_merge: Callable[[int], None] | None = None
 ) -> list[Pair]:
-    """The first `n_merges` merges of a corpus that is given as its unique pre-tokens and how often each occurs.
+    """Learns the first `n_merges` merges of a corpus, from its unique pre-tokens and how often each occurs.
 
-    The corpus is never walked again: a merge touches only the pre-tokens that hold its pair, and the counts of the
-    pairs next to it are moved by what changed. Python's integers don't overflow.
+    All pre-tokens are read once. After that, a merge visits only the pre-tokens that hold its pair, and corrects the
+    counts of the pairs that changed there. The counts are Python integers, which don't overflow.
 
     Args:
         counts: pre-token -> occurrences.
         on_merge: called with the number of merges found so far, after each.
     Returns:
-        pairs of ids, in order; the i-th makes the id 256 + i. Fewer than asked when no pair is left.
+        pairs of ids, in order; number i, from 0, makes the id 256 + i. Fewer than asked for, if no pair is left.
     """
     words = [(list(word), count) for word, count in counts.items() if len(word) > 1]
     pair_counts: defaultdict[Pair, int] = defaultdict(int)
-    holders: defaultdict[Pair, set[int]] = defaultdict(set)  # pair -> numbers of the words that may hold it
+    # For each pair, the numbers of the words that may hold it.
+    holders: defaultdict[Pair, set[int]] = defaultdict(set)
     for number, (ids, count) in enumerate(words):
         for pair in pairwise(ids):
             pair_counts[pair] += count
             holders[pair].add(number)
 
-    # A heap of (-count, pair): the most frequent first, ties by the smallest pair. A count only ever falls once its
-    # pair is in the heap, so an entry that is out of date is found at the top, corrected and put back.
+    # A heap of (-count, pair): the most frequent pair is first; of equal counts, the smallest pair. Once a pair is in
+    # the heap, its count can only fall. So an outdated entry comes to the top too early; it is put back corrected.
     heap = [(-count, pair) for pair, count in pair_counts.items()]
     heapq.heapify(heap)
     merges: list[Pair] = []
@@ -144,12 +146,12 @@ def token_bytes(merges: Sequence[Pair]) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Step:
-    """A moment in the encoding of a piece.
+    """One state of a piece while it is encoded.
 
     Attributes:
-        pieces: what it is made of now.
-        ranks: for each two neighbours, the rank of the token that they would make; None if there is none.
-        chosen: which two are merged next (the first of the lowest rank), None at the end.
+        pieces: the tokens that it consists of now.
+        ranks: for each pair of neighbours, the rank of the token that they would make; None if there is none.
+        chosen: the number of the pair that merges next, the first of the lowest rank; None at the end.
     """
 
     pieces: tuple[bytes, ...]
@@ -158,7 +160,7 @@ class Step:
 
 
 def trace(piece: bytes, ranks: Mapping[bytes, int]) -> Iterator[Step]:
-    """The encoding of one pre-token step by step: what could merge, and what does.
+    """The encoding of one pre-token step by step: which pairs could merge, and which one does.
 
     >>> [step.pieces for step in trace(b"abc", {b"bc": 256, b"abc": 257})]
     [(b'a', b'b', b'c'), (b'a', b'bc'), (b'abc',)]
@@ -175,7 +177,7 @@ def trace(piece: bytes, ranks: Mapping[bytes, int]) -> Iterator[Step]:
 
 
 def parts(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
-    """A piece encoded with only the tokens of a rank lower than `below`: for a token's own rank, the pair it merges.
+    """Encodes a piece with only the tokens of a rank below `below`. With a token's own rank, this gives its two parts.
 
     >>> parts(b"abc", {b"a": 97, b"b": 98, b"c": 99, b"bc": 256, b"abc": 257}, below=257)
     [b'a', b'bc']

@@ -1,4 +1,4 @@
-"""Tokenizer: text to ids and back, exactly, with special tokens that text can never become by itself."""
+"""Tokenizer: text to ids and back, exactly. Text never becomes a special token unless the caller allows it."""
 
 import builtins
 import functools
@@ -68,7 +68,7 @@ class Tokenizer:
 
     @classmethod
     def bytes(cls) -> "Tokenizer":
-        """A token is a byte of UTF-8, its id the byte; `<|endoftext|>` is 256."""
+        """Each token is one byte of UTF-8, and the byte is its id. `<|endoftext|>` is 256."""
         tokens = tuple(bytes([byte]) for byte in range(256))
         return cls(RankModel(Vocabulary(patterns.NONE, tokens, {END_OF_TEXT: 256})), "bytes")
 
@@ -81,10 +81,10 @@ class Tokenizer:
         workers: int = 1,
         special_tokens: Sequence[str] = (),
     ) -> "Tokenizer":
-        """Learns a vocabulary from texts that are in memory or come one by one.
+        """Learns a vocabulary from texts, in a list or from an iterator.
 
         Args:
-            vocab_size: all ids: 256 bytes, the merges, `<|endoftext|>`, then the special tokens in order.
+            vocab_size: how many ids in all: 256 bytes, the merges, `<|endoftext|>`, then the special tokens in order.
             pattern: "gpt2", "gpt4", "o200k", or a regular expression.
             workers: processes that split and count; the result is the same for any number.
             special_tokens: names of more special tokens than `<|endoftext|>`.
@@ -118,9 +118,9 @@ class Tokenizer:
     def load(cls, path: str | Path) -> "Tokenizer":
         """Reads a tokenizer from a file or directory.
 
-        A directory holds a tokenizer.json, or vocab.bpe and encoder.json (merges.txt and vocab.json), or a
-        tokenizer.model, or one rank file; a file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. Of a
-        directory, all that changes the ids is read, as transformers 5 does, or refused; a file is read alone.
+        A directory holds a tokenizer.json, vocab.bpe and encoder.json, merges.txt and vocab.json, a tokenizer.model, or
+        one rank file. A file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. In a directory, `load`
+        follows every file that changes the ids, as transformers 5 does, or refuses the directory. A file is read alone.
 
         Raises:
             TokenizerError: there is none, or it can't be read exactly.
@@ -136,10 +136,10 @@ class Tokenizer:
 
     @classmethod
     def open(cls, spec: str) -> "Tokenizer":
-        """What a `--tokenizer` flag takes: "gpt2", "bytes", a directory or a file. A file of that name goes first.
+        """Opens what a `--tokenizer` flag names: an existing path, or else "gpt2" or "bytes".
 
         Raises:
-            TokenizerError: there is none; says how to get one that OpenAI publishes, such as "cl100k_base".
+            TokenizerError: there is none. The message says how to get one that OpenAI publishes, such as "cl100k_base".
         """
         path = given_path(spec, TokenizerError)
         if path.exists():
@@ -152,10 +152,10 @@ class Tokenizer:
         raise no_such(spec)
 
     def with_special_tokens(self, names: Iterable[str]) -> "Tokenizer":
-        """The same tokenizer with more special tokens, whose ids follow all others. Those that it has keep theirs.
+        """The same tokenizer with more special tokens, whose ids follow all others. A token that it has keeps its id.
 
         Raises:
-            TokenizerError: it is no byte-level BPE of ours.
+            TokenizerError: this tokenizer is not byte-level BPE that Myna runs itself.
 
         >>> Tokenizer.gpt2().with_special_tokens(["<|im_start|>"]).special_tokens
         {'<|endoftext|>': 50256, '<|im_start|>': 50257}
@@ -166,7 +166,7 @@ class Tokenizer:
         return Tokenizer(RankModel(self.vocabulary.with_special_tokens(names)), self.name)
 
     def extends(self, base: "Tokenizer") -> bool:
-        """Whether it gives the ids of `base`, and only has special tokens besides."""
+        """Whether it gives the same ids as `base`, and differs at most by more special tokens."""
         if self == base:
             return True
         if not isinstance(self.model, RankModel) or not isinstance(base.model, RankModel):
@@ -183,12 +183,12 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The same as `n_vocab`, by transformers' name."""
+        """`n_vocab` under the name that transformers uses."""
         return self.n_vocab
 
     @property
     def is_exact(self) -> bool:
-        """Whether ids always decode to the bytes they came from: so it is in all byte-level BPE."""
+        """Whether ids always decode to the bytes they came from, as with all byte-level BPE."""
         return self.model.is_exact
 
     @property
@@ -196,7 +196,7 @@ class Tokenizer:
         """The merges and the pattern of a byte-level BPE tokenizer.
 
         Raises:
-            TokenizerError: this one is of another make, run by its own library.
+            TokenizerError: this tokenizer is of another kind, and another library runs it.
         """
         if not isinstance(self.model, RankModel):
             raise TokenizerError(
@@ -230,7 +230,7 @@ class Tokenizer:
         return self._table.lengths() if self.is_exact else None
 
     def text_ids(self) -> np.ndarray:
-        """Which ids stand for text: (n_vocab,) bool. Special tokens don't; [UNK] does, for it stands where text was."""
+        """Which ids stand for text: (n_vocab,) bool. Special tokens don't. [UNK] does, since it replaces text."""
         return self._table.is_text()
 
     # -- text to ids
@@ -250,21 +250,22 @@ class Tokenizer:
             return self.model.encode(text)
         ids: list[int] = []
         for number, part in enumerate(split(text)):
-            if number % 2:  # what stood between the cuts
+            # Every second part is the name of a special token.
+            if number % 2:
                 ids.append(self.special_tokens[part])
             elif part:
                 ids += self.model.encode(part)
         return ids
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """`encode` without a special token, by tiktoken's name."""
+        """`encode` without special tokens, under the name that tiktoken uses."""
         return self.encode(text)
 
     def encode_bytes(self, data: builtins.bytes) -> list[int]:
-        """The ids of bytes, which may be no UTF-8: they decode to the same bytes.
+        """The ids of bytes, which need not be UTF-8. These ids decode to the same bytes.
 
         Raises:
-            TextError: they are no UTF-8, and this tokenizer is no byte-level BPE.
+            TextError: the bytes are not UTF-8, and this tokenizer is not byte-level BPE.
         """
         if not isinstance(data, builtins.bytes):
             raise TextError(f"encode_bytes takes bytes, not {type(data).__name__}; `encode` takes text")
@@ -298,7 +299,7 @@ class Tokenizer:
         return [flat[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
 
     def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The bulk path: the ids of many texts, flat and in order, and how many ids each has. No special tokens, ever.
+        """The ids of many texts in one flat array, and how many each text has: fast, and without special tokens.
 
         Returns:
             ids     (N,) uint16, or uint32 when the vocabulary needs it
@@ -333,7 +334,7 @@ class Tokenizer:
         """The text that ids stand for.
 
         Args:
-            errors: what becomes of bytes that are not UTF-8, as in `bytes.decode`: "replace" makes each U+FFFD,
+            errors: what to do with bytes that are not UTF-8, as in `bytes.decode`: "replace" writes U+FFFD for them,
                 "ignore" drops them, "strict" refuses them.
         Raises:
             TokenizerError: an id is outside the vocabulary. TextError: bytes are not UTF-8, and errors is "strict".
@@ -342,7 +343,8 @@ class Tokenizer:
             return text_of(self.decode_bytes(ids), errors)
         ids = id_list(ids)
         for i in ids:
-            self.token_bytes(i)  # refuses what is outside
+            # Raises for an id outside the vocabulary.
+            self.token_bytes(i)
         return self.model.decode(ids)
 
     def decode_batch(self, rows: Iterable[Iterable[int]], errors: str = "replace") -> list[str]:
@@ -373,7 +375,7 @@ class Tokenizer:
     # -- files
 
     def to_json(self) -> builtins.bytes:
-        """The bytes of the tokenizer.json that `save` writes: the same for the same tokenizer."""
+        """The bytes of the tokenizer.json that `save` writes. Equal tokenizers give equal bytes."""
         return self._json
 
     @functools.cached_property
@@ -382,17 +384,17 @@ class Tokenizer:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The SHA-256 of `to_json`: what a dataset remembers its tokenizer by."""
+        """The SHA-256 of `to_json`. A dataset stores it to identify its tokenizer."""
         return sha256_bytes(self._json)
 
     def save(self, path: str | Path) -> None:
         """Writes a tokenizer so that `load` reads the same one.
 
         Args:
-            path: a directory, which may exist, for tokenizer.json and tokenizer_config.json; or a name that ends
-                in `.tiktoken`, for a rank file, and a small .json file beside it for what ranks leave out.
+            path: a directory, which may exist; it gets tokenizer.json and tokenizer_config.json. Or a name that ends
+                in `.tiktoken`: this rank file is written, and a small .json file beside it for what ranks leave out.
         Raises:
-            OutputError: it can't be written.
+            OutputError: the path can't be written.
         """
         if str(path).endswith(".tiktoken"):
             save_ranks(self.vocabulary, Path(path))

@@ -1,4 +1,4 @@
-"""The loop: step, record, save, evaluate. Everything it needs is handed to it, built and whole."""
+"""The loop: step, record, save, evaluate. The caller builds everything that the loop needs."""
 
 import sys
 import time
@@ -18,7 +18,8 @@ from myna.train.spike import SpikeRule
 from myna.train.state import TrainState
 from myna.train.step import Stepper, StepResult
 
-MOST_SKIPPED = 20  # fp16's scale is halved each time: from 65,536 to below any gradient's need
+# Each skipped update halves fp16's scale: after 20, from 65,536 to 1/16. No sound gradient needs so small a scale.
+MOST_SKIPPED = 20
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Plan:
     Attributes:
         accumulate: micro-batches of a rank in a step.
         learning_rate: of the update about to be made, by finished updates.
-        targets: how many targets of some samples count: of so many, from one on. See `Stream.n_targets`.
+        targets: (first sample, how many) -> how many targets of these samples the loss counts. See `Stream.n_targets`.
         mfu_per_rate: model FLOPs utilisation at one token a second.
     """
 
@@ -40,13 +41,13 @@ class Plan:
 
 
 class Training:
-    """One run from wherever it stands to its last step.
+    """Takes a run from its current step to its last one.
 
     Args:
-        state: where it stands; the loop keeps it up to date.
-        batches: opens this rank's micro-batches from a sample on.
+        state: the run's current state; the loop updates it.
+        batches: opens this rank's micro-batches, from the sample of that number on.
         record: keeps (step, tokens, values) of a finished step; called on the main rank.
-        enough: whether a step's loss ends the run before its last step; the same on every rank, as the loss is.
+        enough: whether a step's loss ends the run early. All ranks get the same answer, since they have the same loss.
     """
 
     def __init__(
@@ -68,15 +69,15 @@ class Training:
         self._step_seconds: float | None = None  # smoothed
 
     def is_whole(self) -> bool:
-        """Whether the last step is made, and everything due at it is on the disk; asked by all ranks together."""
+        """Whether the last step is done and everything due at it is on disk. All ranks must call it together."""
         return self.state.is_done(self.recipe.steps) and not self.evaluations.missing(self.state.step)
 
     def train(self) -> None:
         """Runs to the last step.
 
         Raises:
-            Stopped: a signal came; the step it came in was finished and saved.
-            DivergedError: loss or gradient not finite, or a spike where the run is to stop for one.
+            Stopped: a signal came. The loop has finished that step and saved it.
+            DivergedError: the loss or gradient is not finite, or the loss spikes in a run with `--on-spike stop`.
             OutputError: a checkpoint could not be written.
         """
         first, steps = self.state.step, self.recipe.steps
@@ -92,14 +93,15 @@ class Training:
             while not self.state.is_done(steps):
                 result = self._step(batches, progress, stop)
                 last, due = self.state.is_done(steps), self._checkpoint_due()
-                # What is due is saved before anything is evaluated: an evaluation may take long, or fail.
+                # Save before evaluating: an evaluation may take long, or fail.
                 if last or due or result.stop_asked:
                     self._save()
                 if result.stop_asked and not last:
                     self._stop(stop)
                 self._evaluate(progress, stop)
                 if self.checkpoints.failed() or last:
-                    self.checkpoints.join()  # raises what the writer met
+                    # If a checkpoint could not be written, this raises the error.
+                    self.checkpoints.join()
                 if due or self.state.step % EVERY_STEPS == 0:
                     collect()
 
@@ -150,7 +152,8 @@ class Training:
             "seconds": round(seconds, 6),
             "input_wait_seconds": round(batches.wait_seconds - waited, 6),
         }
-        timed = self.stepper.stopwatch.take()  # nothing on a GPU, for which it would wait
+        # Empty on a GPU: there the stopwatch is off, since reading it would wait for the device.
+        timed = self.stepper.stopwatch.take()
         if "optimizer" in timed:
             values["optimizer_seconds"] = round(timed["optimizer"], 6)
         if self.stepper.scaler.is_enabled():
@@ -183,7 +186,7 @@ class Training:
     def _evaluate(
         self, progress: Progress, stop: StopRequest, only: Sequence[Evaluation] | None = None
     ) -> None:
-        """Runs what is due at this step, or what is missing of it.
+        """Runs the evaluations that are due at this step, or those in `only`.
 
         Raises:
             Stopped: a signal came between two batches; the step is saved.

@@ -1,7 +1,8 @@
 """The Recipe: every number that a training run depends on, in one dataclass whose fields are the flags.
 
-Each field stands here once: its type, its default, its check, what a resume may change, and its unit in the text that
-`--help` shows. The defaults are those of GPT-2 124M; `myna.recipes` holds the named ones.
+Each field is declared here once, with its type, its default, its check and whether a resume may change it. The text
+below a field gives its unit, and `--help` shows this text. The defaults are those of GPT-2 124M; `myna.recipes` holds
+the named recipes.
 """
 
 import dataclasses
@@ -39,8 +40,8 @@ from myna.train.schedule import Decay
 
 SOURCES = """Sources:
 [1] GPT-2: Radford et al. 2019: architecture, 1024 positions, byte-level BPE of 50257 ids, batches of 512 sequences (524,288 tokens).
-[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288). GPT-2's own were never published.
-[6] modded-nanogpt (github.com/KellerJordan/modded-nanogpt), records/track_3_optimization, the plain script at 3,250 steps: Muon's numbers, and AdamW's beside it."""  # noqa: E501 (a terminal wraps it)
+[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288). GPT-2's own numbers were never published.
+[6] modded-nanogpt (github.com/KellerJordan/modded-nanogpt), records/track_3_optimization, the plain script at 3,250 steps: the numbers of Muon, and of the AdamW that is used beside it."""  # noqa: E501 (a terminal wraps it)
 
 _SEED = Check(lambda value: 0 <= value < 1 << 63, "give 0 or more, and less than 2^63")
 _MICRO_BATCH = Check(lambda value: value == "auto" or value > 0, "give auto, or 1 or more")
@@ -52,10 +53,10 @@ def _encodable(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained, on what, and how. Raises UsageError where two numbers cannot go together."""
+    """What is trained, on what, and how. Raises UsageError if two numbers contradict each other."""
 
     name: str = setting("gpt2-124m", resume="free")
-    """The name under which the run is kept: runs/NAME."""
+    """The run's name. Its folder is runs/NAME."""
     corpus: tuple[str, ...] = ("fineweb-edu",)
     """What to read: named corpora, files, folders (see `myna prepare --help`)."""
     tokenizer: str = setting("gpt2", resume="never")
@@ -66,11 +67,11 @@ class Recipe:
 
     init: str = ""
     """Start from the weights and the tokenizer of this MODEL (a run, a checkpoint, a Hugging Face folder, or a hub name
-    such as gpt2), with a fresh optimizer. The shape is the model's. The data's tokenizer may have more special tokens:
-    the model grows by their rows. Unless the recipe has an --init of its own, the learning rate is a tenth of the
-    recipe's."""
+    such as gpt2), with a fresh optimizer. The run takes the model's shape. The data's tokenizer may have more special
+    tokens; the model then gets a row for each of them. The learning rate is a tenth of the recipe's, unless the recipe
+    itself has an --init."""
     train_only: Literal["all", "new-tokens"] = "all"
-    """With --init: all trains all weights; new-tokens only the embedding rows of the tokens that the model grew by."""
+    """With --init: all trains all weights; new-tokens only the rows that the model gets for new special tokens."""
 
     network: str = setting("gpt2", resume="never")
     """The network, by its name in the table NETWORKS. Its own options are --network.OPTION."""
@@ -83,7 +84,7 @@ class Recipe:
     n_embd: int = setting(768, resume="never")
     """Width of the residual stream; a multiple of the heads."""
     block_size: int = setting(1024, resume="never")
-    """Positions the model has, in tokens [1]."""
+    """Positions of the model: the most tokens that it sees at once [1]."""
     dropout: float = 0.0
     """Fraction of activations dropped in training."""
 
@@ -92,8 +93,8 @@ class Recipe:
     batch_tokens: int = setting(524_288, ABOVE_0)
     """Tokens a step, over all ranks and micro-batches [1]."""
     micro_batch: Literal["auto"] | int = setting("auto", _MICRO_BATCH)
-    """Sequences that one rank computes at once. Speed and memory depend on it, and the weights by rounding alone. auto
-    measures, and takes the fastest. Set a number when two runs must be identical."""
+    """Sequences that one rank computes at once. Speed and memory depend on it; it changes the weights only by
+    rounding. auto measures several and takes the fastest. Set a number when two runs must be identical."""
     sequence_length: int = setting(1024, ABOVE_0)
     """Tokens in a training sequence; at most block_size."""
 
@@ -113,31 +114,32 @@ class Recipe:
     decay_steps: int = setting(0, AT_LEAST_0)
     """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
     constant_fraction: float = setting(0.0, UP_TO_1)
-    """The share of the steps until the decay's end in which the learning rate stays at its peak, 0 to 1; the warmup is
-    part of it."""
+    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. It counts the steps
+    up to the end of the decay."""
     clip_norm: float = setting(1.0, AT_LEAST_0)
-    """The gradient's norm over all parameters is scaled down to this [2]; 0 leaves it as it is."""
+    """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it [2]. 0 never scales."""
     average_decay: float = setting(0.0, BELOW_1)
-    """Decay of a moving average of the weights over the steps; 0 for none. The average is what is validated, sampled
-    from and saved as the model, as if the learning rate had come down already; training goes on from the weights."""
+    """Decay of a moving average of the weights over the steps; 0 for none. Validation, samples and the saved model use
+    the average. It acts as if the learning rate had come down already. Training itself goes on from the weights, not
+    from their average."""
     order: Order = "shuffled"
-    """How the windows of the training text are visited: shuffled, in another order each epoch; or sequential, as they
-    stand in the stream, as the lecture's loader does."""
+    """The order in which training reads the windows of the text: shuffled, in a new order each epoch; or sequential,
+    from the first to the last, as the lecture's loader does."""
     overfit: bool = setting(False, resume="never")
-    """Train on one batch alone, again and again, until its loss is near zero: below 0.01 nats, at most --steps (1,000).
-    A sound setup gets there; it is a test, and no real run. The batch is 4 sequences, the learning rate constant, and
-    dropout 0, unless you give them. Default --out: runs/RECIPE-overfit."""
+    """Train on a single batch again and again, until its loss is below 0.01 nats, but for at most --steps (1,000). This
+    tests the setup: a correct one gets there. Unless you set them, the batch is 4 sequences, the learning rate is
+    constant and dropout is 0. Default --out: runs/RECIPE-overfit."""
     seed: int = setting(1337, _SEED)
     """Seeds the initial weights, the order of the samples, and dropout."""
     fim_rate: float = setting(0.0, UP_TO_1)
-    """Fill in the middle: the share of documents, 0 to 1, that are trained on with their middle at their end, so that
-    the model can write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""
+    """Fill in the middle: the fraction of documents, 0 to 1, whose middle part moves to their end for training. So the
+    model learns to write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""
 
     precision: PrecisionName = "auto"
     """What matrix products are computed in; auto: bf16 where the device is made for it, fp16 on older CUDA
     GPUs, else fp32."""
     compile: bool = setting(True, resume="free")
-    """Compile the training step with torch.compile; where that fails, train without and say why."""
+    """Compile the training step with torch.compile; if that fails, train without it and say why."""
 
     eval_every: int = setting(250, STEPS_OR_NEVER, resume="free")
     """Steps between validations; 0 for none."""
@@ -146,13 +148,13 @@ class Recipe:
     sample_prompt: str = setting(
         "Hello, I'm a language model,", Check(_encodable, "give text without lone surrogates"), resume="free"
     )
-    """What the samples on the way continue."""
+    """The text that the samples during training continue."""
     sample_temperature: float = setting(0.8, AT_LEAST_0, resume="free")
-    """Temperature of the samples; 0 takes the likeliest token each time."""
+    """Temperature of the samples; 0 always takes the most likely token."""
     hellaswag_every: int = setting(250, STEPS_OR_NEVER, resume="free")
-    """Steps between HellaSwag scores, where --hellaswag names the file; 0 for none."""
+    """Steps between HellaSwag scores; 0 for none. Without --hellaswag there are none."""
     checkpoint_every: int = setting(1000, STEPS_OR_NEVER, resume="free")
-    """Steps between checkpoints; the last step is always saved. 0 for the last alone."""
+    """Steps between checkpoints. 0 saves only the last step, which is always saved."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -165,10 +167,10 @@ class Recipe:
             )
         if self.train_only != "all" and not self.init:
             raise UsageError(
-                "--train-only new-tokens needs --init MODEL: the new tokens are those that it lacks"
+                "--train-only new-tokens needs --init MODEL: it trains the tokens that MODEL lacks"
             )
         if self.tokenizer == "from-init" and not self.init:
-            raise UsageError("--tokenizer from-init needs --init MODEL, whose tokenizer is meant")
+            raise UsageError("--tokenizer from-init needs --init MODEL: it takes that model's tokenizer")
         if self.batch_tokens % self.sequence_length:
             low = self.batch_tokens // self.sequence_length * self.sequence_length
             near = [str(n) for n in (low, low + self.sequence_length) if n]
@@ -179,11 +181,12 @@ class Recipe:
         self.network_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
 
     def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:
-        """Options that were not given are the kind's defaults; another kind's are refused."""
+        """Sets the kind's default options if none were given, and refuses the options of another kind."""
         options = getattr(self, f"{of}_options")
         if type(options) is Options:
             options = kind()
-            object.__setattr__(self, f"{of}_options", options)  # the dataclass is frozen for everyone else
+            # A frozen dataclass can set its own fields only this way.
+            object.__setattr__(self, f"{of}_options", options)
         if type(options) is not kind:
             raise UsageError(
                 f"{of}_options are {type(options).__name__}, and {getattr(self, of)} takes {kind.__name__}; give those"
@@ -196,7 +199,7 @@ class Recipe:
         return self.batch_tokens // self.sequence_length
 
     def network_config(self, vocab_size: int) -> NetworkConfig:
-        """The shape of the network for a vocabulary."""
+        """The network's config for a vocabulary of this size."""
         return network_kind(self.network).config(
             n_layer=self.n_layer,
             n_head=self.n_head,
@@ -208,15 +211,15 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The recipe as a dict that JSON can hold."""
         return dataclasses.asdict(self) | {"corpus": list(self.corpus)}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Recipe":
-        """The inverse of `to_dict`; reads recipes of older versions too, and passes over keys that it doesn't know.
+        """The inverse of `to_dict`; it also reads recipes of older versions, and ignores keys that it doesn't know.
 
         Raises:
-            UsageError, ModelError: a value that cannot be.
+            UsageError, ModelError: a value is not possible.
         """
         values = {field.name: stored[field.name] for field in dataclasses.fields(cls) if field.name in stored}
         known = upgraded(values | {key: stored[key] for key in _ADAMW_BEFORE if key in stored})
@@ -235,12 +238,12 @@ class Recipe:
         return cls(**known)
 
 
-# Fields of the recipe itself before there were other optimizers.
+# AdamW's options. Before there were other optimizers, they were fields of the recipe itself.
 _ADAMW_BEFORE = ("weight_decay", "beta1", "beta2", "epsilon")
 
 
 def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored recipe with the names of today.
+    """A stored recipe with today's names of its fields.
 
     >>> upgraded({"n_layer": 2, "beta1": 0.8})
     {'n_layer': 2, 'optimizer_options': {'beta1': 0.8}}
@@ -252,15 +255,19 @@ def upgraded(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Change:
-    """A field whose value is not the stored one."""
+    """A field whose value differs from the stored one.
+
+    Attributes:
+        text: the flag with both values.
+    """
 
     rule: ResumeRule
-    text: str  # the flag with both values
+    text: str
 
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
-    """The fields in which a recipe differs from a stored one, without those that are free to change, by name."""
-    # What a recipe of before a field says nothing of was so.
+    """By name, the fields in which a recipe differs from a stored one, without those that may change at any time."""
+    # An older recipe lacks newer fields. Runs of that time behaved as these values say.
     before: dict[str, Any] = {
         "fim_rate": 0.0,
         "decay_steps": 0,
@@ -275,14 +282,14 @@ def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Chang
         key, options = f"{of}_options", getattr(recipe, f"{of}_options")
         changes.pop(key, None)
         if now[of] == before.get(of, now[of]):
-            # An option that a stored recipe lacks came later, and its default is what was done before.
+            # An option that a stored recipe lacks is newer than the recipe. Its default is what was done before.
             lacking = _as_json(dataclasses.asdict(type(options)()))
             changes |= _changes(now[key], lacking | before.get(key, {}), resume_rules(options), f"{of}.")
     return changes
 
 
 def _as_json(values: dict[str, Any]) -> dict[str, Any]:
-    """As they would be read back: a tuple is a list there."""
+    """The values as JSON would read them back: a tuple becomes a list."""
     return json.loads(json.dumps(values))
 
 

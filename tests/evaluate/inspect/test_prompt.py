@@ -95,5 +95,5 @@ def test_a_watcher_is_gone_after_an_error():
 
 
 def test_a_prompt_over_the_window_is_refused(network):
-    with pytest.raises(ModelError, match="9 positions asked of a model that has 8"):
+    with pytest.raises(ModelError, match="9 positions are needed, and the model has 8"):
         trace(network, [*IDS, 1])

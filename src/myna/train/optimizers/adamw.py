@@ -1,4 +1,4 @@
-"""AdamW in GPT-3's setting: decay on matrices only, and apart from the gradient (arXiv:1711.05101)."""
+"""AdamW with GPT-3's numbers. By default only matrices decay, apart from the gradient (arXiv:1711.05101)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,16 @@ class AdamWOptions(Options):
     """AdamW's own numbers."""
 
     weight_decay: float = setting(0.1, AT_LEAST_0)
-    """Decay a step, as a share of the learning rate [2]."""
+    """Weight decay. Each step of adamw multiplies the weights by 1 - learning rate * this [2]. adam adds this * weights
+    to the gradient instead."""
     decays: Decays = "matrices"
-    """What decays: matrices, with the embeddings [2]; or all, norms and biases too."""
+    """Which weights decay: matrices, embeddings included [2]; or all, also norms and biases."""
     beta1: float = setting(0.9, BELOW_1)
-    """Decay of the gradient's mean [2]."""
+    """Decay of the running mean of the gradient [2]."""
     beta2: float = setting(0.95, BELOW_1)
-    """Decay of the gradient's square [2]."""
+    """Decay of the running mean of the squared gradient [2]."""
     epsilon: float = setting(1e-8, ABOVE_0)
-    """Added to the root of the gradient's square [2]."""
+    """Added to the root of the squared gradient's mean, against division by zero [2]."""
 
 
 def build(network: "Network", learning_rate: float, options: AdamWOptions) -> "Optimizer":
@@ -35,9 +36,9 @@ def build(network: "Network", learning_rate: float, options: AdamWOptions) -> "O
 
 
 def built(kind: Any, network: "Network", learning_rate: float, options: AdamWOptions) -> "Optimizer":
-    """Torch's AdamW, or its Adam, which takes the same numbers.
+    """An `Optimizer` around `kind`: torch's AdamW, or its Adam, which takes the same numbers.
 
-    Fused: one kernel over all parameters. CPU, CUDA and MPS have it.
+    Fused where torch can, on CPU, CUDA and MPS: one call updates all parameters.
     """
     from myna.train.optimizers.optimizer import Optimizer, Part
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose singular values are brought near 1, so that an update changes every direction equally much.
+"""Muon brings the momentum's singular values near 1, so that an update changes all directions about equally.
 
 Source:
     Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon;
@@ -19,18 +19,20 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
-    """A matrix U S V' with S near 1, after Newton and Schulz: U S' V', S' between about 0.7 and 1.2.
+    """Brings a matrix's singular values near 1, by Newton and Schulz's iteration: U S V' becomes U S' V'.
 
-    Each step takes every singular value s to a s + b s^3 + c s^5. The coefficients make small values grow fastest, so
-    the values end around 1 and not at it. Values that begin below a thousandth of the matrix's norm stay smaller.
+    S' is between about 0.7 and 1.2. Each step replaces every singular value s by a s + b s^3 + c s^5. The coefficients
+    make small values grow fast; the price is that values end near 1, not at 1. A value that begins below a thousandth
+    of the matrix's norm ends smaller.
 
     Shapes:
         matrix   (N, M)  fp32; zero stays zero
-        returns  (N, M)  fp32 on a CPU; bf16 on CUDA, whose products are fast in it
+        returns  (N, M)  fp32 on a CPU; bf16 on CUDA, where bf16 products are fast
     """
     a, b, c = COEFFICIENTS
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix  # the product below is of the short side
-    # The mean loss makes gradients that may be tiny: only zero is kept from dividing by zero.
+    # With the short side first, the product x @ x.T below is small.
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    # Gradients of a mean loss may be tiny, so this bound is tiny too. It only keeps a zero matrix from 0 / 0.
     x = x / x.norm().clamp(min=1e-30)
     if x.device.type == "cuda":
         x = x.bfloat16()
@@ -41,20 +43,20 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """The update of matrices.
+    """Updates matrices.
 
-    Every rank keeps the momentum of every matrix (of a sharded one its part), so any rank's checkpoint is whole. The
-    costly part is shared out: in each round every rank orthogonalises one matrix and sends it to the others.
+    Every rank keeps the momentum of every matrix (its own part of a sharded one), so any rank's checkpoint is whole.
+    The ranks share the costly work: in each round every rank orthogonalises one matrix and sends it to the others.
 
     Args:
-        lr, momentum, weight_decay: a learning rate of 1 changes a square matrix by an orthogonal one.
-        steps: of the iteration.
+        lr, momentum, weight_decay: with lr 1, an update changes a square matrix by an orthogonal matrix.
+        steps: how many steps of the iteration an update takes.
     """
 
     def __init__(
         self, matrices: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float, steps: int
     ):
-        # Neighbours in a round are of one size, so that no rank waits for another.
+        # Sorted by size, the matrices of a round are about equally large, so no rank waits long for another.
         by_size = sorted(matrices, key=lambda matrix: matrix.numel(), reverse=True)
         super().__init__(
             by_size, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": steps}
@@ -63,16 +65,16 @@ class Muon(torch.optim.Optimizer):
         self._timed: Timed = not_timed
 
     def share_out(self, ranks: Ranks) -> None:
-        """From now on, each of some ranks that have equal gradients does its share."""
+        """From now on, these ranks share the work. Their gradients must be equal."""
         self._ranks = ranks if ranks.world_size > 1 else None
 
     def watch(self, timed: Timed) -> None:
-        """From now on what the iteration costs is timed as `orthogonalisation`, sending to other ranks included."""
+        """From now on, times the iteration as `orthogonalisation`, sending to other ranks included."""
         self._timed = timed
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update. Every rank goes through all matrices, with a gradient or without, so that none waits in vain."""
+        """One update. Every rank goes through all matrices, even without a gradient, so that no rank waits forever."""
         for group in self.param_groups:
             matrices = group["params"]
             at_once = self._ranks.world_size if self._ranks else 1
@@ -87,7 +89,7 @@ class Muon(torch.optim.Optimizer):
                     matrix.add_(like(update.to(torch.float32), matrix), alpha=-group["lr"] * taller)
 
     def _direction(self, matrix: Tensor, momentum: float) -> Tensor:
-        """Takes the gradient into the mean, and looks one step ahead. Whole, also where the matrix is sharded."""
+        """Adds the gradient to its running mean; returns the mean one step ahead (Nesterov), whole even if sharded."""
         gradient = torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
         state = self.state[matrix]
         if "momentum" not in state:
@@ -96,7 +98,7 @@ class Muon(torch.optim.Optimizer):
         return whole(gradient.lerp(mean, momentum))
 
     def _orthogonalise(self, updates: list[Tensor], steps: int) -> None:
-        """Replaces a round's matrices: number i by rank i, or all of them where there is one rank."""
+        """Orthogonalises a round's matrices in place. Rank i does number i; a single rank does all."""
         if self._ranks is None:
             updates[:] = [orthogonalised(update, steps) for update in updates]
             return
