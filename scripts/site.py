@@ -73,7 +73,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Leads links to the site's pages, and writes out what GitHub understands and Python's Markdown needs to be told."""
+    """Leads links to the site's pages, and writes out what GitHub understands and Python's Markdown must be told."""
     if page.file.src_uri.startswith("source/"):
         return markdown
     if page.is_homepage:  # the drawing of the route is wide
