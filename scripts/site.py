@@ -67,7 +67,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             wanted += [one.relative_to(ROOT).as_posix() for one in below]
             content = _folder_page(path, below)
         else:
-            content = _source_page(path, str(config.extra["repository"]))
+            content = source_page(path, str(config.extra["repository"]))
         files.append(File.generated(config, uri, content=content))
     return files
 
@@ -142,7 +142,8 @@ def _outside_fences(markdown: str, change: Any) -> str:
     return "".join([*parts, change(markdown[end:])])
 
 
-def _source_page(path: str, repository: str) -> str:
+def source_page(path: str, repository: str) -> str:
+    """The Markdown of a page that shows a file; `repository` is the address to link to, or ""."""
     text = (ROOT / path).read_text("utf-8")
     there = (
         f"[This file in the repository]({repository.rstrip('/')}/blob/HEAD/{path})\n\n" if repository else ""
