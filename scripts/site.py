@@ -67,7 +67,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             wanted += [one.relative_to(ROOT).as_posix() for one in below]
             content = _folder_page(path, below)
         else:
-            content = source_page(path, str(config.extra["repository"]))
+            content = source_page(path, config.extra["repository"] or "")
         files.append(File.generated(config, uri, content=content))
     return files
 
@@ -88,8 +88,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 def indented(markdown: str) -> str:
     """What belongs to an item of a list begins 4 columns in, not below the item's first letter.
 
-    >>> indented("1. One:\\n\\n   its table\\n- two\\n\\n      code\\n\\n    code")
-    '1. One:\\n\\n    its table\\n- two\\n\\n        code\\n\\n    code'
+    >>> indented("1. One:\\n\\n   its table\\n- two\\n\\n  more")
+    '1. One:\\n\\n    its table\\n- two\\n\\n    more'
     """
     lines, width, before = [], 0, ""
     for line in markdown.split("\n"):
