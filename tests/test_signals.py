@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -51,3 +53,13 @@ def test_after_the_block_all_is_as_before():
     with stop_on_signals(one_of_many=True):
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_windows_is_refused_in_one_line():
+    code = "import sys; sys.platform = 'win32'; import myna.cli"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("myna: Windows ")
+    assert "WSL2" in ended.stderr
+    assert ended.stderr.count("\n") == 1

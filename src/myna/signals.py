@@ -17,6 +17,14 @@ from typing import Any, TypeVar
 
 from myna.errors import Stopped
 
+if sys.platform == "win32":
+    # Every command comes by here first. Without this line it would end in a traceback: there is no SIGHUP.
+    print(
+        "myna: Windows lacks the signals and file locks that runs need; use WSL2 (docs/machines.md)",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 T = TypeVar("T")
 
 # torchrun passes a terminal's Ctrl-C on to its ranks, which had it already: a person's second one comes later.

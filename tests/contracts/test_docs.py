@@ -31,7 +31,8 @@ from myna.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_ACTIONS = ("tokenizer", "data")
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+AT_THE_ROOT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = sorted([*AT_THE_ROOT, *(ROOT / "docs").rglob("*.md")])
 
 
 def commands():

@@ -1,13 +1,10 @@
 """The page of a report: what it says, and how it looks and behaves in a real browser without a network.
 
-The browser is the first of $MYNA_BROWSER, chromium and google-chrome that is there; without one those tests skip.
+Without a browser (see `browser` in tests/conftest.py) those tests skip.
 """
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,19 +99,6 @@ def test_a_long_run_is_thinned_to_what_a_screen_shows(make_run, write_records, t
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-BROWSERS = [os.environ.get("MYNA_BROWSER", ""), "chromium", "chromium-browser", "google-chrome"]
-BROWSER = next((found for name in BROWSERS if name and (found := shutil.which(name))), None)
-needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="needs a browser: install chromium, or name one in MYNA_BROWSER"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -156,7 +140,6 @@ def two_runs(make_run, make_gpt2_run, tmp_path_factory) -> Path:
     return folder / "report.html"
 
 
-@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_opens_without_a_network_and_without_faults(opened, two_runs, scheme):
     page = opened(two_runs, color_scheme=scheme)
@@ -168,7 +151,6 @@ def test_the_page_opens_without_a_network_and_without_faults(opened, two_runs, s
     assert background == {"light": "rgb(246, 247, 248)", "dark": "rgb(18, 20, 23)"}[scheme]
 
 
-@needs_browser
 def test_a_phone_scrolls_tables_and_not_the_page(opened, two_runs):
     page = opened(two_runs, width=360)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -189,7 +171,6 @@ BLUE_PIXELS = """(() => {
 })()"""
 
 
-@needs_browser
 def test_the_mouse_shows_values_and_the_legend_switches_runs_off(opened, two_runs):
     page = opened(two_runs, color_scheme="light")
     loss = page.locator(".chart").first
@@ -211,7 +192,6 @@ def test_the_mouse_shows_values_and_the_legend_switches_runs_off(opened, two_run
     assert page.get_by_label("steps", exact=True).is_checked()
 
 
-@needs_browser
 def test_a_page_that_is_written_on_reads_itself_anew_until_it_is_told_not_to(
     opened, make_run, tmp_path, browser
 ):

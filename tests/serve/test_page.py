@@ -1,13 +1,11 @@
 """The page in a real browser, against a real server with a tiny model of random weights.
 
-The browser is the first of $MYNA_BROWSER, chromium and google-chrome that is there; without one these tests skip.
+Without a browser (see `browser` in tests/conftest.py) these tests skip.
 """
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ pytest.importorskip("axe_playwright_python.sync_playwright")
 import torch
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
@@ -37,12 +35,6 @@ from myna.serve.run import bound_socket
 from myna.serve.runs import run_routes
 from myna.text.chat import with_chat_tokens
 from myna.text.tokenizer import Tokenizer
-
-BROWSERS = [os.environ.get("MYNA_BROWSER", ""), "chromium", "chromium-browser", "google-chrome"]
-BROWSER = next((found for name in BROWSERS if name and (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="needs a browser: install chromium, or name one in MYNA_BROWSER"
-)
 
 HTML = "<script>alert(1)</script>"
 HTML_NAME = "<script>alert(1)<script>"  # a folder's name has no slash
@@ -122,14 +114,6 @@ def listening(models: Models, key: str | None, runs: Path | None) -> Iterator[st
         server.should_exit = True
         thread.join(30)
         socket.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @dataclass

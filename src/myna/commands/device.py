@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from myna.commands import parse, refuse_empty
+from myna.cores import usable_cores
 from myna.errors import UsageError
 from myna.recipes import named, vocab_size
 from myna.settings import DeviceName
@@ -116,11 +117,6 @@ def about(device: "torch.device") -> dict[str, Any]:
         "torch": torch.__version__,
         **gpu,
     }
-
-
-def usable_cores() -> int:
-    """The processors that the system lets this process use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choices(device: "torch.device") -> dict[str, Any]:

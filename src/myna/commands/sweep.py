@@ -20,6 +20,7 @@ import tyro
 from myna.commands import parse, refuse_empty
 from myna.commands.part import read_part
 from myna.commands.train_sources import DataFlag
+from myna.cores import usable_cores
 from myna.errors import DataError, MynaError, OutputError, Stopped, UsageError, first_line, unknown_name
 from myna.files import ensure_writable_directory
 from myna.locks import lock_is_held, locked
@@ -226,7 +227,7 @@ def resolved(call: SweepCall, sweep: Sweep, folder: Path, recipes: dict[str, Rec
     values: dict[str, Any] = {
         "device": device.type,
         "precision": resolve_precision(call.precision, device).name,
-        "threads": call.threads or len(os.sched_getaffinity(0)),
+        "threads": call.threads or usable_cores(),
     }
     if call.micro_batch is not None:
         return values | {"micro_batch": call.micro_batch}

@@ -11,7 +11,6 @@ Source:
     Brown et al. 2020, arXiv:2005.14165, appendix C: "collisions" of 13 words with the training data.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from myna.cores import usable_cores
 from myna.data.split import Dataset, Split
 from myna.errors import DataError
 from myna.evaluate.hellaswag import Item
@@ -119,7 +119,7 @@ def touched_items(
     starts = range(0, split.n_tokens, PIECE_IDS)
     search = partial(_search, split, tokenizer, searched, n)
     found: set[int] = set()
-    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(starts)))
+    workers = min(workers or usable_cores(), max(1, len(starts)))
     for start, items in zip(starts, _mapped(search, starts, workers), strict=True):
         found |= items
         if on_ids:

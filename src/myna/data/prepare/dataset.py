@@ -10,7 +10,6 @@ fetched files.
 """
 
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from myna.cores import usable_cores
 from myna.data.prepare.assemble import Assembler
 from myna.data.prepare.chunks import Chunk, chunks_of, is_small
 from myna.data.prepare.encode import can_cut_texts
@@ -163,8 +163,7 @@ class Preparation:
             conversations,
             where,
         )
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.workers = 0 if is_small(files) else workers or cores
+        self.workers = 0 if is_small(files) else workers or usable_cores()
         self.share = Share(files, self.options, part)
 
     def run(self, out: Path) -> None:
