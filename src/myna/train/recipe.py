@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from myna.data.ramp import Ramp, divisors
 from myna.errors import UsageError
 from myna.model.config import NetworkConfig
 from myna.model.network import network_kind
@@ -91,6 +92,12 @@ class Recipe:
     """Optimizer steps. 19,073 of 524,288 tokens are 10 billion: one epoch of FineWeb-Edu's sample-10BT."""
     batch_tokens: int = setting(524_288, ABOVE_0)
     """Tokens a step, over all ranks and micro-batches [1]."""
+    batch_ramp_tokens: int = setting(0, AT_LEAST_0)
+    """Tokens in which the batch grows along a line, from --batch-ramp-start-tokens to --batch-tokens; 0 for none. GPT-3
+    took 4 to 12 billion [2]. --steps, the warmup and the decay still count steps."""
+    batch_ramp_start_tokens: int = setting(32_768, ABOVE_0)
+    """With --batch-ramp-tokens: tokens of the first step, and the unit by which the batch grows [2]. It must divide
+    --batch-tokens, and ranks times micro-batch must divide its sequences."""
     micro_batch: Literal["auto"] | int = setting("auto", _MICRO_BATCH)
     """Sequences that one rank computes at once. Speed and memory depend on it, and the weights by rounding alone. auto
     measures, and takes the fastest. Set a number when two runs must be identical."""
@@ -176,7 +183,24 @@ class Recipe:
                 f"--batch-tokens {self.batch_tokens} is no multiple of --sequence-length {self.sequence_length}; "
                 f"the nearest are {' and '.join(near)}"
             )
+        self._check_ramp()
         self.network_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
+
+    def _check_ramp(self) -> None:
+        start, length = self.batch_ramp_start_tokens, self.sequence_length
+        if not self.batch_ramp_tokens or (
+            start < self.batch_tokens and start % length == 0 and self.batch_tokens % start == 0
+        ):
+            return
+        if self.batch_samples == 1:
+            raise UsageError(
+                "--batch-ramp-tokens: a batch of one sequence has nothing to grow from; leave it out"
+            )
+        fitting = [n for n in divisors(self.batch_samples)[1:] if n * length <= start]
+        raise UsageError(
+            f"--batch-ramp-start-tokens {start:,} is no smaller part of --batch-tokens {self.batch_tokens:,} that "
+            f"--sequence-length {length:,} divides; give {max([1, *fitting]) * length}"
+        )
 
     def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:
         """Options that were not given are the kind's defaults; another kind's are refused."""
@@ -192,8 +216,22 @@ class Recipe:
 
     @property
     def batch_samples(self) -> int:
-        """G, the sequences of a step over all ranks."""
+        """G, the sequences of a step over all ranks, once the batch is whole."""
         return self.batch_tokens // self.sequence_length
+
+    @property
+    def ramp(self) -> Ramp:
+        """The sequences of each step over all ranks."""
+        full = self.batch_samples
+        if not self.batch_ramp_tokens:
+            return Ramp(full, full)
+        over = -(-self.batch_ramp_tokens // self.sequence_length)
+        return Ramp(self.batch_ramp_start_tokens // self.sequence_length, full, over)
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all steps."""
+        return self.ramp.after(self.steps) * self.sequence_length
 
     def network_config(self, vocab_size: int) -> NetworkConfig:
         """The shape of the network for a vocabulary."""
@@ -268,6 +306,7 @@ def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Chang
         "constant_fraction": 0.0,
         "order": "shuffled",
         "overfit": False,
+        "batch_ramp_tokens": 0,
     } | upgraded(stored)
     now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")
