@@ -142,7 +142,7 @@ class Recipe:
 
     precision: PrecisionName = "auto"
     """What matrix products are computed in; auto: bf16 where the device is made for it, fp16 on older CUDA
-    GPUs, else fp32."""
+    GPUs, on Apple GPUs the first of bf16, fp16 and fp32 that works in a trial, else fp32."""
     compile: bool = setting(True, resume="free")
     """Compile the training step with torch.compile; where that fails, train without and say why."""
 
