@@ -8,7 +8,6 @@ from myna import device as devices
 from myna.device import Precision, apply_precision, resolve_device, resolve_precision
 from myna.errors import DeviceError
 
-
 MPS = torch.device("mps")
 
 
