@@ -1,5 +1,6 @@
 """The loop: step, record, save, evaluate. Everything it needs is handed to it, built and whole."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -125,6 +126,7 @@ class Training:
         samples = recipe.ramp.at(state.samples)
         tokens = samples * recipe.sequence_length
         rate = self.plan.learning_rate(state.step)
+        stops = self.spikes.on_spike == "stop"
         began, waited = time.perf_counter(), batches.wait_seconds
         result = self.stepper.step(
             state.step,
@@ -133,9 +135,11 @@ class Training:
             step_targets=self.plan.targets(state.samples, samples),
             learning_rate=rate,
             stop_asked=stop.asked,
-            before_update=lambda loss: self.spikes.see(state.step + 1, loss),
+            before_update=functools.partial(self.spikes.see, state.step + 1) if stops else None,
         )
         seconds = time.perf_counter() - began
+        if not stops:
+            self.spikes.see(state.step + 1, result.loss)
         state.step += 1
         state.samples += samples
         state.tokens += tokens
