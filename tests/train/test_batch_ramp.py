@@ -133,7 +133,7 @@ def test_a_finished_run_goes_on_further(train, hashes, tmp_path):
         ((*RAMP, "--overfit"), "no use for --batch-ramp-tokens; leave it out"),
         (("--batch-ramp-start-tokens", 64), "does nothing without --batch-ramp-tokens"),
         (("--batch-ramp-tokens", 900), "start-tokens 32,768 is no smaller part of --batch-tokens 256 .* give 128"),
-        ((*RAMP[:2], "--batch-ramp-start-tokens", 96), "--sequence-length 32 divides; give 64"),
+        ((*RAMP[:2], "--batch-ramp-start-tokens", 192), "--sequence-length 32 divides; give 64"),
         ((*RAMP[:2], "--batch-ramp-start-tokens", 48), "--sequence-length 32 divides; give 32"),
         ((*RAMP[:2], "--batch-ramp-start-tokens", 256), "give 128"),
         (("--batch-ramp-tokens", 900, "--batch-tokens", 32), "a batch of one sequence has nothing to grow from"),

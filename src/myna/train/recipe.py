@@ -6,13 +6,14 @@ Each field stands here once: its type, its default, its check, what a resume may
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from myna.data.ramp import Ramp, divisors
+from myna.data.ramp import Ramp
 from myna.errors import UsageError
 from myna.model.config import NetworkConfig
 from myna.model.network import network_kind
@@ -196,10 +197,12 @@ class Recipe:
             raise UsageError(
                 "--batch-ramp-tokens: a batch of one sequence has nothing to grow from; leave it out"
             )
-        fitting = [n for n in divisors(self.batch_samples)[1:] if n * length <= start]
+        fitting = math.gcd(max(1, start // length), self.batch_samples)
+        if fitting == self.batch_samples:
+            fitting = 1 if fitting % 2 else fitting // 2
         raise UsageError(
             f"--batch-ramp-start-tokens {start:,} is no smaller part of --batch-tokens {self.batch_tokens:,} that "
-            f"--sequence-length {length:,} divides; give {max([1, *fitting]) * length}"
+            f"--sequence-length {length:,} divides; give {fitting * length}"
         )
 
     def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:
