@@ -1,14 +1,34 @@
+import warnings
+
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention as attend
 
 from myna import device as devices
 from myna.device import Precision, apply_precision, resolve_device, resolve_precision
 from myna.errors import DeviceError
 
+MPS = torch.device("mps")
+
+
+def raise_(text):
+    raise RuntimeError(text)
+
 
 def only(monkeypatch, *, cuda=False, mps=False):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+def on_apples_gpu(monkeypatch, **failing):
+    """A trial on MPS that fails in some precisions, with a reason."""
+    monkeypatch.setattr(devices, "what_fails", lambda name, device: failing.get(name, ""))
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """The trial itself, made on the CPU; nothing of it is remembered."""
+    monkeypatch.setattr(devices, "what_fails", devices.what_fails.__wrapped__)
 
 
 def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch):
@@ -18,12 +38,81 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch):
 
 def test_on_a_machine_with_mps_device_and_autocast_are_mps(monkeypatch):
     only(monkeypatch, mps=True)
+    on_apples_gpu(monkeypatch)
     device = resolve_device("auto")
     assert device == torch.device("mps")
-    assert resolve_precision("auto", device).name == "fp32"
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
         context = resolve_precision(name, device).autocast(device)
         assert (context.device, context.fast_dtype) == ("mps", dtype)
+
+
+@pytest.mark.parametrize(
+    ("failing", "expected", "reason"),
+    [
+        ({}, "bf16", "a trial of attention works in it"),
+        ({"bf16": "no bfloat16"}, "fp16", "works in it, bf16 does not: no bfloat16"),
+        ({"bf16": "no bfloat16", "fp16": "no scaler"}, "fp32", "bf16 does not: no bfloat16; fp16 does not: no scaler"),
+        ({"fp16": "no scaler"}, "bf16", "a trial of attention works in it"),
+    ],
+)  # fmt: skip
+def test_on_mps_auto_takes_what_works_and_the_rest_is_refused_by_name(monkeypatch, failing, expected, reason):
+    on_apples_gpu(monkeypatch, **failing)
+    chosen = resolve_precision("auto", MPS)
+    assert chosen.name == expected
+    assert chosen.reason.endswith(reason)
+    for name in ("bf16", "fp16", "fp32"):
+        if name not in failing:
+            assert resolve_precision(name, MPS).name == name
+            continue
+        with pytest.raises(
+            DeviceError, match=f"--precision {name} does not .* {failing[name]}; use {expected}"
+        ):
+            resolve_precision(name, MPS)
+
+
+def test_where_nothing_works_mps_is_refused(monkeypatch):
+    on_apples_gpu(monkeypatch, bf16="a", fp16="b", fp32="no kernel")
+    with pytest.raises(DeviceError, match="fails in fp32 on this machine: no kernel; use --device cpu"):
+        resolve_precision("auto", MPS)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_the_trial_passes_where_a_precision_works(probed, name):
+    assert devices.what_fails(name, torch.device("cpu")) == ""
+
+
+@pytest.mark.parametrize(
+    ("attention", "says"),
+    [
+        (lambda q, k, v, is_causal: raise_("no kernel\nand a trace"), "no kernel"),
+        (lambda q, k, v, is_causal: attend(q, k, v), "comes out wrong"),  # as a kernel that forgets the mask
+        (lambda q, k, v, is_causal: attend(q, k, v, is_causal=is_causal) * torch.nan, "comes out wrong"),
+        (lambda q, k, v, is_causal: attend(q, k.detach(), v, is_causal=is_causal), "comes out wrong"),  # a gradient
+    ],
+)  # fmt: skip
+def test_the_trial_finds_what_fails(probed, monkeypatch, attention, says):
+    calls = []
+
+    def on_the_device(*args, is_causal):
+        calls.append(args)
+        return (attend if len(calls) == 1 else attention)(
+            *args, is_causal=is_causal
+        )  # the first is the CPU's own
+
+    monkeypatch.setattr(devices, "scaled_dot_product_attention", on_the_device)
+    assert devices.what_fails("bf16", torch.device("cpu")).endswith(says)
+
+
+def test_the_trial_finds_an_autocast_that_turns_itself_off(probed, monkeypatch):
+    def off(self, device):
+        if self.dtype is not None:
+            warnings.warn(
+                "In MPS autocast, but the target dtype is not supported. Disabling autocast.", stacklevel=2
+            )
+        return torch.autocast("cpu", enabled=False)
+
+    monkeypatch.setattr(Precision, "autocast", off)
+    assert devices.what_fails("bf16", torch.device("cpu")).startswith("In MPS autocast")
 
 
 def test_auto_takes_this_ranks_gpu(monkeypatch):

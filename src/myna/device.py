@@ -1,19 +1,24 @@
 """The device and the precision to compute in, for every part of Myna. settings.py lists the names that flags take."""
 
 import contextlib
+import functools
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-from myna.errors import DeviceError
+from myna.errors import DeviceError, first_line
 from myna.settings import DeviceName, PrecisionName
 
 BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 FP16_INSTRUCTIONS = frozenset({"amx_fp16", "avx512_fp16"})
+# On an Apple GPU, the first of these that works. bf16 needs no scaling of the loss.
+ON_MPS: tuple[Literal["bf16", "fp16", "fp32"], ...] = ("bf16", "fp16", "fp32")
 
 
 def resolve_device(name: DeviceName, local_rank: int = 0) -> torch.device:
@@ -87,7 +92,7 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:
     """Settles `auto`, and refuses what the device can't do.
 
     Raises:
-        DeviceError: TF32 without CUDA, or bf16 on a GPU without it.
+        DeviceError: TF32 without CUDA, bf16 on a GPU without it, or what an Apple GPU fails at (`what_fails`).
     """
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
@@ -101,14 +106,68 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> Precision:
         raise DeviceError(
             f"--precision tf32 is a mode of CUDA GPUs, and the device is {device.type}; use fp32 or bf16"
         )
+    if device.type == "mps":
+        return _precision_on_mps(name, device)
     if name != "auto":
         return Precision(name, "asked for")
-    if device.type == "cpu":
-        fast = sorted(cpu_flags() & BF16_INSTRUCTIONS)
-        if fast:
-            return Precision("bf16", f"the processor has {' and '.join(fast)}")
-        return Precision("fp32", "the processor has no instructions for bf16")
-    return Precision("fp32", f"the default on {device.type}")
+    fast = sorted(cpu_flags() & BF16_INSTRUCTIONS)
+    if fast:
+        return Precision("bf16", f"the processor has {' and '.join(fast)}")
+    return Precision("fp32", "the processor has no instructions for bf16")
+
+
+def _precision_on_mps(name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Precision:
+    """What PyTorch can do on an Apple GPU differs by its version, the system's and the chip: so it is tried.
+
+    Raises:
+        DeviceError: names what failed.
+    """
+    works = next((one for one in ON_MPS if not what_fails(one, device)), None)
+    if works is None:
+        raise DeviceError(
+            f"--device mps: attention fails in fp32 on this machine: {what_fails('fp32', device)}; use --device cpu"
+        )
+    if name == "auto":
+        worse = "; ".join(
+            f"{one} does not: {what_fails(one, device)}" for one in ON_MPS[: ON_MPS.index(works)]
+        )
+        return Precision(works, f"a trial of attention works in it{f', {worse}' if worse else ''}")
+    if why := what_fails(name, device):
+        raise DeviceError(f"--precision {name} does not work on this machine's mps: {why}; use {works}")
+    return Precision(name, "asked for")
+
+
+@functools.cache
+def what_fails(name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> str:
+    """Why a device can't train in a precision, by a small update through attention; empty where it can.
+
+    Autocast, attention, its gradient and fp16's scaler must run, and come near fp32 on the CPU.
+    """
+    expected = _small_update(Precision("fp32", ""), torch.device("cpu"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # autocast that turns itself off says so by a warning
+            found = _small_update(Precision(name, ""), device)
+    except Exception as error:  # backends raise whatever they meet
+        return first_line(error)
+    if all(torch.allclose(a, b, rtol=0.05, atol=0.02) for a, b in zip(found, expected, strict=True)):
+        return ""
+    return "attention or its gradient comes out wrong"
+
+
+def _small_update(precision: Precision, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The result of causal attention, (B, H, T, D), and what one step of descent makes of its weight, (D, D)."""
+    x = torch.sin(torch.arange(2 * 2 * 16 * 8.0)).reshape(2, 2, 16, 8).to(device)
+    weight = (torch.eye(8) + 0.1).to(device).requires_grad_()
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
+    with precision.autocast(device):
+        result = scaled_dot_product_attention(x @ weight, x @ weight, x @ weight, is_causal=True)
+    scaler.scale(result.float().square().mean()).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    return result.detach().float().cpu(), weight.detach().cpu()
 
 
 def apply_precision(precision: Precision, device: torch.device) -> None:

@@ -152,7 +152,8 @@ def gpt2_124m_40b() -> Recipe:
     return Recipe(name="gpt2-124m-40b", steps=4 * 19_073)
 
 
-# GPT-3's, in steps of 524,288 tokens. One epoch or less of FineWeb's sample of 350 billion.
+# GPT-3's, in steps of 524,288 tokens. One epoch or less of FineWeb's sample of 350 billion. No ramp of the batch: the
+# paper does not say which size took how many of its 4 to 12 billion tokens (docs/train.md, "A batch that grows").
 GPT3 = Recipe(
     corpus=("fineweb:sample-350BT",),
     block_size=2048,

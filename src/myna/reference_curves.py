@@ -13,6 +13,7 @@ LLMC_EVAL_STEPS = 250
 LLMC_STEPS = 19_560
 LLMC_RECIPE: dict[str, float | str] = {
     "batch_tokens": LLMC_STEP_TOKENS,
+    "batch_ramp_tokens": 0.0,
     "learning_rate": 6e-4,
     "warmup_steps": 700,
     "final_learning_rate_fraction": 0.0,

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from myna.commands import train_end
+from myna.data.ramp import Ramp
 from myna.data.shards import open_dataset
 from myna.errors import UsageError
 from myna.train.laid_out import steps_of_epochs
@@ -28,7 +29,7 @@ def windows(small_dataset):
     [(1, 8, 8, 1), (1, 9, 8, 2), (0.1, 30, 1, 3), (3, 10, 1, 30), (1e-9, 5, 8, 1), (2.5, 100, 8, 32)],
 )
 def test_the_fewest_steps_that_go_through_it(epochs, windows, samples, steps):
-    assert steps_of_epochs(epochs, windows, samples) == steps
+    assert steps_of_epochs(epochs, windows, Ramp(samples, samples)) == steps
 
 
 def test_it_is_the_run_of_so_many_steps_bit_for_bit(train, windows, hashes, tmp_path, capsys):

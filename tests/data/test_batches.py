@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from myna.data.batches import TrainStream, micro_batches, ramped_samples, rank_share, val_windows
+from myna.data.batches import TrainStream, micro_batches, rank_share, val_windows
 from myna.data.permutation import ROUNDS, permute
 from myna.data.shards import NPY_HEADER_BYTES, npy_header
 from myna.data.split import Shard, Split
@@ -135,31 +135,6 @@ def test_too_few_ids_for_a_window(tmp_path: Path) -> None:
     TrainStream(split, 63, seed=0)
     with pytest.raises(DataError, match="64 ids, and one window needs 65"):
         TrainStream(split, 64, seed=0)
-
-
-def test_ramp_is_a_function_of_the_samples_consumed() -> None:
-    sizes, consumed = [], 0
-    while consumed < 20_000:
-        sizes.append(ramped_samples(consumed, start=32, full=512, over=10_000, multiple=32))
-        consumed += sizes[-1]
-    assert sizes[0] == 32
-    assert sizes[-1] == 512
-    assert sizes == sorted(sizes)
-    assert all(size % 32 == 0 for size in sizes)
-    assert ramped_samples(0, start=8, full=8, over=0) == 8
-    with pytest.raises(UsageError, match="no batch ramp"):
-        ramped_samples(0, start=33, full=512, over=10, multiple=32)
-
-
-def test_ramped_micro_batches_follow_one_integer(primes: Split) -> None:
-    stream = TrainStream(primes, 8, seed=3)
-
-    def step(consumed: int) -> int:
-        return ramped_samples(consumed, start=2, full=8, over=40, multiple=2)
-
-    parts = micro_batches(stream, 0, step, 2)
-    seen = np.concatenate([next(parts)[0] for _ in range(30)])
-    assert np.array_equal(seen, stream.batch(0, 60)[0])
 
 
 def test_validation_scores_each_target_once_in_order(primes: Split) -> None:

@@ -205,5 +205,5 @@ def test_a_gpu_too_small_for_one_sequence_says_so(monkeypatch, sequences):
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest():
-    with pytest.raises(UsageError, match="--batch-tokens that do are 1,024 and 2,048"):
+    with pytest.raises(UsageError, match="give --batch-tokens 1,024 or 2,048"):
         choose_micro_batch(recipe(3), Ranks(0, 2, torch.device("cpu")), lambda n: None)

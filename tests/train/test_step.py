@@ -9,10 +9,12 @@ import torch
 from myna.device import Precision
 from myna.errors import DivergedError
 from myna.model.loss import token_nats
+from myna.settings import NO_OPTIONS
 from myna.train import step as steps
 from myna.train.build import new_network, new_stepper
 from myna.train.machines.ranks import Ranks
 from myna.train.recipe import Recipe
+from myna.train.step import Stepper
 
 RECIPE = Recipe(
     n_layer=2, n_head=2, n_embd=32, block_size=16, sequence_length=16, batch_tokens=128, learning_rate=1e-2
@@ -78,7 +80,7 @@ def test_the_loss_and_the_update_are_what_they_say():
 @pytest.mark.parametrize("clip_norm", [0.0, 0.01])
 def test_a_gradient_is_clipped_unless_the_norm_is_0(clip_norm):
     it, seen = stepper(clip_norm=clip_norm), []
-    it.optimizer.step = lambda scaler: seen.append(
+    it.optimizer.step = lambda: seen.append(
         math.sqrt(sum(float((p.grad**2).sum()) for p in it.network.parameters()))
     )
     (result,) = run(it, steps=1)
@@ -115,6 +117,111 @@ def test_what_is_not_finite_stops_before_the_update(where):
     with pytest.raises(DivergedError, match="step 1"):
         run(it, steps=1)
     assert torch.equal(weights(it).nan_to_num(7.0), before.nan_to_num(7.0))
+
+
+def spoil(it, where):
+    """Has the loss, or a gradient, not be finite."""
+    if where == "gradient":
+        return it.network.wpe.weight.register_hook(lambda gradient: gradient * math.inf)
+    backward = it.backward
+    it.backward = lambda batch, scale: backward(batch, scale) * math.nan  # the gradient is sound
+    return None
+
+
+def test_the_update_is_torchs_own_bit_for_bit():
+    """Clipping by torch, then its fused AdamW."""
+    it, plain = stepper(clip_norm=0.1), stepper()
+    (part,) = plain.optimizer.parts
+    for step, result in enumerate(run(it, steps=4)):
+        ids, targets = batch(step)
+        (plain.loss(ids, targets) * (1 / 128)).backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.network.parameters(), 0.1)
+        for group in part.optimizer.param_groups:
+            group["lr"] = 1e-2
+        part.optimizer.step()
+        part.optimizer.zero_grad()
+        assert result.grad_norm == float(norm)
+    assert torch.equal(weights(it), weights(plain))
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1e6])
+def test_an_update_that_the_host_has_not_read_is_the_same_bit_for_bit(clip_norm):
+    """The way of a GPU, on the CPU, where nothing is clipped."""
+    first, unread = stepper(clip_norm=clip_norm), stepper(clip_norm=clip_norm)
+    unread.updates_unread = True
+    assert run(first, steps=5) == run(unread, steps=5)
+    assert torch.equal(weights(first), weights(unread))
+
+
+def test_a_clipped_update_that_the_host_has_not_read_is_the_same_up_to_rounding():
+    """It divides by what the other way multiplies with, and Adam magnifies the rounding of tiny gradients."""
+    first, unread = stepper(clip_norm=0.1), stepper(clip_norm=0.1)
+    unread.updates_unread = True
+    for more, atol in ((1, 1e-6), (4, 1e-5)):  # an update is 1e-2
+        a, b = run(first, steps=more), run(unread, steps=more)
+        assert a[0].grad_norm > 0.1
+        torch.testing.assert_close(weights(first), weights(unread), atol=atol, rtol=0)
+        assert [r.grad_norm for r in a] == pytest.approx([r.grad_norm for r in b], rel=1e-4)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("after", [0, 2])
+def test_an_update_that_the_host_has_not_read_is_left_out_where_something_is_not_finite(where, after):
+    it = stepper(average_decay=0.9)
+    it.updates_unread = True
+    run(it, steps=after)
+    before, average = weights(it), {name: value.clone() for name, value in it.average.values.items()}
+    state = {name: tensor.clone() for name, tensor in it.optimizer.named_state().items()}
+    spoil(it, where)
+    with pytest.raises(DivergedError, match=r"step 1: .*, from rank 0 of 1; nothing was updated"):
+        run(it, steps=1)
+    assert torch.equal(weights(it), before)
+    assert all(torch.equal(value, average[name]) for name, value in it.average.values.items())
+    for name, tensor in it.optimizer.named_state().items():
+        assert torch.equal(tensor, state.get(name, torch.zeros_like(tensor)))
+
+
+def test_an_overflow_in_fp16_is_left_out_unread_too():
+    first, unread = stepper("fp16", clip_norm=0.0), stepper("fp16", clip_norm=0.0)
+    unread.updates_unread = True
+    before, scale = weights(unread), unread.scaler.get_scale()
+    for it in (first, unread):
+        overflow = spoil(it, "gradient")
+        (skipped,) = run(it, steps=1)
+        overflow.remove()
+        assert not skipped.updated
+        assert torch.equal(weights(it), before)
+        assert it.scaler.get_scale() == scale / 2
+    assert run(first, steps=3) == run(unread, steps=3)
+    assert torch.equal(weights(first), weights(unread))
+
+
+def test_whoever_may_stop_an_update_is_told_the_loss_first():
+    it, told = stepper(), []
+    it.updates_unread = True
+    before = weights(it)
+
+    def stop(loss):
+        told.append(loss)
+        raise DivergedError("a spike")
+
+    batches, rest = iter([batch()]), {"accumulate": 1, "step_targets": 128, "learning_rate": 1e-2}
+    with pytest.raises(DivergedError, match="a spike"):
+        it.step(0, batches, before_update=stop, **rest)
+    assert told == [pytest.approx(4.6, abs=0.2)]
+    assert torch.equal(weights(it), before)
+
+
+def test_a_gpu_updates_unread_where_the_optimizer_can_skip(monkeypatch):
+    """Muon's own update can't, and neither can AdamW beside it: all parts make an update or none."""
+    monkeypatch.setattr(steps.torch.amp, "GradScaler", lambda *args, **options: None)
+    for optimizer, can in (("adamw", True), ("sgd", True), ("adam", True), ("muon", False)):
+        it = stepper(optimizer=optimizer, optimizer_options=NO_OPTIONS)
+        assert it.optimizer.skips_on_device is can
+        assert not it.updates_unread
+        gpu = Ranks(0, 1, torch.device("cuda"))
+        on_gpu = Stepper(it.network, it.optimizer, ranks=gpu, precision=it.precision, clip_norm=1.0, seed=0)
+        assert on_gpu.updates_unread is can
 
 
 def test_fp16_scales_its_loss_and_skips_an_overflow():

@@ -100,7 +100,7 @@ def missing(rung: Rung, machine: Machine, config: NetworkConfig) -> str | None:
         if machine.device == "cpu" and not machine.bf16_instructions:
             return f"{machine.name} has no instructions for it (AMX or AVX512-BF16)"
         if machine.device == "mps":
-            return "`myna train` computes in fp32 on mps"
+            return "the ladder was never run on mps, where `myna train` tries bf16 first"
     if rung.name == "padded-vocabulary" and config.padded_vocab_size == config.vocab_size:
         return f"{config.vocab_size:,} ids are a multiple of 128 already"
     return None

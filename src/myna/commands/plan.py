@@ -156,7 +156,7 @@ def planned(call: PlanCall, assumptions: "Assumptions") -> "list[Plan | Refused]
         except UsageError as error:
             if len(combinations) == 1:
                 raise
-            found.append(Refused(name, recipe.steps * recipe.batch_tokens, gpus, str(error)))
+            found.append(Refused(name, recipe.tokens, gpus, str(error)))
     return found
 
 

@@ -298,7 +298,7 @@ def make(call: SweepCall, sweep: Sweep, folder: Path, trial: Trial, recipe: Reci
         return
     speak(f"run {number}: {trial.name}")
     micro_batch = sweep.resolved["micro_batch"]
-    while recipe.batch_samples % micro_batch:  # a row may have a batch or a length of its own
+    while recipe.ramp.unit % micro_batch:  # a row may have a batch or a length of its own
         micro_batch -= 1
     command = [*_train(call, sweep.recipe, dict(sweep.resolved)), *flags_of(sweep, trial)]
     done = _run([*command, "--micro-batch", str(micro_batch), "--out", str(out)], sweep.resolved["threads"])

@@ -84,6 +84,16 @@ class TrainCall:
         named_sources(self.data)
 
     def _check_length(self) -> None:
+        ramp = self.settings.batch_ramp_tokens
+        if self.minutes is not None and ramp:
+            raise UsageError(
+                "--minutes measures one kind of step, and --batch-ramp-tokens makes steps of several lengths; give "
+                "--steps or --epochs in place of --minutes"
+            )
+        if "batch_ramp_start_tokens" in self.given and not ramp:
+            raise UsageError(
+                "--batch-ramp-start-tokens does nothing without --batch-ramp-tokens; give both, or neither"
+            )
         if self.minutes is not None and self.epochs is not None:
             raise UsageError("--minutes and --epochs both choose the number of steps; give one of them")
         if self.length is None:
@@ -135,7 +145,7 @@ def recipes_in_words() -> str:
         recipe = named(name)
         sizes = [tokens_of(corpus) for corpus in recipe.corpus]
         has = f", which has {_billions(sum(map(float, filter(None, sizes))))}" if all(sizes) else ""
-        tokens = _billions(recipe.steps * recipe.batch_tokens)
+        tokens = _billions(recipe.tokens)
         lines.append(f"  {name:<{width}}  {tokens} of {' '.join(recipe.corpus)}{has}")
     return "\n".join(lines)
 

@@ -1,5 +1,6 @@
 """What a run says of itself before it begins."""
 
+from myna.commands.train_call import Say
 from myna.commands.train_records import checkpoint_bytes
 from myna.commands.train_setting import Setting
 from myna.commands.train_stream import tell_shares
@@ -21,7 +22,7 @@ def describe(
     saver: Saver,
 ) -> None:
     """The run in a few lines, before it begins."""
-    say, samples = setting.say, recipe.steps * recipe.batch_samples
+    say, samples = setting.say, recipe.ramp.after(recipe.steps)
     epochs = samples / stream.windows_per_epoch
     of_data = (
         f", {setting.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
@@ -34,6 +35,8 @@ def describe(
     elif epochs > 1 and not recipe.overfit:
         order = "in another order each time" if recipe.order == "shuffled" else "in the same order each time"
         say(f"the data will be gone through {epochs:.1f} times, {order}")
+    if recipe.batch_ramp_tokens:
+        tell_ramp(recipe, say)
     precision = stepper.precision
     say(
         f"on {device_name(setting.ranks.device)}, {precision.name} ({precision.reason}), "
@@ -49,3 +52,16 @@ def describe(
             f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {setting.run.path} has {free / 1e9:.1f} GB "
             "left; --keep-last N keeps fewer"
         )
+
+
+def tell_ramp(recipe: Recipe, say: Say) -> None:
+    """Says how the batch grows, and to how many tokens all steps come."""
+    ramp, length = recipe.ramp, recipe.sequence_length
+    stages = list(ramp.stages())
+    growing = sum(steps for _, steps in stages)
+    taken = sum(size * steps for size, steps in stages) * length
+    after = "" if growing <= recipe.steps else ", which is after the last step"
+    say(
+        f"the batch grows from {ramp.start * length:,} to {ramp.full * length:,} tokens over the first {growing:,} "
+        f"steps ({taken:,} tokens){after}; {recipe.tokens:,} tokens in all"
+    )

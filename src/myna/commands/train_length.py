@@ -24,11 +24,12 @@ def choose_epochs(
         recipe: as it was asked for.
         given: the fields that the person gave a number.
     """
-    windows, samples = stream.windows_per_epoch, recipe.batch_samples
-    laid = LaidOut(epochs, recipe.steps, steps_of_epochs(epochs, windows, samples), by="epochs")
+    windows, ramp = stream.windows_per_epoch, recipe.ramp
+    laid = LaidOut(epochs, recipe.steps, steps_of_epochs(epochs, windows, ramp), by="epochs")
+    takes = f"{ramp.unit:,} to {ramp.full:,}" if ramp.over else f"{ramp.full:,}"
     say(
         f"{laid.as_given}: {laid.steps:,} steps, since an epoch is {windows:,} windows of {recipe.sequence_length:,} "
-        f"tokens, and a step takes {samples:,}"
+        f"tokens, and a step takes {takes}"
     )
     tell_schedule(recipe, laid.over(recipe, given), evaluations, say)
     return laid

@@ -18,7 +18,7 @@ SEQUENCES = 4  # the lecture's batch
 STEPS = 1000
 WARMUP_STEPS = 10
 # Flags of a real run: its length in data, its order, and what is measured on other text.
-NO_USE = ("minutes", "epochs", "extend", "order", "hellaswag")
+NO_USE = ("minutes", "epochs", "extend", "order", "hellaswag", "batch_ramp_tokens")
 MEASURED = ("eval_every", "sample_every", "hellaswag_every")
 
 
@@ -42,6 +42,7 @@ def overfit_call(call: TrainCall) -> TrainCall:
         "batch_tokens": min(recipe.batch_tokens, sequences * recipe.sequence_length),
         "steps": min(recipe.steps, STEPS),
         "warmup_steps": min(recipe.warmup_steps, WARMUP_STEPS),
+        "batch_ramp_tokens": 0,
         "decay": "constant",
         "decay_steps": 0,
         "dropout": 0.0,

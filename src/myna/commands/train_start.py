@@ -144,7 +144,7 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
         with explained_memory(lambda: "compiling", advice):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
     if call.length is not None and setting.stored is None:
-        targets = stream.n_targets(0, recipe.batch_samples)
+        targets = stream.n_targets(0, recipe.ramp.at(0))
         rate = rate_of(recipe)(0)
         trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
         with explained_memory(lambda: "measuring", advice):
@@ -214,8 +214,8 @@ def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: f
     ranks = stepper.ranks
     peak, _ = peak_flops(ranks.device, stepper.precision.dtype or torch.float32)
     mfu_per_rate = flops_per_token / (peak * ranks.world_size)
-    accumulate = accumulation(recipe, ranks.world_size)
-    return Plan(recipe, accumulate, rate_of(recipe), stream.n_targets, mfu_per_rate)
+    at_once = recipe.batch_samples // accumulation(recipe, ranks.world_size)
+    return Plan(recipe, at_once, rate_of(recipe), stream.n_targets, mfu_per_rate)
 
 
 def _first_batch(stream: Stream, ranks: Ranks, n: int) -> Batch:
@@ -225,7 +225,7 @@ def _first_batch(stream: Stream, ranks: Ranks, n: int) -> Batch:
 
 def _batches(stream: Stream, recipe: Recipe, ranks: Ranks, micro_batch: int, sample: int) -> Prefetcher:
     """This rank's micro-batches from a sample on."""
-    batches = micro_batches(stream, sample, recipe.batch_samples, micro_batch, ranks.rank, ranks.world_size)
+    batches = micro_batches(stream, sample, recipe.ramp.at, micro_batch, ranks.rank, ranks.world_size)
     return Prefetcher(batches, ranks.device)
 
 
@@ -234,9 +234,10 @@ def settle_micro_batch(
 ) -> MicroBatch:
     """The micro-batch, and why that one. A resumed run keeps its own where the ranks divide it."""
     recipe, ranks, stored = setting.recipe, setting.ranks, setting.stored
-    if recipe.micro_batch == "auto" and stored and recipe.batch_samples % ranks.world_size == 0:
+    unit = recipe.ramp.unit
+    if recipe.micro_batch == "auto" and stored and unit % ranks.world_size == 0:
         # On more ranks than before it may not divide their share: the nearest below that does.
-        share, before = recipe.batch_samples // ranks.world_size, stored.micro_batch
+        share, before = unit // ranks.world_size, stored.micro_batch
         fitting = next(n for n in range(before, 0, -1) if share % n == 0)
         return MicroBatch(fitting, "as before" if fitting == before else f"{before} before")
     conditions = (

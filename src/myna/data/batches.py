@@ -148,34 +148,6 @@ def rank_share(first_sample: int, step_samples: int, rank: int, world_size: int)
     return first_sample + rank * count, count
 
 
-def ramped_samples(consumed: int, *, start: int, full: int, over: int, multiple: int = 1) -> int:
-    """How many samples the next step takes while the batch grows linearly, as GPT-3 trained.
-
-    A pure function of the samples consumed so far, so that the state of a run stays one integer.
-
-    Args:
-        consumed: samples that earlier steps took.
-        start: samples of the first step.
-        full: samples of a step once `over` samples are consumed.
-        over: samples during which the batch grows; 0 for no ramp.
-        multiple: steps are rounded down to a multiple of this (ranks times micro-batch), but never below it.
-    Source:
-        GPT-3, arXiv:2005.14165, section B: from 32k tokens to the full batch over the first 4 to 12 billion tokens.
-
-    >>> [ramped_samples(k, start=32, full=512, over=1000, multiple=32) for k in (0, 500, 1000)]
-    [32, 256, 512]
-    """
-    if not 0 < start <= full or over < 0 or start % multiple or full % multiple:
-        raise UsageError(
-            f"no batch ramp from {start} to {full} samples over {over}: both ends must be multiples of {multiple}, "
-            "the first at most the last"
-        )
-    if consumed >= over:
-        return full
-    grown = start + (full - start) * consumed // over
-    return max(start, grown - grown % multiple)
-
-
 def micro_batches(
     stream: Stream,
     consumed: int,
@@ -188,8 +160,8 @@ def micro_batches(
 
     Args:
         consumed: samples that the run has already taken: where to begin.
-        step_samples: samples a step takes over all ranks; or a function of the samples consumed (`ramped_samples`).
-        micro_batch: samples per item. A step is step_samples / world_size / micro_batch items.
+        step_samples: samples a step takes over all ranks; or a function of the samples consumed, as `Ramp.at` is.
+        micro_batch: samples per item. A step of S samples is S / world_size / micro_batch items.
     Yields:
         what the stream gives for `micro_batch` samples.
     Raises:

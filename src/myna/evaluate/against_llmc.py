@@ -191,7 +191,7 @@ def other_settings(recipe: Mapping[str, Any]) -> list[str]:
     options = recipe.get("optimizer_options")
     given = {**(options if isinstance(options, dict) else {}), **recipe}
     steps, batch = number(recipe, "steps"), number(recipe, "batch_tokens")
-    if steps and batch:
+    if steps and batch and not number(recipe, "batch_ramp_tokens"):
         given["tokens in all"] = steps * batch
     found = []
     for name, usual in {**LLMC_RECIPE, "tokens in all": float(TOKENS[-1])}.items():

@@ -41,8 +41,8 @@ MOST_CHARACTERS = 3000  # of a sample
 BEYOND = 1.25  # llm.c's curve is drawn as far beyond a run as this
 IN_SHORT = (
     "name", "network", "n_layer", "n_head", "n_embd", "block_size", "corpus", "tokenizer", "steps", "batch_tokens",
-    "sequence_length", "micro_batch", "optimizer", "learning_rate", "final_learning_rate_fraction", "warmup_steps",
-    "dropout", "seed",
+    "batch_ramp_tokens", "sequence_length", "micro_batch", "optimizer", "learning_rate",
+    "final_learning_rate_fraction", "warmup_steps", "dropout", "seed",
 )  # fmt: skip
 MEASURE_CHARTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("learning_rate", {"title": "Learning rate", "format": "significant", "from_zero": True}),

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from myna.data.ramp import divisors
 from myna.model.loss import CHUNK_BYTES
 from myna.model.network import Network, network_kind
 from myna.model.weights import build_without_memory
 from myna.train.build import new_optimizer
-from myna.train.micro_batch import divisors
 from myna.train.recipe import Recipe
 
 GB = 1e9
@@ -160,8 +160,8 @@ def fit(
         shard: auto, ddp or fsdp.
         recompute: activation checkpointing was asked for.
     """
-    share = recipe.batch_samples // gpus
-    sizes = divisors(share) if recipe.micro_batch == "auto" else [recipe.micro_batch]
+    share, most = recipe.batch_samples // gpus, recipe.ramp.unit // gpus
+    sizes = divisors(most) if recipe.micro_batch == "auto" else [recipe.micro_batch]
     if memory_gb is None and recipe.micro_batch == "auto":
         sizes = [1]
     modes: Sequence[bool] = {"ddp": [False], "fsdp": [gpus > 1]}.get(shard, [False, True][: 1 + (gpus > 1)])

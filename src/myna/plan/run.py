@@ -74,7 +74,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """That the run trains on."""
-        return self.recipe.steps * self.recipe.batch_tokens
+        return self.recipe.tokens
 
     @property
     def step_seconds(self) -> float:
@@ -145,7 +145,8 @@ def recipe_for(recipe: Recipe, tokens: float | None) -> Recipe:
     if corpus[0].partition(":")[0] == "fineweb-edu":
         part = next((name for name in FINEWEB_EDU if (tokens_of(name) or 0) >= tokens), FINEWEB_EDU[-1])
         corpus = (part,)
-    return replace(recipe, steps=int(tokens // recipe.batch_tokens), corpus=corpus)
+    beyond = int(tokens) // recipe.sequence_length + 1
+    return replace(recipe, steps=recipe.ramp.steps_to(beyond) - 1, corpus=corpus)
 
 
 def check_divides(recipe: Recipe, gpus: int) -> None:
@@ -156,10 +157,10 @@ def check_divides(recipe: Recipe, gpus: int) -> None:
     """
     if gpus < 1:
         raise UsageError(f"--gpus is {gpus}; give 1 or more")
-    if gpus > recipe.batch_samples:
+    if gpus > recipe.ramp.unit:
         raise UsageError(
-            f"a batch of {recipe.batch_samples:,} sequences is less than one for each of {gpus:,} GPUs; give at most "
-            f"--gpus {recipe.batch_samples}, or --batch-tokens {gpus * recipe.sequence_length}"
+            f"a batch of {recipe.ramp.unit:,} sequences is less than one for each of {gpus:,} GPUs; give at most "
+            f"--gpus {recipe.ramp.unit}, or --batch-tokens {gpus * recipe.sequence_length}"
         )
     accumulation(replace(recipe, micro_batch=1 if recipe.micro_batch == "auto" else recipe.micro_batch), gpus)
 
@@ -199,7 +200,7 @@ def plan(
 
 def _plan(recipe: Recipe, shape: Shape, gpus: int, assumptions: Assumptions, chosen: Fit) -> Plan:
     flops_per_second = assumptions["peak_tflops"] * 1e12 * gpus
-    flops = shape.flops_per_token * recipe.steps * recipe.batch_tokens
+    flops = shape.flops_per_token * recipe.tokens
     # Activation checkpointing makes each forward pass twice: a third more than forward and backward.
     done = flops * (4 / 3 if chosen.setting.recompute else 1)
     compute = done / recipe.steps / (flops_per_second * assumptions["mfu"])
@@ -237,7 +238,7 @@ def _plan(recipe: Recipe, shape: Shape, gpus: int, assumptions: Assumptions, cho
         checkpoints=checkpoints,
         checkpoint_bytes=checkpoint_bytes,
         corpus=corpus,
-        epochs=recipe.steps * recipe.batch_tokens / corpus.tokens if corpus else None,
+        epochs=recipe.tokens / corpus.tokens if corpus else None,
         gpu_usd=None if price is None else (train_hours + evaluation_hours) * gpus * price,
         prepare_usd=_prepare_usd(corpus, assumptions),
         storage_usd=stored / GB * assumptions["usd_per_gb_month"] * assumptions["months"],

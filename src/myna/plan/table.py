@@ -93,13 +93,11 @@ def _traffic(plan: Plan) -> list[tuple[str, str]]:
         return [("", "nothing")]
     rows, busy = [], plan.step_seconds - plan.waited_seconds
     for one in plan.traffic:
-        most, least = (f"{seconds / (busy + seconds):.1%}" for seconds in (one.seconds, one.waited_least))
+        exposed, most = (f"{seconds / (busy + seconds):.1%}" for seconds in (one.waited, one.seconds))
         sent = f"{one.gb:.2f} GB a GPU at {one.gb_per_s:.0f} GB/s: {_ms(one.seconds)}"
-        exposed = f"exposed: {most} of the step, {least} where it overlaps with arithmetic"
-        rows.append(({"nvlink": "NVLink", "pcie": "PCIe"}[one.link], f"{sent}; {exposed}"))
-    counted = "with overlap" if plan.fit.setting.sharded else "without overlap"
-    rows.append(("counted", f"{rows[0][0]}, {counted}"))
-    return rows
+        said = f"exposed: {exposed} of the step, {most} if nothing overlapped with arithmetic"
+        rows.append(({"nvlink": "NVLink", "pcie": "PCIe"}[one.link], f"{sent}; {said}"))
+    return [*rows, ("counted", f"{rows[0][0]}, with overlap")]
 
 
 def _bytes(plan: Plan) -> list[tuple[str, str]]:

@@ -16,9 +16,8 @@ class Traffic:
         gb_per_s: what a ring reaches: of the link, or of the machines' network where that is slower.
         gb: that each GPU sends.
         seconds: that sending takes.
-        waited: seconds that a plan counts. FSDP gathers the next block while one computes. Under DDP the network is
-            compiled whole, and gradients are sent when all are there.
-        waited_least: seconds, where all that can be is sent while other blocks are computed.
+        waited: seconds of them in which nothing is computed. FSDP gathers the next block while one computes. Under DDP
+            the network is compiled by the block, and a block's gradients are sent while those below it are computed.
     """
 
     link: str
@@ -26,7 +25,6 @@ class Traffic:
     gb: float
     seconds: float
     waited: float
-    waited_least: float
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -47,6 +45,9 @@ def traffic(
     the weights in fp32 for each micro-batch, the blocks' twice, and scatters the gradients once a step: each time a GPU
     sends (n - 1) / n of the bytes.
 
+    DDP can hide the blocks' gradients behind the last micro-batch's backward pass, two thirds of its arithmetic. The
+    rest is exposed: above all the tied embedding's gradient, which is complete only at the end of that pass.
+
     A machine's GPUs form as many rings as its network has cards, and a ring leaves the machine once. So the whole
     network of a machine carries what one GPU sends, and the slower of the two is the speed.
 
@@ -66,9 +67,8 @@ def traffic(
         rest = around * blocks * (2 * gathers + 1)
         meanwhile = compute_seconds
     else:
-        # The tied embedding's gradient is complete only at the end of the backward pass.
         last, rest = 2 * around * shape.root_bytes, 2 * around * blocks
         meanwhile = compute_seconds / setting.accumulate * 2 / 3
     seconds = (last + rest) / GB / speed
-    least = last / GB / speed + max(0.0, rest / GB / speed - meanwhile)
-    return Traffic(link, speed, (last + rest) / GB, seconds, least if setting.sharded else seconds, least)
+    waited = last / GB / speed + max(0.0, rest / GB / speed - meanwhile)
+    return Traffic(link, speed, (last + rest) / GB, seconds, waited)

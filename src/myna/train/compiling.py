@@ -17,7 +17,7 @@ def compile_or_say_why(stepper: Stepper, batch: Batch, say: Callable[[str], None
     Raises:
         OutOfMemoryError: memory ran out on some rank, which running it eagerly would not mend.
     """
-    stepper.loss.compile_step()
+    stepper.loss.compile_step(alone=stepper.ranks.world_size == 1)
     failure, no_memory = "", False
     try:
         stepper.network.train()

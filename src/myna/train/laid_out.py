@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
+from myna.data.ramp import Ramp
 from myna.errors import UsageError
 from myna.settings import flag, is_number, is_whole
 from myna.train.recipe import Recipe
@@ -33,17 +34,17 @@ def check_length(by: By, amount: float) -> None:
         raise UsageError(f"{flag(by)} is {reprlib.repr(amount)}; give {IN_WORDS[by]}")
 
 
-def steps_of_epochs(epochs: float, windows: int, batch_samples: int) -> int:
+def steps_of_epochs(epochs: float, windows: int, ramp: Ramp) -> int:
     """The fewest steps that go through all windows so many times.
 
     Args:
         windows: of an epoch.
-        batch_samples: windows of a step.
+        ramp: windows of each step.
 
-    >>> steps_of_epochs(2, windows=100, batch_samples=8), steps_of_epochs(0.5, windows=100, batch_samples=8)
+    >>> steps_of_epochs(2, windows=100, ramp=Ramp(8, 8)), steps_of_epochs(0.5, windows=100, ramp=Ramp(8, 8))
     (25, 7)
     """
-    return math.ceil(Fraction(repr(epochs)) * windows / batch_samples)
+    return ramp.steps_to(math.ceil(Fraction(repr(epochs)) * windows))
 
 
 def share_of(count: int, steps: int, of: int) -> int:

@@ -1,5 +1,6 @@
 """The loop: step, record, save, evaluate. The caller builds everything that the loop needs."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,14 +28,14 @@ class Plan:
     """The numbers that the loop works with.
 
     Attributes:
-        accumulate: micro-batches of a rank in a step.
+        at_once: sequences that all ranks compute at once: ranks times micro-batch. It divides every step.
         learning_rate: of the update about to be made, by finished updates.
         targets: (first sample, how many) -> how many targets of these samples the loss counts. See `Stream.n_targets`.
         mfu_per_rate: model FLOPs utilisation at one token a second.
     """
 
     recipe: Recipe
-    accumulate: int
+    at_once: int
     learning_rate: Callable[[int], float]
     targets: Callable[[int, int], int]
     mfu_per_rate: float
@@ -66,7 +67,7 @@ class Training:
         self.plan, self.recipe, self.state, self.stepper = plan, plan.recipe, state, stepper
         self.batches, self.evaluations, self.checkpoints = batches, evaluations, checkpoints
         self.spikes, self.record, self.enough, self.ranks = spikes, record, enough, stepper.ranks
-        self._step_seconds: float | None = None  # smoothed
+        self._token_seconds: float | None = None  # smoothed
 
     def is_whole(self) -> bool:
         """Whether the last step is done and everything due at it is on disk. All ranks must call it together."""
@@ -124,25 +125,30 @@ class Training:
 
     def _step(self, batches: Prefetcher, progress: Progress, stop: StopRequest) -> StepResult:
         recipe, state = self.recipe, self.state
+        samples = recipe.ramp.at(state.samples)
+        tokens = samples * recipe.sequence_length
         rate = self.plan.learning_rate(state.step)
+        stops = self.spikes.on_spike == "stop"
         began, waited = time.perf_counter(), batches.wait_seconds
         result = self.stepper.step(
             state.step,
             batches,
-            accumulate=self.plan.accumulate,
-            step_targets=self.plan.targets(state.samples, recipe.batch_samples),
+            accumulate=samples // self.plan.at_once,
+            step_targets=self.plan.targets(state.samples, samples),
             learning_rate=rate,
             stop_asked=stop.asked,
-            before_update=lambda loss: self.spikes.see(state.step + 1, loss),
+            before_update=functools.partial(self.spikes.see, state.step + 1) if stops else None,
         )
         seconds = time.perf_counter() - began
+        if not stops:
+            self.spikes.see(state.step + 1, result.loss)
         state.step += 1
-        state.samples += recipe.batch_samples
-        state.tokens += recipe.batch_tokens
+        state.samples += samples
+        state.tokens += tokens
         state.optimizer_steps += result.updated
         state.ended = self.enough(result.loss)
         state.skipped_in_row = 0 if result.updated else state.skipped_in_row + 1
-        tokens_per_second = recipe.batch_tokens / seconds
+        tokens_per_second = tokens / seconds
         values = {
             "train_loss": result.loss,
             "learning_rate": rate,
@@ -160,18 +166,19 @@ class Training:
             values["skipped"] = int(not result.updated)
         if self.ranks.is_main:
             self.record(state.step, state.tokens, values)
-        self._show(progress, result.loss, rate, seconds)
+        self._show(progress, result.loss, rate, seconds / tokens)
         self._require_updates()
         return result
 
-    def _show(self, progress: Progress, loss: float, rate: float, seconds: float) -> None:
+    def _show(self, progress: Progress, loss: float, rate: float, token_seconds: float) -> None:
         """What is shown moves slowly: one slow step is no forecast. metrics.jsonl has each step's own figures."""
-        before, recipe, step = self._step_seconds, self.recipe, self.state.step
-        smooth = self._step_seconds = seconds if before is None else 0.9 * before + 0.1 * seconds
+        before, recipe, step, samples = self._token_seconds, self.recipe, self.state.step, self.state.samples
+        smooth = self._token_seconds = token_seconds if before is None else 0.9 * before + 0.1 * token_seconds
+        left = recipe.ramp.after(recipe.steps - step, samples) - samples
         progress.update(
             step,
-            f"loss {loss:.4f} · {recipe.batch_tokens / smooth:,.0f} tokens/s · lr {rate:.2e}",
-            seconds_left=(recipe.steps - step) * smooth,
+            f"loss {loss:.4f} · {1 / smooth:,.0f} tokens/s · lr {rate:.2e}",
+            seconds_left=left * recipe.sequence_length * smooth,
             line=self.state.is_done(recipe.steps),
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from myna.data.ramp import divisors
 from myna.device import synchronize
 from myna.errors import DeviceError, OutputError, UsageError
 from myna.files import cache_folder, json_bytes, write_atomic
@@ -38,16 +39,6 @@ class MicroBatch:
     reason: str
 
 
-def divisors(n: int) -> list[int]:
-    """All divisors, the largest first.
-
-    >>> divisors(12)
-    [12, 6, 4, 3, 2, 1]
-    """
-    low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
-    return sorted({*low, *(n // d for d in low)}, reverse=True)
-
-
 def choose_micro_batch(
     recipe: Recipe,
     ranks: Ranks,
@@ -68,15 +59,13 @@ def choose_micro_batch(
     """
     if recipe.micro_batch != "auto":
         return MicroBatch(recipe.micro_batch, "asked for")
-    if recipe.batch_samples % ranks.world_size:
-        unit = ranks.world_size * recipe.sequence_length
-        low = recipe.batch_tokens // unit * unit
-        near = " and ".join(f"{n:,}" for n in (low, low + unit) if n)
+    unit = recipe.ramp.unit
+    if unit % ranks.world_size:
         raise UsageError(
-            f"a batch of {recipe.batch_samples} sequences does not divide among {ranks.world_size} ranks; "
-            f"the nearest --batch-tokens that do are {near}"
+            f"a batch of {unit} sequences does not divide among {ranks.world_size} ranks; give "
+            f"{_dividing(recipe, ranks.world_size)}"
         )
-    share = recipe.batch_samples // ranks.world_size
+    share = unit // ranks.world_size
     key = _key(recipe, ranks, setting)
     remembered = int(ranks.from_main(str(_recall(key))))
     # Others may have taken a GPU's memory since.
@@ -164,7 +153,7 @@ def _key(recipe: Recipe, ranks: Ranks, setting: str) -> str:
         f"{recipe.network} {recipe.network_options}, {recipe.n_layer} layers, {recipe.n_head} heads, "
         f"{recipe.n_embd} wide, dropout {recipe.dropout:g}, {recipe.optimizer}"
     )
-    batch = f"{recipe.batch_samples} sequences of {recipe.sequence_length} over {ranks.world_size} ranks"
+    batch = f"{recipe.ramp.unit} sequences of {recipe.sequence_length} over {ranks.world_size} ranks"
     return f"{shape}; {batch}; {setting}; torch {torch.__version__}"
 
 
@@ -192,23 +181,35 @@ def _remember(key: str, sequences: int) -> None:
 
 
 def accumulation(recipe: Recipe, world_size: int) -> int:
-    """Micro-batches that a rank adds up in a step.
+    """Micro-batches that a rank adds up in a step of the whole batch.
 
     Raises:
         UsageError: the batch doesn't divide; names the nearest that do.
     """
     assert isinstance(recipe.micro_batch, int), "settle auto before training"
-    unit = world_size * recipe.micro_batch
-    if recipe.batch_samples % unit:
-        low = recipe.batch_samples // unit * unit
-        near = " or ".join(f"{n * recipe.sequence_length:,}" for n in (low, low + unit) if n)
-        share, rest = divmod(recipe.batch_samples, world_size)
+    unit, at_once = recipe.ramp.unit, world_size * recipe.micro_batch
+    if unit % at_once:
+        share, rest = divmod(unit, world_size)
         smaller = min(recipe.micro_batch, share)
         while not rest and share % smaller:
             smaller -= 1
         same = "" if rest else f"--micro-batch {smaller}, or "
         raise UsageError(
-            f"a batch of {recipe.batch_samples} sequences does not divide among {world_size} ranks with micro-batches "
-            f"of {recipe.micro_batch}; give {same}--batch-tokens {near}"
+            f"a batch of {unit} sequences does not divide among {world_size} ranks with micro-batches of "
+            f"{recipe.micro_batch}; give {same}{_dividing(recipe, at_once)}"
         )
-    return recipe.batch_samples // unit
+    return recipe.batch_samples // at_once
+
+
+def _dividing(recipe: Recipe, at_once: int) -> str:
+    """The flag that makes every step a multiple of so many sequences, with the values nearest to the recipe's."""
+    if not recipe.batch_ramp_tokens:
+        low = recipe.batch_samples // at_once * at_once
+        near = [n * recipe.sequence_length for n in (low, low + at_once) if n]
+        return f"--batch-tokens {' or '.join(f'{n:,}' for n in near)}"
+    fitting = [n * recipe.sequence_length for n in divisors(recipe.batch_samples)[1:] if n % at_once == 0]
+    if not fitting:
+        return "--batch-ramp-tokens 0"
+    return (
+        f"--batch-ramp-start-tokens {min(fitting, key=lambda n: abs(n - recipe.batch_ramp_start_tokens)):,}"
+    )

@@ -7,12 +7,14 @@ the named recipes.
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from myna.data.ramp import Ramp
 from myna.errors import UsageError
 from myna.model.config import NetworkConfig
 from myna.model.network import network_kind
@@ -40,7 +42,7 @@ from myna.train.schedule import Decay
 
 SOURCES = """Sources:
 [1] GPT-2: Radford et al. 2019: architecture, 1024 positions, byte-level BPE of 50257 ids, batches of 512 sequences (524,288 tokens).
-[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288). GPT-2's own numbers were never published.
+[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288), a batch that grows from 32 thousand tokens over the first 4 to 12 billion. GPT-2's own numbers were never published.
 [6] modded-nanogpt (github.com/KellerJordan/modded-nanogpt), records/track_3_optimization, the plain script at 3,250 steps: the numbers of Muon, and of the AdamW that is used beside it."""  # noqa: E501 (a terminal wraps it)
 
 _SEED = Check(lambda value: 0 <= value < 1 << 63, "give 0 or more, and less than 2^63")
@@ -92,6 +94,12 @@ class Recipe:
     """Optimizer steps. 19,073 of 524,288 tokens are 10 billion: one epoch of FineWeb-Edu's sample-10BT."""
     batch_tokens: int = setting(524_288, ABOVE_0)
     """Tokens a step, over all ranks and micro-batches [1]."""
+    batch_ramp_tokens: int = setting(0, AT_LEAST_0)
+    """Tokens in which the batch grows along a line, from --batch-ramp-start-tokens to --batch-tokens; 0 for none. GPT-3
+    took 4 to 12 billion [2]. --steps, the warmup and the decay still count steps."""
+    batch_ramp_start_tokens: int = setting(32_768, ABOVE_0)
+    """With --batch-ramp-tokens: tokens of the first step, and the unit by which the batch grows [2]. It must divide
+    --batch-tokens, and ranks times micro-batch must divide its sequences."""
     micro_batch: Literal["auto"] | int = setting("auto", _MICRO_BATCH)
     """Sequences that one rank computes at once. Speed and memory depend on it; it changes the weights only by
     rounding. auto measures several and takes the fastest. Set a number when two runs must be identical."""
@@ -137,7 +145,7 @@ class Recipe:
 
     precision: PrecisionName = "auto"
     """What matrix products are computed in; auto: bf16 where the device is made for it, fp16 on older CUDA
-    GPUs, else fp32."""
+    GPUs, on Apple GPUs the first of bf16, fp16 and fp32 that works in a trial, else fp32."""
     compile: bool = setting(True, resume="free")
     """Compile the training step with torch.compile; if that fails, train without it and say why."""
 
@@ -178,7 +186,26 @@ class Recipe:
                 f"--batch-tokens {self.batch_tokens} is no multiple of --sequence-length {self.sequence_length}; "
                 f"the nearest are {' and '.join(near)}"
             )
+        self._check_ramp()
         self.network_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
+
+    def _check_ramp(self) -> None:
+        start, length = self.batch_ramp_start_tokens, self.sequence_length
+        if not self.batch_ramp_tokens or (
+            start < self.batch_tokens and start % length == 0 and self.batch_tokens % start == 0
+        ):
+            return
+        if self.batch_samples == 1:
+            raise UsageError(
+                "--batch-ramp-tokens: a batch of one sequence has nothing to grow from; leave it out"
+            )
+        fitting = math.gcd(max(1, start // length), self.batch_samples)
+        if fitting == self.batch_samples:
+            fitting = 1 if fitting % 2 else fitting // 2
+        raise UsageError(
+            f"--batch-ramp-start-tokens {start:,} is no smaller part of --batch-tokens {self.batch_tokens:,} that "
+            f"--sequence-length {length:,} divides; give {fitting * length}"
+        )
 
     def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:
         """Sets the kind's default options if none were given, and refuses the options of another kind."""
@@ -195,8 +222,22 @@ class Recipe:
 
     @property
     def batch_samples(self) -> int:
-        """G, the sequences of a step over all ranks."""
+        """G, the sequences of a step over all ranks, once the batch is whole."""
         return self.batch_tokens // self.sequence_length
+
+    @property
+    def ramp(self) -> Ramp:
+        """The sequences of each step over all ranks."""
+        full = self.batch_samples
+        if not self.batch_ramp_tokens:
+            return Ramp(full, full)
+        over = -(-self.batch_ramp_tokens // self.sequence_length)
+        return Ramp(self.batch_ramp_start_tokens // self.sequence_length, full, over)
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of all steps."""
+        return self.ramp.after(self.steps) * self.sequence_length
 
     def network_config(self, vocab_size: int) -> NetworkConfig:
         """The network's config for a vocabulary of this size."""
@@ -275,6 +316,7 @@ def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Chang
         "constant_fraction": 0.0,
         "order": "shuffled",
         "overfit": False,
+        "batch_ramp_tokens": 0,
     } | upgraded(stored)
     now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
     changes = _changes(now, before, rules, "")

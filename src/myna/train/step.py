@@ -6,81 +6,28 @@ more targets that count than another.
 """
 
 import contextlib
-import functools
 import gc
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from myna.device import Precision
 from myna.errors import DivergedError
-from myna.model.decoder import run_block
 from myna.model.network import Network
-from myna.model.packed import Packed
 from myna.train.average import WeightAverage
 from myna.train.machines.ranks import Ranks
+from myna.train.machines.reading import begin_reading
 from myna.train.machines.shard import add_up_gradients, is_sharded, whole
 from myna.train.machines.stopwatch import Stopwatch
 from myna.train.optimizers.optimizer import Optimizer
+from myna.train.summed_loss import SummedLoss
 
 Batch = tuple[Tensor, ...]  # ids, targets, and where texts share a window their positions; each (B, T) int64
-
-
-class SummedLoss(nn.Module):
-    """The network and its loss as one module, whose forward pass is what DDP and the compiler see.
-
-    `self.network` stays an ordinary module: evaluation, sampling and checkpoints use it, compiled or not.
-    """
-
-    def __init__(self, network: Network):
-        super().__init__()
-        self.network = network
-        self.hidden: Callable[..., Tensor] = network.hidden
-        self.compiled = False
-
-    def compile_step(self) -> None:
-        """From now on the forward and backward passes run compiled.
-
-        On a GPU the network in one piece. On a CPU block by block, where that is as fast and a model of any depth
-        compiles as quickly as one block. A sharded network too: its blocks have hooks, where the compiler ends a piece,
-        so one piece was out of reach.
-        """
-        on_cpu = self.network.device.type == "cpu"
-        if on_cpu or is_sharded(self.network):
-            if on_cpu:
-                # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less
-                # at GPT-2 124M, for a step that is as fast (docs/performance.md).
-                torch._functorch.config.activation_memory_budget = 0.9
-            through = torch.compile(run_block, dynamic=False)
-            # The compiler looks at its input's gradient, which between blocks is nobody's.
-            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-            self.hidden = functools.partial(self.network.hidden, through=through)
-        else:
-            self.hidden = torch.compile(self.network.hidden, dynamic=False)
-        self.compiled = True
-
-    def use_eager(self) -> None:
-        """The plain way."""
-        self.hidden = self.network.hidden
-        self.compiled = False
-
-    def forward(self, ids: Tensor, targets: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The summed nats of (B, T) targets, as a scalar.
-
-        Args:
-            positions: where texts share a row, see `Packed.side_by_side`.
-        """
-        texts = None if positions is None else Packed.side_by_side(positions)
-        hidden = self.hidden(ids, texts)
-        # The head's weight is read after the network ran: where it is sharded, it is whole from then on.
-        return self.network.nats(hidden, targets, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -103,6 +50,8 @@ class Stepper:
     Attributes:
         stopwatch: times the update of the weights.
         first_new_row: where not None, only the rows of the vocabulary from this one on are trained.
+        updates_unread: clipping, and leaving an update out, are the device's own work. The host reads the loss and the
+            gradient's norm after it has queued the update, so a GPU does not wait for the host.
     """
 
     def __init__(
@@ -130,6 +79,9 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision.name == "fp16")
         self.module: nn.Module = self.loss
         self.first_new_row: int | None = None
+        self.updates_unread = (
+            ranks.device.type == "cuda" and optimizer.skips_on_device and not is_sharded(network)
+        )
 
     def distribute(self) -> None:
         """Sees to it that gradients are averaged over the ranks during the last backward pass of a step."""
@@ -181,7 +133,7 @@ class Stepper:
         step_targets: int,
         learning_rate: float,
         stop_asked: Callable[[], bool] = lambda: False,
-        before_update: Callable[[float], None] = lambda loss: None,
+        before_update: Callable[[float], None] | None = None,
     ) -> StepResult:
         """One update from the next `accumulate` micro-batches of this rank.
 
@@ -189,7 +141,8 @@ class Stepper:
             step: updates made before this one.
             step_targets: targets that count in the global batch, by which the summed loss is divided.
             stop_asked: asked at the end: was this rank told to stop? The result says whether any was.
-            before_update: told the loss, the same on every rank; may raise, and nothing is updated.
+            before_update: told the loss, the same on every rank; may raise, and nothing is updated. So the host reads
+                the loss first.
         Raises:
             DivergedError: the loss or the gradient's norm is not finite on some rank. Nothing was updated.
         """
@@ -211,19 +164,43 @@ class Stepper:
         totals[1] = float(stop_asked())
         totals[2 + self.ranks.rank] = totals[0]
         self._forget_what_stays()
-        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm or math.inf))
-        nats, stops, *by_rank = self.ranks.sum_(totals).tolist()
-        loss, grad_norm = nats / step_targets, float(norm)
+        unread = self.updates_unread and before_update is None
+        norm = self._norm(clip=not unread)
+        totals = self.ranks.sum_(totals)
+        read = begin_reading(torch.cat([totals, norm.to(wide).reshape(1)]))
+        if unread:
+            self._update_unread(totals[0], norm)
+        nats, stops, *by_rank, grad_norm = read()
+        loss = nats / step_targets
         self._require_finite(step, loss, grad_norm, by_rank, used)
-        before_update(loss)
+        if before_update is not None:
+            before_update(loss)
         updated = math.isfinite(grad_norm)  # else fp16 overflowed, and the scaler lowers its scale
-        if updated:
-            self.optimizer.step(self.scaler)
+        if updated and not unread:
+            self.optimizer.step()
         self.scaler.update()
         self.optimizer.zero_grad()
         if self.average is not None and updated:
             self.average.update(step + 1)
         return StepResult(loss, grad_norm, stops > 0, updated)
+
+    def _norm(self, *, clip: bool) -> Tensor:
+        """The norm of all gradients, as a scalar on the device; clips them by it."""
+        parameters = list(self.network.parameters())
+        if clip:
+            return whole(nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf))
+        return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def _update_unread(self, nats: Tensor, norm: Tensor) -> None:
+        """Updates the weights by clipped gradients, or leaves them as they are where a number is not finite.
+
+        Args:
+            nats, norm: scalars on the device, which the host has not read.
+        """
+        clip_norm = self.clip_norm or math.inf
+        skip = ~(nats.isfinite() & norm.isfinite())
+        # As clip_grad_norm_ clips, by a division: the optimizer divides in the kernel that updates.
+        self.optimizer.step(divisor=((norm + 1e-6) / clip_norm).clamp(min=1.0), skip=skip.to(norm.dtype))
 
     def _forget_what_stays(self) -> None:
         """Makes the gradient of all that is not trained 0; then an update without weight decay leaves it as it is."""

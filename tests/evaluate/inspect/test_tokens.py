@@ -57,13 +57,12 @@ def trained(ids: list[int]) -> GPT:
     torch.manual_seed(0)
     network = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=T, vocab_size=257))
     optimizer = build(network, 3e-3, AdamWOptions())
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
     stream, draw = torch.tensor(ids), torch.Generator().manual_seed(0)
     for _ in range(STEPS):
         starts = torch.randint(len(stream) - T, (BATCH, 1), generator=draw)
         window = stream[starts + torch.arange(T + 1)]
         (network.nats(network.hidden(window[:, :-1]), window[:, 1:]) / (BATCH * T)).backward()
-        optimizer.step(scaler)
+        optimizer.step()
         optimizer.zero_grad()
     return network.eval()
 

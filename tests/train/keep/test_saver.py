@@ -31,7 +31,7 @@ def camera(model):
     optimizer = adamw.build(model, 1e-3, adamw.AdamWOptions())
     for name, parameter in model.named_parameters():
         parameter.grad = model.padded(name, model.unpadded(name, torch.ones_like(parameter)))
-    optimizer.step(torch.amp.GradScaler("cpu", enabled=False))
+    optimizer.step()
     return Camera(model, optimizer, None, Ranks(0, 1, torch.device("cpu")))
 
 

@@ -11,7 +11,6 @@ from myna.train.optimizers.sgd import SGDOptions
 from myna.train.recipe import Recipe
 
 RATE = 0.1
-NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def after(
@@ -28,7 +27,7 @@ def after(
     for gradient in gradients:
         for parameter in network.parameters():
             parameter.grad = torch.full_like(parameter, gradient)
-        optimizer.step(NO_SCALER)
+        optimizer.step()
     assert set(optimizer.named_state()) == {
         f"{kind}.{name}"
         for part in optimizer.parts

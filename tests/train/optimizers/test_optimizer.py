@@ -11,8 +11,6 @@ from myna.errors import CheckpointError, ModelError
 from myna.train.optimizers import adamw
 from myna.train.optimizers.optimizer import Optimizer, Part
 
-NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
-
 
 def network():
     torch.manual_seed(0)
@@ -48,7 +46,7 @@ def steps(network, optimizer, seeds):
         chance = torch.Generator().manual_seed(seed)
         for parameter in network.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=chance)
-        optimizer.step(NO_SCALER)
+        optimizer.step()
         optimizer.zero_grad()
 
 

@@ -74,11 +74,30 @@ class Optimizer:
             for group in part.optimizer.param_groups:
                 group["lr"] = rate * group.get("factor", 1.0)
 
-    def step(self, scaler: torch.amp.GradScaler) -> None:
-        """One update from the gradients, which must be finite: fp16's scaler would leave out one part alone."""
+    @property
+    def skips_on_device(self) -> bool:
+        """Whether `step` takes a divisor and a skip: torch's fused kernels do."""
+        # Torch's own mark of these kernels, by which its GradScaler knows them too.
+        return all(getattr(part.optimizer, "_step_supports_amp_scaling", False) for part in self.parts)
+
+    def step(self, *, divisor: Tensor | None = None, skip: Tensor | None = None) -> None:
+        """One update from the gradients, which must be finite unless `skip` says that they are not.
+
+        Args:
+            divisor: () float32 on the device; the gradients are divided by it.
+            skip: () float32 on the device; where it is 1, weights and counters stay as they are.
+        """
         with self._timed("optimizer"):
             for part in self.parts:
-                scaler.step(part.optimizer)
+                torchs: Any = part.optimizer
+                if skip is None:
+                    torchs.step()
+                    continue
+                torchs.grad_scale, torchs.found_inf = divisor, skip
+                try:
+                    torchs.step()
+                finally:
+                    del torchs.grad_scale, torchs.found_inf
 
     def unscale(self, scaler: torch.amp.GradScaler) -> None:
         """Divides the gradients by fp16's scale."""
