@@ -12,6 +12,7 @@ from myna.parsing import read_object
 from myna.progress import Progress
 from myna.run import Run
 from myna.settings import is_whole
+from myna.store.here import here
 
 if TYPE_CHECKING:
     from myna.data.split import Dataset
@@ -24,15 +25,17 @@ def data_path(call: Eval) -> Path:
     Raises:
         UsageError: it was not named, and the run doesn't tell, or what it tells is not there; or the run is a log.
     """
-    if call.data is not None:
-        return call.data
+    if (data := call.data_here()) is not None:
+        return data
+    from myna.data.remote import fetch_data
+
     run = call.model.run()
     if why := run.why_no_model():
         raise UsageError(f"{why}; give a model")
     if run.exists():
         told = trained_on(run)
         if told is not None:
-            path = Path(told["path"])
+            path = here(told["path"], fetch_data, DataError)
             if not path.is_dir():
                 raise UsageError(
                     f"{run.path} was trained on {path}, which is not here (its identity is {told['identity']}); "
