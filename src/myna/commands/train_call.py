@@ -28,10 +28,10 @@ class TrainCall:
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["pydoc"])
     data: DataFlag = ()
-    """Folder of a prepared dataset (see `myna prepare`), or its URL on another store. pydoc and shakespeare prepare theirs
-    under data/. Give several for a mixture: --data A:0.7 --data B:0.3 takes 70% of the windows from A. What follows the
-    last colon is a weight if it is a number; a dataset of weight 0 is validated only. Without weights, each counts by its
-    training tokens."""
+    """Folder of a prepared dataset (see `myna prepare`), or its URL on another store. pydoc and shakespeare prepare
+    theirs under data/. Give several for a mixture: --data A:0.7 --data B:0.3 takes 70% of the windows from A. What
+    follows the last colon is a weight if it is a number; a dataset of weight 0 is validated only. Without weights, each
+    counts by its training tokens."""
     out: Path | None = None
     """Folder of the run; runs/RECIPE if not given."""
     device: DeviceName = "auto"

@@ -109,16 +109,9 @@ def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
     """Args: hashes: of the large files, taken while they were written; the others are read."""
     files = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
-    entries = [
-        {
-            "file": path.name,
-            "bytes": path.stat().st_size,
-            "sha256": hashes.get(path.name) or sha256_file(path),
-        }
-        for path in files
-    ]
-    body: dict[str, Any] = {"format": "myna checkpoint 1", "files": entries}
-    return json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))})
+    return manifest_of(
+        Stated(path.name, path.stat().st_size, hashes.get(path.name) or sha256_file(path)) for path in files
+    )
 
 
 @dataclass(frozen=True)
@@ -128,6 +121,13 @@ class Stated:
     file: str
     n_bytes: int
     sha256: str
+
+
+def manifest_of(files: Iterable[Stated]) -> bytes:
+    """The manifest that states these files."""
+    entries = [{"file": one.file, "bytes": one.n_bytes, "sha256": one.sha256} for one in files]
+    body: dict[str, Any] = {"format": "myna checkpoint 1", "files": entries}
+    return json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))})
 
 
 def read_manifest(raw: bytes, manifest: str | Path) -> list[Stated]:

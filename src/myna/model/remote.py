@@ -14,6 +14,7 @@ from myna.files import write_atomic
 from myna.model.checkpoint import (
     MANIFEST,
     TRAIN_TENSORS,
+    manifest_of,
     newest_first,
     read_manifest,
     verify_file,
@@ -92,10 +93,10 @@ def fetch_checkpoint(remote: Remote, into: Path, but: Collection[str] = ()) -> P
     raw = remote.read(MANIFEST)
     if raw is None:
         raise CheckpointError(f"{remote.url} has no {MANIFEST}: its copy is not finished")
+    stated_files = read_manifest(raw, f"{remote.url}/{MANIFEST}")
+    wanted = [stated for stated in stated_files if stated.file not in but]
     missing = []
-    for stated in read_manifest(raw, f"{remote.url}/{MANIFEST}"):
-        if stated.file in but:
-            continue
+    for stated in wanted:
         try:
             verify_file(into, stated)
         except CheckpointError:
@@ -108,7 +109,8 @@ def fetch_checkpoint(remote: Remote, into: Path, but: Collection[str] = ()) -> P
         if isinstance(error.__cause__, FileNotFoundError):
             raise CheckpointError(str(error)) from error
         raise
-    write_atomic(into / MANIFEST, raw)
+    # Of what is here: a checkpoint that lacks what was left out is sound.
+    write_atomic(into / MANIFEST, raw if wanted == stated_files else manifest_of(wanted))
     return into
 
 
