@@ -38,7 +38,7 @@ def locked(path: Path, *, busy: str = "", waits: bool = False) -> Iterator[int]:
                 raise OutputError(busy.replace("{holder}", holder or "another process")) from error
             raise OutputError(
                 f"{path} cannot be locked ({error.strerror}), and two processes in one folder would destroy each "
-                "other's work; give an --out on a file system with locks"
+                "other's work; give a place on a file system with locks"
             ) from error
         with contextlib.suppress(
             OSError

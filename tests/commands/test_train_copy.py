@@ -1,11 +1,14 @@
 """A second machine goes on with a run from its copy."""
 
+import os
 import shutil
+import signal
 
 import pytest
 
 from myna.commands import train as command
-from myna.model.checkpoint import MANIFEST
+from myna.errors import Stopped
+from myna.model.checkpoint import MANIFEST, verify
 from myna.run import Run
 
 
@@ -84,6 +87,24 @@ def test_what_was_cut_off_is_fetched_to_its_end(copied, train, tmp_path, monkeyp
     assert not Run(tmp_path / "second").exists()
     train(tmp_path / "second", 2, "--copy-to", f"file://{copied}")
     assert "is finished: 2 of 2 steps" in capsys.readouterr().out
+
+
+def test_a_run_that_a_signal_stops_has_sent_its_last_step(train, tmp_path, monkeypatch):
+    append = Run.append_metrics
+
+    def stopping(self, record):
+        append(self, record)
+        if record["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "append_metrics", stopping)
+    with pytest.raises(Stopped, match="stopped by SIGTERM"):
+        train(tmp_path / "run", 9, "--copy-to", f"file://{tmp_path}/copy")
+    run, copy = Run(tmp_path / "run"), Run(tmp_path / "copy")
+    assert copy.metrics() == run.metrics()
+    (saved,) = copy.checkpoints.iterdir()
+    assert saved.name == max(path.name for path in run.checkpoints.iterdir())
+    verify(saved)
 
 
 def test_never_is_never(copied, refused, tmp_path):

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from myna.data.remote import fetch_data
+from myna.data.remote import fetch_data, fetch_validation
 from myna.data.shards import open_dataset
 from myna.errors import DataError, DownloadError
 from myna.store import remote
@@ -30,6 +30,18 @@ def test_a_dataset_is_fetched_once_and_verified(there, small_dataset, monkeypatc
 
     monkeypatch.setattr(Remote, "fetch", fails)
     assert here(f"file://{there}", fetch_data) == path
+
+
+def test_of_the_validation_split_alone_the_rest_stays_there_until_it_is_asked_for(there, conversations):
+    for place in (there, conversations):
+        path = here(f"file://{place}", fetch_validation)
+        assert not any(one.name.startswith("train") for one in path.iterdir())
+        dataset = open_dataset(path, splits=("val",))
+        assert dataset.val.read(0, dataset.val.n_tokens).size == dataset.val.n_tokens
+        with pytest.raises(DataError, match="train_000000"):
+            open_dataset(path)
+        assert here(f"file://{place}", fetch_data) == path
+        open_dataset(path)
 
 
 def test_conversations_come_with_their_masks(conversations):

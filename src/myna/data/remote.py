@@ -4,7 +4,7 @@ Each dataset.json has a folder of its own in the cache: where the remote one cha
 goes on with them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,16 @@ from myna.store.remote import DamagedError, Remote, Wanted
 DATASET = "dataset.json"
 
 
-def fetch_data(remote: Remote, folder: Path) -> Path:
+def fetch_validation(remote: Remote, folder: Path) -> Path:
+    """`fetch_data` of the validation split alone."""
+    return fetch_data(remote, folder, ("val",))
+
+
+def fetch_data(remote: Remote, folder: Path, splits: Collection[str] = SPLITS) -> Path:
     """A prepared dataset, each file as dataset.json states it; or what else lies there, whose sizes alone are checked.
 
+    Args:
+        splits: those that will be read.
     Raises:
         DataError: dataset.json is damaged, or a file is not the one it states.
         DownloadError: nothing is there, or it can't be read.
@@ -31,7 +38,7 @@ def fetch_data(remote: Remote, folder: Path) -> Path:
         return fetch_any(remote, folder)
     into = folder / sha256_bytes(raw)[:12] / remote.name
     try:
-        wanted = list(_stated(parse_json(raw)))
+        wanted = list(_stated(parse_json(raw), splits))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{remote.url}/{DATASET} is damaged ({error!r}); copy the dataset there again"
@@ -50,10 +57,10 @@ def fetch_data(remote: Remote, folder: Path) -> Path:
     return into
 
 
-def _stated(info: Any) -> Iterator[Wanted]:
-    """The files that a dataset.json states."""
+def _stated(info: Any, splits: Collection[str]) -> Iterator[Wanted]:
+    """The files that a dataset.json states, of some splits."""
     yield Wanted("tokenizer.json", sha256=str(info["tokenizer"]))
-    for split in SPLITS:
+    for split in splits:
         for shard in info[split]["shards"]:
             yield Wanted(Path(shard["file"]).name, sha256=str(shard["sha256"]))
             if "scored" in shard:

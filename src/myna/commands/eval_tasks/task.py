@@ -48,14 +48,14 @@ class Eval:
     """mmlu, harness: examples before each question. Default: 5 for mmlu; what the task's file says for harness."""
 
     def data_here(self) -> Path | None:
-        """Where the data of --data lies on this machine; None where --data was not given.
+        """Where what --data names lies on this machine: of a dataset the validation split. None where it was not given.
 
         Raises:
-            UsageError: a path that can't be one. DownloadError, DataError: see `fetch_data`.
+            UsageError: a path that can't be one. DownloadError, DataError: see `fetch_validation`.
         """
-        from myna.data.remote import fetch_data
+        from myna.data.remote import fetch_validation
 
-        return None if self.data is None else here(self.data, fetch_data)
+        return None if self.data is None else here(self.data, fetch_validation)
 
     @property
     def name(self) -> str:

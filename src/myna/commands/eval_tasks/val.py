@@ -27,7 +27,7 @@ def data_path(call: Eval) -> Path:
     """
     if (data := call.data_here()) is not None:
         return data
-    from myna.data.remote import fetch_data
+    from myna.data.remote import fetch_validation
 
     run = call.model.run()
     if why := run.why_no_model():
@@ -35,7 +35,7 @@ def data_path(call: Eval) -> Path:
     if run.exists():
         told = trained_on(run)
         if told is not None:
-            path = here(told["path"], fetch_data, DataError)
+            path = here(told["path"], fetch_validation, DataError)
             if not path.is_dir():
                 raise UsageError(
                     f"{run.path} was trained on {path}, which is not here (its identity is {told['identity']}); "
@@ -120,7 +120,8 @@ def validation(call: Eval, running: Running, data: Path | None) -> dict[str, Any
 
 
 def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
-    """The dataset, whose tokenizer must be the model's, or the model's without some special tokens.
+    """The dataset, whose tokenizer must be the model's, or the model's without some special tokens. Of our own, the
+    validation split alone is verified.
 
     Raises:
         DataError: it is not there, is damaged, or was made with another tokenizer.
@@ -132,7 +133,7 @@ def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
         return open_dataset(
             path, tokenizer=tokenizer
         )  # another project's format, which can't say what made it
-    found = open_dataset(path, verify=False)
+    found = open_dataset(path, verify=False, splits=("val",))
     if found.tokenizer_sha256 != tokenizer.sha256 and not tokenizer.extends(
         Tokenizer.load(path / "tokenizer.json")
     ):
@@ -140,7 +141,7 @@ def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
             f"{path} was made with another tokenizer than the model's ({tokenizer.name}), so its ids mean other text; "
             "prepare the corpus with the model's: myna prepare CORPUS --out DIR --tokenizer MODEL_FOLDER"
         )
-    return open_dataset(path, tokenizer=tokenizer)
+    return open_dataset(path, tokenizer=tokenizer, splits=("val",))
 
 
 def check_trained_on(dataset: "Dataset", checkpoint: Path, run: Run) -> None:
