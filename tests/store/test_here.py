@@ -1,4 +1,5 @@
-import multiprocessing
+import subprocess
+import sys
 
 import fsspec
 import pytest
@@ -81,32 +82,29 @@ def test_what_is_no_run_has_no_records(url):
         here(url, fetch_records)
 
 
-def fetch_and_count(url, start, counts):
-    """In a process of its own: how many files it had to fetch."""
-    fetched, fetch = [], remote.Remote.fetch
+FETCH_AND_COUNT = """
+import sys
+from myna.store import remote
+from myna.store.here import fetch_any, here
 
-    def noting(self, wanted, into):
-        fetched.extend(wanted)
-        fetch(self, wanted, into)
-
-    remote.Remote.fetch = noting
-    start.wait()
-    here(url, fetch_any)
-    counts.put(len(fetched))
+fetched, fetch = [], remote.Remote.fetch
+remote.Remote.fetch = lambda self, wanted, into: (fetched.extend(wanted), fetch(self, wanted, into))
+print("ready", flush=True)
+sys.stdin.readline()
+here(sys.argv[1], fetch_any)
+print(len(fetched))
+"""
 
 
 def test_two_processes_do_not_fetch_twice(tmp_path):
     (tmp_path / "x").mkdir()
     for name in "abc":
         (tmp_path / "x" / name).write_text(name)
-    system = multiprocessing.get_context("fork")
-    start, counts = system.Event(), system.Queue()
-    both = [
-        system.Process(target=fetch_and_count, args=(f"file://{tmp_path}/x", start, counts)) for _ in range(2)
-    ]
+    call, pipe = [sys.executable, "-c", FETCH_AND_COUNT, f"file://{tmp_path}/x"], subprocess.PIPE
+    both = [subprocess.Popen(call, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     for process in both:
-        process.start()
-    start.set()
-    assert sorted(counts.get(timeout=60) for _ in both) == [0, 3]
+        assert process.stdout.readline() == "ready\n"
     for process in both:
-        process.join()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert sorted(process.communicate()[0] for process in both) == ["0\n", "3\n"]

@@ -124,6 +124,7 @@ def test_the_small_files_go_along_where_they_have_changed(checkpoint, tmp_path):
         file.write('{"step": 2, "tok')  # is being written
     assert copier._send(checkpoint(1)) is None
     assert sent == ["recipe.json", "metrics.jsonl"]
+    assert (tmp_path / "copies" / "metrics.jsonl").read_text().endswith('"tokens": 1}\n')
     with open(run.metrics_path, "a") as file:
         file.write('ens": 2}\n')
     run.report_path.write_bytes(b"png")
