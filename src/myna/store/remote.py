@@ -165,7 +165,8 @@ class Remote:
                 self._fetch(one, into / (one.name or self.name), progress)
 
     def _fetch(self, wanted: Wanted, target: Path, progress: Progress) -> None:
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        # One name, since one process fetches at a time: what a killed one left is written over.
+        temporary = target.with_name(f".{target.name}.part")
         before, wait, tried = progress.done, FIRST_WAIT_S, 0
         while True:
             tried += 1
