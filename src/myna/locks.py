@@ -13,12 +13,13 @@ from myna.errors import OutputError
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, busy: str) -> Iterator[int]:
+def locked(path: Path, *, busy: str = "", waits: bool = False) -> Iterator[int]:
     """Holds an exclusive lock on a file within the block. The system releases it when the process ends, however.
 
     Args:
         path: the lock's file; made where it is missing, and never removed here.
         busy: the message where another process holds it; "{holder}" in it becomes that process.
+        waits: wait for that process instead.
     Yields:
         the open descriptor.
     Raises:
@@ -30,14 +31,14 @@ def locked(path: Path, *, busy: str) -> Iterator[int]:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
                 raise OutputError(busy.replace("{holder}", holder or "another process")) from error
             raise OutputError(
                 f"{path} cannot be locked ({error.strerror}), and two processes in one folder would destroy each "
-                "other's work; give an --out on a file system with locks"
+                "other's work; give a place on a file system with locks"
             ) from error
         with contextlib.suppress(
             OSError

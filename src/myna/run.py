@@ -7,6 +7,7 @@ samples.jsonl       what the model wrote on the way
 checkpoints/        see myna.model.checkpoint
 report.png          the curves
 report.html         the curves, a verdict and the samples, as one page
+wandb_id.txt        with `--track wandb`: the run there
 .lock               held by the process that trains here
 
 A folder that `myna import` made of another program's log has recipe.json and metrics.jsonl, and no model.
@@ -49,7 +50,19 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.report_path = self.path / "report.png"
         self.page_path = self.path / "report.html"
+        self.tracker_path = self.path / "wandb_id.txt"
         self.lock_path = self.path / ".lock"
+
+    @property
+    def records(self) -> list[Path]:
+        """Its small files but for the report: what another machine needs to go on and to draw it."""
+        return [
+            self.recipe_path,
+            self.environment_path,
+            self.tracker_path,
+            self.metrics_path,
+            self.samples_path,
+        ]
 
     def exists(self) -> bool:
         """Whether a run was begun here."""

@@ -62,7 +62,7 @@ def test_a_copy_that_cannot_be_made(no_picture, safe_after, tmp_path):
         patch.setattr(copies.Copier, "_put", fails)
         said = safe_after(patch.undo, "--copy-to", f"file://{tmp_path}/copies")
     assert "cannot copy step_00000002" in said
-    verify(tmp_path / "copies" / "step_00000002")
+    verify(tmp_path / "copies" / "checkpoints" / "step_00000002")
 
 
 def test_a_score_that_cannot_be_kept(no_picture, safe_after):

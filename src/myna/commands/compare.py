@@ -14,9 +14,9 @@ from myna.commands import parse, write_any_character
 from myna.commands.model_flags import RunningFlags, checked_name, open_to_run
 from myna.commands.text_flags import TextFlags, read_prompts, sampling_of, warn_of_cut
 from myna.errors import CheckpointError, ModelError, OutputError, UsageError
-from myna.paths import given_path
 from myna.progress import Progress
 from myna.run import Run
+from myna.store.here import address_of, here
 
 if TYPE_CHECKING:
     from myna.evaluate.compare import Column
@@ -30,7 +30,8 @@ class Compare:
     """Let several models continue the same text with the same seed, and show side by side what they write."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
-    """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, or hub names such as gpt2."""
+    """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, URLs of these, or hub names such
+    as gpt2."""
     checkpoints: bool = False
     """Take all checkpoints of a run, oldest first, in place of its newest one."""
     texts: Annotated[TextFlags, tyro.conf.arg(name="")]
@@ -43,8 +44,10 @@ class Compare:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A model to be opened. One of a run's many checkpoints may be damaged; it is then left out."""
+    """A model to be opened, and its name for people. One of a run's many checkpoints may be damaged; it is then left
+    out."""
 
+    place: str
     name: str
     may_be_damaged: bool = False
 
@@ -97,12 +100,16 @@ def wanted(call: Compare) -> list[Wanted]:
     Raises:
         UsageError: there are fewer. UnreadableError: a run's folder can't be listed.
     """
+    from myna.model.remote import fetch_all, fetch_model
+
     found = []
     for name in call.models:
         # checked here, since nothing is opened before all of them are known
-        path = given_path(checked_name(name), ModelError)
+        path = here(checked_name(name), fetch_all if call.checkpoints else fetch_model, ModelError)
         checkpoints = checkpoints_of(Run(path)) if call.checkpoints else []
-        found += [Wanted(one, may_be_damaged=True) for one in checkpoints] or [Wanted(name)]
+        found += [Wanted(str(one), address_of(one), may_be_damaged=True) for one in checkpoints] or [
+            Wanted(name, name)
+        ]
     if len(found) < LEAST:
         what = "name another MODEL, or give --checkpoints for all of a run's"
         raise UsageError(
@@ -111,11 +118,11 @@ def wanted(call: Compare) -> list[Wanted]:
     return found
 
 
-def checkpoints_of(run: Run) -> list[str]:
+def checkpoints_of(run: Run) -> list[Path]:
     """A run's checkpoints, oldest first; none where it is no run."""
     from myna.model.checkpoint import list_checkpoints
 
-    return [str(path) for path in reversed(list_checkpoints(run.checkpoints))]
+    return list_checkpoints(run.checkpoints)[::-1]
 
 
 def column_of(model: Wanted, call: Compare, prompts: Sequence[str], sampling: "Sampling") -> "Column | None":
@@ -129,7 +136,7 @@ def column_of(model: Wanted, call: Compare, prompts: Sequence[str], sampling: "S
     from myna.generate.text import TextEngine
 
     try:
-        running = open_to_run(model.name, call.running)
+        running = open_to_run(model.place, call.running)
     except CheckpointError as error:
         if not model.may_be_damaged:
             raise

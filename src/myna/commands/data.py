@@ -10,6 +10,9 @@ import tyro
 
 from myna.commands import parse
 from myna.errors import DataError, UsageError
+from myna.paths import given_path
+from myna.store.address import is_url
+from myna.store.here import address_of, here
 
 if TYPE_CHECKING:
     from myna.data.split import Dataset, Split
@@ -27,8 +30,8 @@ class Data:
 
     action: Annotated[Literal["show", "join", "overlap"], tyro.conf.Positional]
     """What to do."""
-    dir: Annotated[Path, tyro.conf.Positional]
-    """The dataset's folder."""
+    dir: Annotated[str, tyro.conf.Positional]
+    """The dataset's folder. show and overlap also take its URL on another store."""
     verify: bool = False
     """show: read every shard and compare its SHA-256, whatever was verified before."""
     tokenizer: str | None = None
@@ -74,7 +77,11 @@ def join(call: Data) -> None:
     for name in ("verify", "tokenizer"):
         if getattr(call, name):
             raise UsageError(f"--{name} belongs to `myna data show`; leave it out")
-    print_result(joined(call.dir, quiet=False))
+    if is_url(call.dir):
+        raise UsageError(
+            "join writes the dataset into the folder of its parts; give a folder of this machine"
+        )
+    print_result(joined(given_path(call.dir), quiet=False))
 
 
 def overlap(call: Data) -> None:
@@ -83,6 +90,7 @@ def overlap(call: Data) -> None:
     Raises:
         UsageError: no items are named, or a number that can't be. DataError: a file is not what it should be.
     """
+    from myna.data.remote import fetch_data
     from myna.data.shards import open_dataset
     from myna.evaluate.hellaswag import read_items
     from myna.evaluate.overlap import overlap as searched
@@ -95,8 +103,9 @@ def overlap(call: Data) -> None:
     if call.words < 1 or (call.workers is not None and call.workers < 1):
         raise UsageError("--words and --workers are 1 or more")
     items = read_items(call.items)
-    tokenizer = Tokenizer.open(call.tokenizer) if call.tokenizer else Tokenizer.load(call.dir)
-    dataset = open_dataset(call.dir, verify=False, tokenizer=tokenizer)
+    path = here(call.dir, fetch_data)
+    tokenizer = Tokenizer.open(call.tokenizer) if call.tokenizer else Tokenizer.load(path)
+    dataset = open_dataset(path, verify=False, tokenizer=tokenizer)
     with Progress("tokens", dataset.train.n_tokens) as progress:
         found = searched(
             dataset, tokenizer, items, call.items, n=call.words, workers=call.workers, on_ids=progress.advance
@@ -114,13 +123,15 @@ def show(call: Data) -> None:
     from rich.console import Console
 
     from myna.data.other_projects import remark_on
+    from myna.data.remote import fetch_data
     from myna.data.shards import open_dataset, verify_shards
     from myna.text.tokenizer import Tokenizer
 
     named = Tokenizer.open(call.tokenizer) if call.tokenizer else None
-    dataset = open_dataset(call.dir, verify=False, tokenizer=named)
+    path = here(call.dir, fetch_data)
+    dataset = open_dataset(path, verify=False, tokenizer=named)
     tokenizer = named or Tokenizer.load(dataset.path)
-    dataset = open_dataset(call.dir, verify=False, tokenizer=tokenizer)
+    dataset = open_dataset(path, verify=False, tokenizer=tokenizer)
     console = Console(highlight=False, markup=False)
     _print_summary(console, dataset)
     if remark := remark_on(dataset):
@@ -144,7 +155,7 @@ def _print_summary(console: Any, dataset: "Dataset") -> None:
 
     source = dataset.info["source"]
     made_from = source.get("corpus") or [source["from_shards"]] if isinstance(source, dict) else source
-    console.print(f"{dataset.path}: {', '.join(map(str, made_from))}", soft_wrap=True)
+    console.print(f"{address_of(dataset.path)}: {', '.join(map(str, made_from))}", soft_wrap=True)
     if isinstance(source, dict) and source.get("where"):
         console.print(f"rows: {source['where']}", soft_wrap=True, markup=False)
     console.print(

@@ -20,6 +20,7 @@ from myna.commands.eval_tasks.val import VAL
 from myna.commands.model_flags import Running, open_to_run
 from myna.errors import UsageError, unknown_name
 from myna.settings import flag
+from myna.store.here import address_of
 
 TASKS: dict[str, Task] = {
     "val": VAL,
@@ -71,9 +72,9 @@ def explain_item(call: Eval, task: Task, running: Running, data: Path | None) ->
 def said_of(call: Eval, running: Running, data: Path | None) -> dict[str, str]:
     """What was scored, on what, and how."""
     return {
-        "model": str(running.opened.path),
+        "model": address_of(running.opened.path),
         "task": call.task,
-        **({} if data is None else {"data": str(data)}),
+        **({} if data is None else {"data": address_of(data)}),
         "weights": running.weights,
         "precision": running.precision.name,
     }

@@ -13,8 +13,9 @@ import tyro
 from myna.commands import parse, refuse_empty
 from myna.commands.model_flags import ModelFlags, checked_name
 from myna.errors import ModelError, OutputError, UsageError
-from myna.paths import given_path
 from myna.run import Run
+from myna.store.here import here, results_beside
+from myna.store.records import fetch_records_if_any
 
 if TYPE_CHECKING:
     from myna.evaluate.inspect.view import View
@@ -64,10 +65,10 @@ def main(args: Sequence[str]) -> None:
     from myna.model.open import open_model
 
     wanted = named_parts(list(PARTS) if call.show is None else call.show.replace(" ", "").split(","))
-    run = Run(given_path(spec, ModelError))
+    run = Run(here(spec, fetch_records_if_any, ModelError))
     opened = open_model(spec)
     is_run = run.exists() or run.checkpoints.is_dir()
-    out = call.out or (run.path / "inspect" if is_run else Path("inspect"))
+    out = call.out or (results_beside(spec, "inspect") if is_run else Path("inspect"))
     check_place(out, opened.path)
     tokenizer = opened.tokenizer_or(call.model.tokenizer) if call.model.tokenizer else opened.tokenizer
     if tokenizer is None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import tyro
 
 from myna.errors import ModelError, UsageError
-from myna.paths import given_path
 from myna.run import Run
 from myna.settings import DeviceName, PrecisionName, WeightsName
+from myna.store.here import here
+from myna.store.records import fetch_records_if_any
 
 if TYPE_CHECKING:
     from myna.device import Precision
@@ -23,7 +24,8 @@ class ModelFlags:
     """A model and its tokenizer. A command's dataclass holds it as `Annotated[ModelFlags, tyro.conf.arg(name="")]`."""
 
     model: tyro.conf.Positional[str]
-    """A run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a hub name such as gpt2."""
+    """A run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, the URL of one of these, or a
+    hub name such as gpt2."""
     tokenizer: str | None = None
     """gpt2, bytes, or a tokenizer's folder or file, for a model that has none beside it. Default: the model's own."""
 
@@ -48,11 +50,12 @@ class RunningModelFlags(RunningFlags):
     """The same, for one model."""
 
     model: tyro.conf.Positional[str]
-    """A run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, or a hub name such as gpt2."""
+    """A run folder (its newest checkpoint), a checkpoint, a Hugging Face GPT-2 folder, the URL of one of these, or a
+    hub name such as gpt2."""
 
     def run(self) -> Run:
         """The run that MODEL may be; it need not exist."""
-        return Run(given_path(self.model, ModelError))
+        return Run(here(self.model, fetch_records_if_any, ModelError))
 
 
 def open_on_cpu(flags: ModelFlags) -> "tuple[Opened, Tokenizer]":

@@ -26,7 +26,8 @@ class Sample:
     """Let models continue a text. It ends at the end-of-text token, at --stop, or after --max-tokens."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
-    """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, or hub names such as gpt2."""
+    """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, URLs of these, or hub names such
+    as gpt2."""
     texts: Annotated[TextFlags, tyro.conf.arg(name="")]
     running: Annotated[RunningFlags, tyro.conf.arg(name="")]
     suffix: str | None = None

@@ -25,7 +25,8 @@ class Serve:
     """Serve models: OpenAI's API at /v1, and a page to talk to them at /. Ends with Ctrl-C or SIGTERM."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
-    """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, or hub names such as gpt2."""
+    """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, URLs of these, or hub names such
+    as gpt2."""
     running: Annotated[RunningFlags, tyro.conf.arg(name="")]
     host: str = "127.0.0.1"
     """The address to listen on. Any other than this machine's own needs an API key."""

@@ -63,6 +63,7 @@ def read_call(args: Sequence[str]) -> TrainCall:
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
+    from myna.commands.train_copy import take_over
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
     from myna.commands.train_overfit import finish_overfit
@@ -76,6 +77,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     run = Run(call.out or Path("runs") / call.settings.name)
     with contextlib.ExitStack() as ending:
         ranks.main_does(lambda: take_folder(run, ending))
+        ranks.main_does(lambda: take_over(run, call, say))
         newest = newest_on_main(run, ranks, say)
         finished_steps = checkpoint_step(newest) if newest else None
         recipe, stored = settle_recipe(run, call, finished_steps, say)

@@ -13,7 +13,8 @@ from myna.data.mixture import Mixture, shares_in_words
 from myna.data.split import Dataset
 from myna.device import Precision, device_name
 from myna.settings import is_number
-from myna.train.keep.copies import without_secrets
+from myna.store.address import without_secrets
+from myna.store.here import address_of
 from myna.train.machines.ranks import Ranks
 from myna.version import version
 
@@ -46,7 +47,7 @@ def trained_on(dataset: Dataset) -> dict[str, Any]:
     Another project's files don't say what they were made of, but their format and names tell who wrote them.
     """
     about = {
-        "path": str(dataset.path),
+        "path": address_of(dataset.path),
         "corpus": dataset.corpus,
         "tokenizer": dataset.tokenizer_sha256,
         "identity": dataset.identity,

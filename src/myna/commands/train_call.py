@@ -28,9 +28,10 @@ class TrainCall:
 
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["pydoc"])
     data: DataFlag = ()
-    """Folder of a prepared dataset (see `myna prepare`). pydoc and shakespeare prepare theirs under data/. Give several
-    for a mixture: --data A:0.7 --data B:0.3 takes 70% of the windows from A. What follows the last colon is a weight if
-    it is a number; a dataset of weight 0 is validated only. Without weights, each counts by its training tokens."""
+    """Folder of a prepared dataset (see `myna prepare`), or its URL on another store. pydoc and shakespeare prepare
+    theirs under data/. Give several for a mixture: --data A:0.7 --data B:0.3 takes 70% of the windows from A. What
+    follows the last colon is a weight if it is a number; a dataset of weight 0 is validated only. Without weights, each
+    counts by its training tokens."""
     out: Path | None = None
     """Folder of the run; runs/RECIPE if not given."""
     device: DeviceName = "auto"
@@ -63,7 +64,8 @@ class TrainCall:
     keep_every: int = 0
     """With --keep-last, keep also the checkpoints of every so many steps; 0 for none."""
     copy_to: str | None = None
-    """URL of a folder that gets a copy of each checkpoint: s3://BUCKET/FOLDER, or any other that fsspec knows."""
+    """URL of a folder that becomes a copy of the run: s3://BUCKET/FOLDER, or any other that fsspec knows. Where --out
+    holds no run and the copy does, the run is fetched from there and goes on."""
     on_spike: Literal["warn", "stop"] = "warn"
     """When the loss jumps 6 deviations and 0.1 nats above its mean of some 100 steps: say so, or stop before the
     update."""

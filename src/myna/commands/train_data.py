@@ -33,11 +33,11 @@ def open_data(
     named = call.sources
     if not named:
         path = Path("data") / recipe.name
-        named = [Named(path, path.name, None)]
+        named = [Named(str(path), path.name, None)]
         if ranks.is_main:
             prepare_own(recipe, path, say)
         ranks.barrier()
-    opened = [open_one(one.path, recipe, ranks, say, begins=begins) for one in named]
+    opened = [open_one(found(one), recipe, ranks, say, begins=begins) for one in named]
     datasets = [dataset for dataset, _ in opened]
     for dataset, other in itertools.pairwise(datasets):
         if dataset.tokenizer_sha256 != other.tokenizer_sha256:
@@ -51,6 +51,21 @@ def open_data(
                 "kind"
             )
     return mixture_of(named, datasets, say), opened[0][1]
+
+
+def found(one: Named) -> Path:
+    """The dataset's folder on this machine. Where a URL names it, the first rank of each machine to come fetches it.
+
+    Raises:
+        DownloadError, DataError: it can't be fetched, or is damaged there.
+    """
+    from myna.data.remote import fetch_data
+    from myna.store.here import here
+    from myna.train.machines.torchrun import once_a_machine, process_environment
+
+    # All machines at once, and no rank waits in a collective meanwhile, which would time out.
+    with once_a_machine(process_environment()):
+        return here(one.place, fetch_data)
 
 
 def mixture_of(named: "list[Named]", datasets: "list[Dataset]", say: Say) -> "Mixture":

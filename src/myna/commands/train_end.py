@@ -7,6 +7,7 @@ from myna.evaluate.compression import bz2_bits_per_byte
 from myna.evaluate.report import report
 from myna.model.checkpoint import list_checkpoints
 from myna.run import Run
+from myna.store.here import address_of
 from myna.text.tokenizer import Tokenizer
 
 
@@ -44,5 +45,5 @@ def finish(run: Run, data: Mixture, tokenizer: Tokenizer, say: Say) -> None:
     say("what to try next:")
     say(f"  myna chat {run.path}" if chats else f'  myna sample {run.path} --prompt "The "')
     if first.val.n_tokens > 1:
-        say(f"  myna eval {run.path} --task val{'' if data.is_one else f' --data {first.path}'}")
-    say(f"  myna data show {first.path}")
+        say(f"  myna eval {run.path} --task val{'' if data.is_one else f' --data {address_of(first.path)}'}")
+    say(f"  myna data show {address_of(first.path)}")

@@ -41,7 +41,7 @@ def open_saver(
         state = snapshot.state
         run.append_metrics({"step": state.step, "tokens": state.tokens, "checkpoint": path.name})
 
-    copier = Copier(call.copy_to, say) if call.copy_to is not None and setting.ranks.is_main else None
+    copier = Copier(call.copy_to, run, say) if call.copy_to is not None and setting.ranks.is_main else None
     saver = Saver(
         run.checkpoints,
         stepper.network,

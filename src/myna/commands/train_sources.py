@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from myna.errors import UsageError
 from myna.paths import given_path, shown
+from myna.store.address import is_url
 
 # The type of the flag: it may be given several times.
 DataFlag = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="DIR[:WEIGHT]")]
@@ -23,11 +23,12 @@ class Named:
     """A dataset as it was named.
 
     Attributes:
-        name: its folder's.
+        place: the path or URL of its folder.
+        name: the folder's.
         weight: None where none was given.
     """
 
-    path: Path
+    place: str
     name: str
     weight: Fraction | None
 
@@ -42,7 +43,7 @@ def named_sources(given: Sequence[str]) -> list[Named]:
     for one, other in itertools.pairwise(named):
         if one.name == other.name:
             raise UsageError(
-                f"--data names two folders that are called {one.name} ({one.path}, {other.path}); give each dataset "
+                f"--data names two folders that are called {one.name} ({one.place}, {other.place}); give each dataset "
                 "once, and rename a folder if they are two"
             )
     without = [one.name for one in named if one.weight is None]
@@ -66,12 +67,12 @@ def _named(given: str) -> Named:
     folder = given if weight is None else before
     if not folder:
         raise UsageError(f"--data {given} names no folder; give FOLDER:WEIGHT")
-    path = given_path(folder)
+    place = folder.rstrip("/") if is_url(folder) else str(given_path(folder))
     if weight is not None and not (math.isfinite(weight) and weight >= 0):
         raise UsageError(f"--data {shown(given)}: the weight is {last}; give a number, 0 or more")
     # As its name is written: a link's own, not that of the folder it leads to.
-    name = os.path.basename(os.path.abspath(path))
-    return Named(path, name, None if weight is None else Fraction(repr(weight)))
+    name = os.path.basename(place if is_url(place) else os.path.abspath(place))
+    return Named(place, name, None if weight is None else Fraction(repr(weight)))
 
 
 def _number(text: str) -> float | None:

@@ -9,7 +9,7 @@ A split's shards are one stream; each document in it begins with the end-of-text
 second file beside each shard, train_000000.scored.npy: one byte for each id, 1 if the id is scored (see `text.chat`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,12 @@ def npy_header(dtype: np.dtype, tokens: int) -> bytes:
     )
 
 
-def open_dataset(path: Path | str, verify: bool = True, tokenizer: Tokenizer | None = None) -> Dataset:
+def open_dataset(
+    path: Path | str,
+    verify: bool = True,
+    tokenizer: Tokenizer | None = None,
+    splits: Collection[str] = SPLITS,
+) -> Dataset:
     """Opens a folder of shards: ours, or build-nanogpt's, llm.c's and nanoGPT's as they are.
 
     Args:
@@ -54,6 +59,7 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: Tokenizer | N
             times and inode are unchanged.
         tokenizer: the tokenizer that must have made the dataset, or one that only adds special tokens to it. Other
             projects' files don't say, so it is needed there.
+        splits: those that will be read. The files of the others may be missing.
     Raises:
         DataError: no dataset, a damaged one, or one made with another tokenizer.
     """
@@ -67,7 +73,7 @@ def open_dataset(path: Path | str, verify: bool = True, tokenizer: Tokenizer | N
     dataset = _read_ours(path)
     if tokenizer is not None:
         _require_tokenizer(dataset, tokenizer)
-    shards = [shard for stream in dataset.streams() for shard in stream.shards]
+    shards = [shard for stream in dataset.streams(splits) for shard in stream.shards]
     for shard in shards:
         shard.check_size()
     if verify:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -222,9 +222,9 @@ class Dataset:
         """Whether its documents are conversations, of which some ids are scored."""
         return self.train.scored is not None
 
-    def streams(self) -> list[Split]:
-        """All that files were written for: both splits, and of conversations their masks."""
-        splits = [self.train, self.val]
+    def streams(self, names: Collection[str] = SPLITS) -> list[Split]:
+        """All that files were written for: both splits, or those of the names; and of conversations their masks."""
+        splits = [split for name, split in (("train", self.train), ("val", self.val)) if name in names]
         return splits + [split.scored for split in splits if split.scored is not None]
 
     @property

@@ -8,7 +8,8 @@ the manifest's own text before that line. A checkpoint is sound when all of it a
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +109,46 @@ def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
     """Args: hashes: of the large files, taken while they were written; the others are read."""
     files = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
-    entries = [
-        {
-            "file": path.name,
-            "bytes": path.stat().st_size,
-            "sha256": hashes.get(path.name) or sha256_file(path),
-        }
-        for path in files
-    ]
+    return manifest_of(
+        Stated(path.name, path.stat().st_size, hashes.get(path.name) or sha256_file(path)) for path in files
+    )
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a manifest states of a file beside it."""
+
+    file: str
+    n_bytes: int
+    sha256: str
+
+
+def manifest_of(files: Iterable[Stated]) -> bytes:
+    """The manifest that states these files."""
+    entries = [{"file": one.file, "bytes": one.n_bytes, "sha256": one.sha256} for one in files]
     body: dict[str, Any] = {"format": "myna checkpoint 1", "files": entries}
     return json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))})
+
+
+def read_manifest(raw: bytes, manifest: str | Path) -> list[Stated]:
+    """The files that a manifest states.
+
+    Args:
+        manifest: where it lies, for messages.
+    Raises:
+        CheckpointError: it is no manifest, or was changed after it was written.
+    """
+    try:
+        stated = parse_json(raw)
+        body = {key: value for key, value in stated.items() if key != "sha256"}
+        # The bytes themselves are compared, so that no edit is equal "as JSON".
+        if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:
+            raise CheckpointError(f"{manifest} was changed after it was written; use another checkpoint")
+        return [
+            Stated(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"])) for entry in body["files"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{manifest} is not a manifest: {error!r}; use another checkpoint") from error
 
 
 def verify(path: Path) -> None:
@@ -131,24 +162,27 @@ def verify(path: Path) -> None:
     try:
         with reading(manifest):
             raw = manifest.read_bytes()
-        stated = parse_json(raw)
-        body = {key: value for key, value in stated.items() if key != "sha256"}
-        # The bytes themselves are compared, so that no edit is equal "as JSON".
-        if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:
-            raise CheckpointError(f"{manifest} was changed after it was written; use another checkpoint")
-        for entry in body["files"]:
-            _verify_file(path / entry["file"], entry["bytes"], entry["sha256"])
     except NOT_THERE as error:
         raise CheckpointError(f"{manifest} is missing; the checkpoint was never whole") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{manifest} is not a manifest: {error!r}; use another checkpoint") from error
+    for stated in read_manifest(raw, manifest):
+        verify_file(path, stated)
 
 
-def _verify_file(file: Path, n_bytes: int, sha256: str) -> None:
+def verify_file(path: Path, stated: Stated) -> None:
+    """Reads a file of a checkpoint and compares it with what the manifest states.
+
+    Raises:
+        CheckpointError: it is missing or not what was written. UnreadableError: it can't be read.
+    """
+    file = path / stated.file
     try:
         with reading(file):
             found = os.stat(file)
-            same = found.st_size == n_bytes and stat.S_ISREG(found.st_mode) and sha256_file(file) == sha256
+            same = (
+                found.st_size == stated.n_bytes
+                and stat.S_ISREG(found.st_mode)
+                and sha256_file(file) == stated.sha256
+            )
     except NOT_THERE as error:
         raise CheckpointError(f"{file} is missing; use another checkpoint") from error
     if not same:
@@ -201,9 +235,17 @@ def list_checkpoints(directory: Path) -> list[Path]:
             names = os.listdir(directory)
     except NOT_THERE:
         return []
-    return sorted(
-        (directory / name for name in names if _STEP.fullmatch(name)), key=checkpoint_step, reverse=True
-    )
+    return [directory / name for name in newest_first(names)]
+
+
+def newest_first(names: Iterable[str]) -> list[str]:
+    """Those of some names that are of checkpoints, newest first.
+
+    >>> newest_first(["step_00000500", "step_00001000", "step_00000500.damaged"])
+    ['step_00001000', 'step_00000500']
+    """
+    steps = filter(_STEP.fullmatch, names)
+    return sorted(steps, key=lambda name: checkpoint_step(Path(name)), reverse=True)
 
 
 def newest_sound(directory: Path, on_damaged: Callable[[Path, CheckpointError], None]) -> Path | None:

@@ -12,9 +12,11 @@ from myna.errors import CheckpointError, ModelError
 from myna.files import reading
 from myna.model.checkpoint import MANIFEST, newest_sound, verify
 from myna.model.network import Network
+from myna.model.remote import fetch_model
 from myna.model.weights import load_network, pretrained_directory, read_shape
-from myna.paths import given_path
 from myna.run import Run
+from myna.store.address import is_url
+from myna.store.here import here
 from myna.text.exchange import names_in
 from myna.text.tokenizer import Tokenizer
 
@@ -86,11 +88,13 @@ def find_model(spec: str | Path) -> Path:
 
     Args:
         spec: a run directory (its newest sound checkpoint), a checkpoint, a Hugging Face folder of a network that we
-            have (which needs no manifest), or a hub name such as `gpt2`.
+            have (which needs no manifest), the URL of one of these, or a hub name such as `gpt2`.
     Raises:
         ModelError, CheckpointError, DownloadError; UnreadableError: it is there and can't be read.
     """
     path = find_folder(spec)
+    if is_url(spec):  # verified as it came
+        return path
     with reading(path):
         is_run = (path / "checkpoints").is_dir() or (path / "recipe.json").exists()
     if is_run:
@@ -111,14 +115,15 @@ def find_model(spec: str | Path) -> Path:
 
 
 def find_folder(spec: str | Path) -> Path:
-    """The folder that MODEL names, a run's too. Of the hub's it is the local copy. Nothing in it is read.
+    """The folder that MODEL names, a run's too. Nothing in it is read. Of the hub's it is the local copy, and of a URL
+    the folder with the weights, fetched and verified.
 
     Raises:
-        ModelError, DownloadError: there is none.
+        ModelError, DownloadError: there is none. CheckpointError: of a URL: what is there is damaged.
     """
     if not isinstance(spec, str | os.PathLike):
         raise ModelError(f"a model is named by a path or a name, not by {type(spec).__name__}")
-    path = given_path(spec, ModelError)
+    path = here(spec, fetch_model, ModelError)
     return pretrained_directory(path if path.exists() else spec)  # a name, which no door may change
 
 

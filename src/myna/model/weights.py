@@ -26,6 +26,8 @@ from myna.text.tokenizer import Tokenizer
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# What is fetched of a folder on the hub, or on another store.
+MODEL_FILES = [CONFIG, "*.safetensors", INDEX, "tokenizer*.json", *NAMES]
 # Types that weights may have; narrow ones are widened to fp32, which loses nothing.
 WIDE, NARROW = ("float32", "float64"), ("float16", "bfloat16")
 
@@ -267,15 +269,10 @@ def pretrained_directory(source: str | Path) -> Path:
         raise ModelError(
             f"there is no folder {source}; to load it from the hub, pip install 'myna[hub]'"
         ) from error
-    wanted = [
-        "config.json",
-        "*.safetensors",
-        "model.safetensors.index.json",
-        "tokenizer*.json",
-        *NAMES,
-    ]
     try:
-        return Path(answering(lambda: huggingface_hub.snapshot_download(str(source), allow_patterns=wanted)))
+        return Path(
+            answering(lambda: huggingface_hub.snapshot_download(str(source), allow_patterns=MODEL_FILES))
+        )
     except Exception as error:  # the hub's client raises its HTTP library's errors as well as its own
         raise DownloadError(
             f"there is no folder {source}, and the hub did not give a model of that name: {first_line(error)}"

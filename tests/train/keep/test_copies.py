@@ -1,9 +1,4 @@
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from typing import ClassVar
 
 import fsspec
@@ -13,6 +8,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from myna.commands import train as command
 from myna.errors import OutputError, UsageError
 from myna.model.checkpoint import verify
+from myna.run import Run
 from myna.train.keep import copies
 from myna.train.keep.copies import Copier
 
@@ -35,10 +31,10 @@ def quick(monkeypatch):
 
 
 def test_a_copy_is_the_checkpoint(checkpoint, tmp_path):
-    copier = Copier(f"file://{tmp_path}/copies", print)
+    copier = Copier(f"file://{tmp_path}/copies", Run(tmp_path), print)
     copier.add(checkpoint(1))
     copier.finish()
-    verify(tmp_path / "copies" / "step_00000001")
+    verify(tmp_path / "copies" / "checkpoints" / "step_00000001")
 
 
 class Flaky:
@@ -60,23 +56,23 @@ class Flaky:
 
 
 def test_a_store_that_fails_is_asked_again_and_the_manifest_goes_last(checkpoint, tmp_path, quick):
-    copier = Copier(f"file://{tmp_path}/copies", print)
+    copier = Copier(f"file://{tmp_path}/copies", Run(tmp_path), print)
     copier.store = Flaky(copier.store, copies.TRIES - 1)
     copier.add(checkpoint(1))
     copier.finish()
-    verify(tmp_path / "copies" / "step_00000001")
+    verify(tmp_path / "copies" / "checkpoints" / "step_00000001")
     assert copier.store.sent[-1] == "manifest.json"
 
 
 def test_a_store_that_is_gone_is_told_and_is_an_error_at_the_end(checkpoint, tmp_path, quick):
     said = []
-    copier = Copier(f"file://{tmp_path}/copies", said.append)
+    copier = Copier(f"file://{tmp_path}/copies", Run(tmp_path), said.append)
     copier.store = Flaky(copier.store, 99)
     path = checkpoint(1)
     copier.add(path)
     with pytest.raises(
         OutputError,
-        match=r"cannot copy step_00000001 .*5 tries.*: the store went away; the checkpoint itself is whole",
+        match=r"cannot copy step_00000001 .*5 tries.*: the store went away; .* itself is whole",
     ):
         copier.finish()
     assert len(said) == 1
@@ -85,7 +81,7 @@ def test_a_store_that_is_gone_is_told_and_is_an_error_at_the_end(checkpoint, tmp
 
 
 def test_what_waits_gives_way_to_what_is_newer_and_neither_is_removed(checkpoint, tmp_path):
-    copier = Copier(f"file://{tmp_path}/copies", print)
+    copier = Copier(f"file://{tmp_path}/copies", Run(tmp_path), print)
     held, real, started = threading.Event(), copier._send, threading.Event()
 
     def slow(path):
@@ -102,7 +98,63 @@ def test_what_waits_gives_way_to_what_is_newer_and_neither_is_removed(checkpoint
     assert [copier.busy(path) for path in (first, second, third)] == [True, False, True]
     held.set()
     copier.finish()
-    assert sorted(p.name for p in (tmp_path / "copies").iterdir()) == ["step_00000001", "step_00000003"]
+    assert sorted(p.name for p in (tmp_path / "copies" / "checkpoints").iterdir()) == [
+        "step_00000001",
+        "step_00000003",
+    ]
+
+
+def test_the_small_files_go_along_where_they_have_changed(checkpoint, tmp_path):
+    run, sent = Run(tmp_path), []
+    copier = Copier(f"file://{tmp_path}/copies", run, print)
+    pipe = copier.store.pipe_file
+
+    class Noting:
+        def pipe_file(self, path, content):
+            sent.append(path.rpartition("/")[2])
+            pipe(path, content)
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+    store, copier.store = copier.store, Noting()
+    run.write_recipe({"name": "x"})
+    run.append_metrics({"step": 1, "tokens": 1})
+    with open(run.metrics_path, "a") as file:
+        file.write('{"step": 2, "tok')  # is being written
+    assert copier._send(checkpoint(1)) is None
+    assert sent == ["recipe.json", "metrics.jsonl"]
+    assert (tmp_path / "copies" / "metrics.jsonl").read_text().endswith('"tokens": 1}\n')
+    with open(run.metrics_path, "a") as file:
+        file.write('ens": 2}\n')
+    run.report_path.write_bytes(b"png")
+    copier.finish()
+    assert sent[2:] == ["metrics.jsonl", "report.png"]
+    copy = Run(tmp_path / "copies")
+    assert copy.metrics() == run.metrics()
+    assert copy.recipe() == {"name": "x"}
+    assert copy.report_path.read_bytes() == b"png"
+
+
+def test_small_files_that_could_not_be_sent_go_with_the_next_checkpoint(checkpoint, tmp_path, quick):
+    run, said = Run(tmp_path), []
+    run.append_metrics({"step": 1, "tokens": 1})
+    copier = Copier(f"file://{tmp_path}/copies", run, said.append)
+    put, failures = copier._put_small, [99]
+
+    def flaky(files):
+        if failures[0] and run.metrics_path in files:
+            failures[0] -= 1
+            raise ConnectionResetError("the store went away")
+        put(files)
+
+    copier._put_small = flaky
+    assert copier._send(checkpoint(1)) is not None
+    failures[0] = 0
+    copier.add(checkpoint(2))
+    copier.finish()
+    assert said == []
+    assert Run(tmp_path / "copies").metrics() == run.metrics()
 
 
 class Refusing(MemoryFileSystem):
@@ -145,12 +197,12 @@ def copier_threads():
         ("half", "cannot write there (OSError: 5 of "),
     ],
 )
-def test_a_place_that_cannot_be_written_is_told_at_the_start(refusing, refuses, says):
+def test_a_place_that_cannot_be_written_is_told_at_the_start(refusing, refuses, says, tmp_path):
     url, refused, stored = refusing
     refused.add(refuses)
     before = copier_threads()
     with pytest.raises(OutputError) as told:
-        Copier(url, print)
+        Copier(url, Run(tmp_path), print)
     message = str(told.value)
     assert says in message
     assert "hunter2" not in message
@@ -162,11 +214,11 @@ def test_a_place_that_cannot_be_written_is_told_at_the_start(refusing, refuses, 
     assert stored == {}
 
 
-def test_a_store_that_forbids_removing_will_do(refusing, checkpoint):
+def test_a_store_that_forbids_removing_will_do(refusing, checkpoint, tmp_path):
     url, refused, stored = refusing
     refused.add("remove")
     said = []
-    copier = Copier(url, said.append)
+    copier = Copier(url, Run(tmp_path), said.append)
     copier.add(checkpoint(1))
     copier.finish()
     probes = [name for name in stored if "myna-probe" in name]
@@ -185,10 +237,10 @@ def test_the_probe_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").write_text("")
     before = everything(tmp_path)
     for name in ("there", "new", "new/and/deep", "there/new"):
-        Copier(f"file://{tmp_path}/{name}", print).finish()
+        Copier(f"file://{tmp_path}/{name}", Run(tmp_path), print).finish()
         assert everything(tmp_path) == before
     with pytest.raises(OutputError, match="cannot write there"):
-        Copier(f"file://{tmp_path}/file/copies", print)
+        Copier(f"file://{tmp_path}/file/copies", Run(tmp_path), print)
     assert everything(tmp_path) == before
 
 
@@ -203,15 +255,15 @@ def test_a_run_that_cannot_copy_does_not_begin(small_run, tmp_path):
     assert copier_threads() == before
 
 
-def test_an_empty_url_is_refused():
+def test_an_empty_url_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--copy-to is empty"):
-        Copier("", print)
+        Copier("", Run(tmp_path), print)
 
 
 @pytest.mark.parametrize("url", ["nosuch://bucket/x", "s4://user:hunter2@bucket/x"])
-def test_an_unknown_kind_of_url_is_refused(url):
+def test_an_unknown_kind_of_url_is_refused(url, tmp_path):
     with pytest.raises(UsageError, match="give a URL that fsspec knows") as refused:
-        Copier(url, print)
+        Copier(url, Run(tmp_path), print)
     assert "hunter2" not in str(refused.value)
 
 
@@ -220,52 +272,7 @@ def test_a_run_copies_its_checkpoints_and_a_finished_one_sends_what_is_missing(t
     train(*args)
     train(*args, "--copy-to", f"file://{tmp_path}/copies")
     assert "Nothing is left to train" in capsys.readouterr().out
-    verify(tmp_path / "copies" / "step_00000002")
-
-
-@pytest.fixture
-def s3_server():
-    """A server that speaks S3, on loopback."""
-    pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)])
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(address, timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.05)
-    yield address
-    server.terminate()
-    server.wait()
-
-
-@pytest.mark.filterwarnings("ignore")  # the client's own
-def test_a_copy_in_s3(checkpoint, tmp_path, s3_server, monkeypatch):
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "x"),
-        ("AWS_SECRET_ACCESS_KEY", "y"),
-        ("AWS_ENDPOINT_URL", s3_server),
-    ):
-        monkeypatch.setenv(name, value)
-    store = fsspec.filesystem("s3")
-    with pytest.raises(OutputError, match="cannot write there"):
-        Copier("s3://myna-test/runs", print)
-    store.invalidate_cache()
-    assert not store.exists("myna-test")
-    store.mkdir("myna-test")
-    copier = Copier("s3://myna-test/runs", print)
-    store.invalidate_cache()
-    assert store.ls("myna-test") == []
-    copier.add(checkpoint(1))
-    copier.finish()
-    store.invalidate_cache()
-    store.get("myna-test/runs/step_00000001", str(tmp_path / "back"), recursive=True)
-    verify(tmp_path / "back")
+    verify(tmp_path / "copies" / "checkpoints" / "step_00000002")
 
 
 @pytest.mark.parametrize("url", ["~nosuchuser/x", "file://~nosuchuser/x"])
@@ -273,5 +280,5 @@ def test_the_home_of_nobody_is_refused(url, tmp_path, monkeypatch):
     """fsspec takes each name that begins with ~ for one below the folder we are in: its parent is longer."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises((UsageError, OutputError), match="nosuchuser"):
-        Copier(url, print)
+        Copier(url, Run(tmp_path), print)
     assert list(tmp_path.iterdir()) == []

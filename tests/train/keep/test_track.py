@@ -8,7 +8,7 @@ import pytest
 
 from myna.errors import UsageError
 from myna.run import Run
-from myna.train.keep.copies import without_secrets
+from myna.store.address import without_secrets
 from myna.train.keep.track import NoTracker, open_tracker
 
 

@@ -15,11 +15,12 @@ def data_path(call: Eval) -> Path:
     Raises:
         UsageError: it was not named.
     """
-    if call.data is None:
+    data = call.data_here()
+    if data is None:
         raise UsageError(
             "--task core needs --data FOLDER: the eval_bundle that nanochat publishes, unpacked (core.yaml is in it)"
         )
-    return call.data
+    return data
 
 
 def core(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:

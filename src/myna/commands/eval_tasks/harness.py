@@ -20,7 +20,7 @@ def data_path(call: Eval) -> Path | None:
         raise UsageError(f"--task {call.task} names no task; give --task harness:NAME[,NAME]")
     if call.shots is not None and call.shots < 0:
         raise UsageError(f"--shots is {call.shots}; give 0 or more")
-    return call.data
+    return call.data_here()
 
 
 def names_in(call: Eval) -> list[str]:

@@ -20,8 +20,8 @@ def data_path(call: Eval) -> Path:
     Raises:
         DownloadError: it can't be fetched, or another file came in its place.
     """
-    if call.data is not None:
-        return call.data
+    if (data := call.data_here()) is not None:
+        return data
     from myna.evaluate.hellaswag import OFFICIAL
 
     with Progress(OFFICIAL.name, OFFICIAL.n_bytes, counted=False) as progress:

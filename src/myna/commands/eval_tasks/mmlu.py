@@ -17,14 +17,15 @@ def data_path(call: Eval) -> Path:
     Raises:
         UsageError: it was not named, or --shots is negative.
     """
-    if call.data is None:
+    data = call.data_here()
+    if data is None:
         raise UsageError(
             "--task mmlu needs --data FOLDER: the authors' data.tar unpacked (dev and test are in it), or cais/mmlu of "
             "the hub"
         )
     if call.shots is not None and call.shots < 0:
         raise UsageError(f"--shots is {call.shots}; give 0 or more")
-    return call.data
+    return data
 
 
 def mmlu(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:

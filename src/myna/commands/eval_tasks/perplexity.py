@@ -32,15 +32,14 @@ def data_path(call: Eval) -> Path:
     Raises:
         UsageError: nothing is named. DataError: it is not there. UnreadableError: it can't be looked at.
     """
-    if call.data is None:
+    data = call.data_here()
+    if data is None:
         raise UsageError(
             "--task perplexity needs --data, a text file, a folder of texts or a prepared dataset"
         )
-    if not call.data.exists():
-        raise DataError(
-            f"{call.data} is not there; name a text file, a folder of texts or a prepared dataset"
-        )
-    return call.data
+    if not data.exists():
+        raise DataError(f"{data} is not there; name a text file, a folder of texts or a prepared dataset")
+    return data
 
 
 def perplexity(call: Eval, running: Running, data: Path | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from myna.commands.model_flags import Running, RunningModelFlags
+from myna.store.here import here
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,9 @@ class Eval:
     model: Annotated[RunningModelFlags, tyro.conf.arg(name="")]
     task: str
     """What to score; the tasks are listed above."""
-    data: Path | None = None
-    """val: a prepared dataset (see `myna prepare`); default for a run: the dataset that it trained on.
+    data: str | None = None
+    """Where the data lies: a path, or the URL of a dataset or a file on another store.
+    val: a prepared dataset (see `myna prepare`); default for a run: the dataset that it trained on.
     hellaswag: a file in its official format (JSONL); default: the official one, fetched once (12 MB).
     mmlu: its folder, as the authors or the hub have it. core: the folder of nanochat's eval_bundle.
     harness: a folder of task files (YAML). They may name Python functions, which run.
@@ -44,6 +46,16 @@ class Eval:
     """hellaswag: show item N alone, from 0: its rows, what is scored, the loss of each token, and what that chooses."""
     shots: int | None = None
     """mmlu, harness: examples before each question. Default: 5 for mmlu; what the task's file says for harness."""
+
+    def data_here(self) -> Path | None:
+        """Where what --data names lies on this machine: of a dataset the validation split. None where it was not given.
+
+        Raises:
+            UsageError: a path that can't be one. DownloadError, DataError: see `fetch_validation`.
+        """
+        from myna.data.remote import fetch_validation
+
+        return None if self.data is None else here(self.data, fetch_validation)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from myna.parsing import read_object
 from myna.progress import Progress
 from myna.run import Run
 from myna.settings import is_whole
+from myna.store.here import here
 
 if TYPE_CHECKING:
     from myna.data.split import Dataset
@@ -24,15 +25,17 @@ def data_path(call: Eval) -> Path:
     Raises:
         UsageError: it was not named, and the run doesn't tell, or what it tells is not there; or the run is a log.
     """
-    if call.data is not None:
-        return call.data
+    if (data := call.data_here()) is not None:
+        return data
+    from myna.data.remote import fetch_validation
+
     run = call.model.run()
     if why := run.why_no_model():
         raise UsageError(f"{why}; give a model")
     if run.exists():
         told = trained_on(run)
         if told is not None:
-            path = Path(told["path"])
+            path = here(told["path"], fetch_validation, DataError)
             if not path.is_dir():
                 raise UsageError(
                     f"{run.path} was trained on {path}, which is not here (its identity is {told['identity']}); "
@@ -117,7 +120,8 @@ def validation(call: Eval, running: Running, data: Path | None) -> dict[str, Any
 
 
 def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
-    """The dataset, whose tokenizer must be the model's, or the model's without some special tokens.
+    """The dataset, whose tokenizer must be the model's, or the model's without some special tokens. Of our own, the
+    validation split alone is verified.
 
     Raises:
         DataError: it is not there, is damaged, or was made with another tokenizer.
@@ -129,7 +133,7 @@ def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
         return open_dataset(
             path, tokenizer=tokenizer
         )  # another project's format, which can't say what made it
-    found = open_dataset(path, verify=False)
+    found = open_dataset(path, verify=False, splits=("val",))
     if found.tokenizer_sha256 != tokenizer.sha256 and not tokenizer.extends(
         Tokenizer.load(path / "tokenizer.json")
     ):
@@ -137,7 +141,7 @@ def open_data(path: Path, tokenizer: "Tokenizer") -> "Dataset":
             f"{path} was made with another tokenizer than the model's ({tokenizer.name}), so its ids mean other text; "
             "prepare the corpus with the model's: myna prepare CORPUS --out DIR --tokenizer MODEL_FOLDER"
         )
-    return open_dataset(path, tokenizer=tokenizer)
+    return open_dataset(path, tokenizer=tokenizer, splits=("val",))
 
 
 def check_trained_on(dataset: "Dataset", checkpoint: Path, run: Run) -> None:

@@ -1,77 +1,50 @@
-"""Copies of checkpoints on another store: any URL that fsspec knows (s3://, gs://, file://, ...).
+"""Copies of a run on another store: any URL that fsspec knows (s3://, gs://, file://, ...).
 
-They are made by a thread of their own, after a checkpoint lies on the disk: a slow store delays neither steps nor
-checkpoints. Where the store is slower than the run, a checkpoint that waits is left out in favour of a newer one. A
-copy is whole when its manifest is there: it is sent last.
+The copy is a run folder like the first: checkpoints, and the small files that a second machine needs to go on, to
+report and to serve. It is made by a thread of its own, after a checkpoint lies on the disk: a slow store delays neither
+steps nor checkpoints. Where the store is slower than the run, a checkpoint that waits is left out in favour of a newer
+one. A checkpoint's copy is whole when its manifest is there: it is sent last.
 
 Before the first step a small probe is written, measured and removed: a place that can't be written is told then.
 """
 
 import contextlib
-import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from myna.errors import OutputError, UsageError, first_line
+from myna.errors import OutputError, UsageError
+from myna.files import sha256_bytes
 from myna.model.checkpoint import MANIFEST
-from myna.paths import given_path
+from myna.run import Run
+from myna.store.address import connect, reason, without_secrets
 
 TRIES = 5
 FIRST_WAIT_S = 1.0  # doubled after each try
 PROBE = b"Myna looks whether it can write here, and then removes this file.\n"
 
 
-def without_secrets(text: str) -> str:
-    """A URL as it may be shown and kept: without a user's name and password, and without its query.
-
-    >>> without_secrets("s3://key:secret@bucket/runs?token=abc")
-    's3://bucket/runs'
-    >>> without_secrets("--copy-to=ftp://me:pass@host/x")
-    '--copy-to=ftp://host/x'
-    """
-    if "://" not in text:
-        return text
-    return re.sub(r"://[^/@]*@", "://", text.partition("?")[0])
-
-
-def reason(error: BaseException) -> str:
-    """An error of a store's library in a line: its kind and what it says, without secrets.
-
-    >>> reason(OSError("403 from s3://me:pass@bucket/x\\nand more")), reason(TimeoutError())
-    ('OSError: 403 from s3://bucket/x', 'TimeoutError')
-    """
-    kind, line = type(error).__name__, without_secrets(first_line(error))
-    return kind if line == kind else f"{kind}: {line}"
-
-
 class Copier:
-    """Sends checkpoints to a store, newest first.
+    """Sends a run to a store: its checkpoints, newest first, and with each of them what has changed of its small files.
 
     Args:
-        url: the folder that becomes the parent of `step_00000500` and so on.
+        url: the folder that becomes the copy of the run's.
         say: told of what went wrong, and of the end.
     Raises:
         UsageError: no such kind of URL, or its library is missing.
         OutputError: the store can't be reached, or nothing can be written there.
     """
 
-    def __init__(self, url: str, say: Callable[[str], None]):
-        import fsspec
-
-        self.url, self.say = without_secrets(url).rstrip("/"), say
+    def __init__(self, url: str, run: Run, say: Callable[[str], None]):
+        self.url, self.run, self.say = without_secrets(url).rstrip("/"), run, say
         if not url.strip():
             raise UsageError("--copy-to is empty; give a URL that fsspec knows, or leave it out")
-        if "://" not in url:  # a folder of this machine
-            url = str(given_path(url))
         try:
-            self.store, self.root = fsspec.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise UsageError(
-                f"--copy-to {self.url}: {reason(error)}; give a URL that fsspec knows"
-            ) from error
+            self.store, self.root = connect(url, "--copy-to")
+        except UsageError:
+            raise
         except Exception as error:  # some stores connect at once; each raises its own library's errors
             raise self._refusal(error) from error
         try:
@@ -83,6 +56,7 @@ class Copier:
         self._sending: Path | None = None
         self._ended = False
         self._failure: str | None = None
+        self._sent: dict[str, str] = {}  # the hash of each small file as it was sent
         # A daemon: a run that is stopped before its first step doesn't wait for a copy. The next call makes it again.
         self._thread = threading.Thread(target=self._work, name="checkpoint copier", daemon=True)
         self._thread.start()
@@ -161,10 +135,10 @@ class Copier:
             return path in (self._waiting, self._sending)
 
     def finish(self) -> None:
-        """Sends what waits, and ends.
+        """Sends what waits and what has changed since, and ends.
 
         Raises:
-            OutputError: the last checkpoint could not be sent.
+            OutputError: the last checkpoint could not be sent, or the small files after it.
         """
         with self._changed:
             self._ended = True
@@ -172,7 +146,7 @@ class Copier:
         self._thread.join()
         if self._failure is not None:
             raise OutputError(
-                f"{self._failure}; the checkpoint itself is whole. Give the same command again to send it"
+                f"{self._failure}; {self.run.path} itself is whole. Give the same command again to send the rest"
             )
 
     def _work(self) -> None:
@@ -182,14 +156,16 @@ class Copier:
                 self._changed.wait_for(lambda: self._ended or self._waiting is not None)
                 self._sending, self._waiting = self._waiting, None
                 path = self._sending
-            if path is None:
+            if path is None and self._failure is not None:
                 return
             self._failure = self._send(path)
             if self._failure is not None:
                 self.say(self._failure)
+            if path is None:
+                return
 
-    def _send(self, path: Path) -> str | None:
-        """Sends one checkpoint; returns what went wrong, if it did in every try."""
+    def _send(self, path: Path | None) -> str | None:
+        """Sends one checkpoint and the small files, or these alone; returns what went wrong, if it did in every try."""
         wait = FIRST_WAIT_S
         for number in range(1, TRIES + 1):
             try:
@@ -200,10 +176,33 @@ class Copier:
                 if number < TRIES:
                     time.sleep(wait)
                     wait *= 2
-        return f"cannot copy {path.name} to {self.url} ({TRIES} tries): {failure}"
+        what = "the records" if path is None else path.name
+        return f"cannot copy {what} to {self.url} ({TRIES} tries): {failure}"
 
-    def _put(self, path: Path) -> None:
-        target = f"{self.root.rstrip('/')}/{path.name}"
+    def _put(self, path: Path | None) -> None:
+        # Records name the checkpoints that were saved: they come after these.
+        self._put_small([self.run.recipe_path, self.run.environment_path])
+        if path is not None:
+            self._put_checkpoint(path)
+        self._put_small([*self.run.records, self.run.report_path, self.run.page_path])
+
+    def _put_small(self, files: Sequence[Path]) -> None:
+        for file in files:
+            try:
+                content = file.read_bytes()
+            except FileNotFoundError:
+                continue
+            if file.suffix == ".jsonl":  # a line that is being written comes with the next copy
+                content = content[: content.rfind(b"\n") + 1]
+            if self._sent.get(file.name) == (hashed := sha256_bytes(content)):
+                continue
+            self.store.makedirs(self.root, exist_ok=True)
+            self.store.pipe_file(self._path(file.name), content)
+            self._require_size(self._path(file.name), len(content))
+            self._sent[file.name] = hashed
+
+    def _put_checkpoint(self, path: Path) -> None:
+        target = self._path(f"{path.parent.name}/{path.name}")
         self.store.invalidate_cache()
         if self.store.exists(f"{target}/{MANIFEST}"):
             if self.store.cat_file(f"{target}/{MANIFEST}") == (path / MANIFEST).read_bytes():
@@ -212,7 +211,13 @@ class Copier:
         self.store.makedirs(target, exist_ok=True)
         for file in sorted(path.iterdir(), key=lambda file: file.name == MANIFEST):
             self.store.put_file(str(file), f"{target}/{file.name}")
-            self.store.invalidate_cache()
-            arrived, whole = self.store.size(f"{target}/{file.name}"), file.stat().st_size
-            if arrived != whole:
-                raise OSError(f"{file.name}: {arrived} of {whole} bytes arrived")
+            self._require_size(f"{target}/{file.name}", file.stat().st_size)
+
+    def _path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def _require_size(self, target: str, whole: int) -> None:
+        self.store.invalidate_cache()
+        arrived = self.store.size(target)
+        if arrived != whole:
+            raise OSError(f"{target.rpartition('/')[2]}: {arrived} of {whole} bytes arrived")

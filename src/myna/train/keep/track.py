@@ -63,7 +63,7 @@ class WeightsAndBiases:
             import wandb
         except ImportError as error:
             raise _missing("wandb") from error
-        id_path, folder = run.path / "wandb_id.txt", run.path / "wandb"
+        id_path, folder = run.tracker_path, run.path / "wandb"
         new, new_folder = not id_path.exists(), not folder.exists()
         if new:
             write_atomic(id_path, secrets.token_hex(4).encode("ascii") + b"\n")
