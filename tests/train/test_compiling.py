@@ -27,22 +27,29 @@ def test_memory_that_runs_out_is_not_the_compilers_failure(train, tmp_path, monk
     def hidden(ids, texts=None):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(SummedLoss, "compile_step", lambda self: setattr(self, "hidden", hidden))
+    monkeypatch.setattr(SummedLoss, "compile_step", lambda self, by: setattr(self, "hidden", hidden))
     with pytest.raises(DeviceError, match=r"compiling: out of memory; try .*: --micro-batch 2 \(it is 4\);"):
         train(tmp_path / "run", 2, "--compile")
 
 
 @pytest.mark.parametrize(
-    ("device", "sharded", "by_block"),
-    [("cpu", False, True), ("cpu", True, True), ("cuda", True, True), ("cuda", False, False)],
+    ("by", "device", "sharded", "by_block"),
+    [
+        ("auto", "cpu", False, True),
+        ("auto", "cpu", True, True),
+        ("auto", "cuda", True, True),
+        ("auto", "cuda", False, False),
+        ("network", "cpu", False, False),
+        ("block", "cuda", False, True),
+    ],
 )
-def test_a_sharded_network_is_compiled_by_the_block(device, sharded, by_block, monkeypatch):
+def test_the_pieces_that_are_compiled(by, device, sharded, by_block, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(function) or function)
     monkeypatch.setattr(step, "is_sharded", lambda network: sharded)
     network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=9, dropout=0.0))
     monkeypatch.setattr(GPT, "device", torch.device(device))
     with torch._functorch.config.patch(activation_memory_budget=1.0):
-        SummedLoss(network).compile_step()
+        SummedLoss(network).compile_step(by)
         assert torch._functorch.config.activation_memory_budget == (0.9 if device == "cpu" else 1.0)
     assert compiled == [run_block if by_block else network.hidden]

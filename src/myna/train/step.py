@@ -24,6 +24,7 @@ from myna.errors import DivergedError
 from myna.model.decoder import run_block
 from myna.model.network import Network
 from myna.model.packed import Packed
+from myna.settings import CompileBy
 from myna.train.average import WeightAverage
 from myna.train.machines.ranks import Ranks
 from myna.train.machines.shard import add_up_gradients, is_sharded, whole
@@ -45,19 +46,21 @@ class SummedLoss(nn.Module):
         self.hidden: Callable[..., Tensor] = network.hidden
         self.compiled = False
 
-    def compile_step(self) -> None:
+    def compile_step(self, by: CompileBy = "auto") -> None:
         """From now on the forward and backward passes run compiled.
 
-        On a GPU the network in one piece. On a CPU block by block, where that is as fast and a model of any depth
-        compiles as quickly as one block. A sharded network too: its blocks have hooks, where the compiler ends a piece,
-        so one piece was out of reach.
+        Args:
+            by: `block` compiles block by block, `network` the network in one piece. `auto` takes one piece on a GPU. On
+                a CPU it takes blocks, where that is as fast and a model of any depth compiles as quickly as one block.
+                For a sharded network it takes blocks too: they have hooks, where the compiler ends a piece, so one
+                piece was out of reach.
         """
         on_cpu = self.network.device.type == "cpu"
-        if on_cpu or is_sharded(self.network):
-            if on_cpu:
-                # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less
-                # at GPT-2 124M, for a step that is as fast (docs/performance.md).
-                torch._functorch.config.activation_memory_budget = 0.9
+        if on_cpu:
+            # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less
+            # at GPT-2 124M, for a step that is as fast (docs/performance.md).
+            torch._functorch.config.activation_memory_budget = 0.9
+        if by == "block" or (by == "auto" and (on_cpu or is_sharded(self.network))):
             through = torch.compile(run_block, dynamic=False)
             # The compiler looks at its input's gradient, which between blocks is nobody's.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
