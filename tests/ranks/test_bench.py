@@ -4,15 +4,26 @@ import json
 import subprocess
 import sys
 
-TINY = (
-    "--recipe shakespeare-char --layers 1 --micro-batch 2 --sequence-length 16 --steps 1 --device cpu".split()
-)
+TINY = [
+    "--recipe",
+    "shakespeare-char",
+    "--layers",
+    "1",
+    "--micro-batch",
+    "2",
+    "--sequence-length",
+    "16",
+    "--steps",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 def test_two_ranks_are_measured_and_rank_0_alone_writes(tmp_path, child_environment):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, "-m", "myna", "bench", *TINY, "--out", str(tmp_path / "out"), "--json"],
+        [*torchrun, "-m", "myna", "bench", *TINY.split(), "--out", str(tmp_path / "out"), "--json"],
         env=child_environment | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -83,6 +83,7 @@ def timed_in_turn(step: OurStep, ranks: Ranks, count: int, watcher: Watcher) -> 
         # Which way comes first changes, so that neither always follows the other.
         for way in WAYS if number % 2 == 0 else WAYS[::-1]:
             ranks.barrier()
+            synchronize(ranks.device)
             began = time.perf_counter()
             with ways[way]():
                 step()

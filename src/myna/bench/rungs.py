@@ -9,13 +9,13 @@ from myna.bench.ladder import OURS, Switches, switches
 from myna.bench.lecture import Batch, LectureGPT, LectureStep, updates_skipped_by
 from myna.device import apply_precision, resolve_precision
 from myna.model.network import Network
+from myna.settings import CompileBy
 from myna.train.build import new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.machines.allocator import keep_freed_memory
 from myna.train.machines.ranks import Ranks
 from myna.train.optimizers.adamw import AdamWOptions
 from myna.train.recipe import Recipe
-from myna.settings import CompileBy
 from myna.train.step import Stepper
 
 
