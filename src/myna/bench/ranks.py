@@ -9,7 +9,7 @@ does not hide.
 import contextlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,7 +77,10 @@ def timed_in_turn(step: OurStep, ranks: Ranks, count: int, watcher: Watcher) -> 
     """Seconds of so many steps of each way, those that warm up left out. A step is as long as its slowest rank's."""
     module = step.stepper.module
     assert isinstance(module, DistributedDataParallel)
-    ways = {"together": contextlib.nullcontext, "apart": module.no_sync}
+    ways: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
+        "together": contextlib.nullcontext,
+        "apart": module.no_sync,
+    }
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(count):
         # Which way comes first changes, so that neither always follows the other.
@@ -102,7 +105,7 @@ def gathered(value: torch.Tensor, ranks: Ranks) -> list[Any]:
 
 
 def compared(
-    seconds: dict[str, Sequence[float]], found: dict[str, Any], flops_each_token: float
+    seconds: Mapping[str, Sequence[float]], found: dict[str, Any], flops_each_token: float
 ) -> dict[str, Any]:
     """Both ways by the medians of their steps, and what communication takes of a step.
 
