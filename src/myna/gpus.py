@@ -5,6 +5,7 @@ Sources: NVIDIA's data sheets of the DGX B200 (an eighth of it), GH200, H200, H1
 renters asked in spring 2026. They change by the week, so a plan prints its price as an assumption.
 """
 
+import re
 from dataclasses import dataclass
 
 
@@ -56,3 +57,14 @@ GPUS: dict[str, Gpu] = {
     "v100": Gpu(words="V100", half=125, bf16=False, tf32=None, fp32=15.7, memory=32, bandwidth=900, nvlink=150, pcie=16),  # noqa: E501
     "t4": Gpu(words="T4", half=65, bf16=False, tf32=None, fp32=8.1, memory=16, bandwidth=300, pcie=16),
 }  # fmt: skip
+
+
+def gpu_named(device: str) -> Gpu | None:
+    """The line of a GPU by the name that the device itself has; None where the table has none.
+
+    >>> gpu_named("NVIDIA H100 PCIe").half, gpu_named("NVIDIA GeForce RTX 4090 Laptop GPU")
+    (756, None)
+    """
+    if "Laptop" in device:  # it bears the name of a larger one
+        return None
+    return next((gpu for gpu in GPUS.values() if re.search(rf"\b{gpu.words}\b", device)), None)

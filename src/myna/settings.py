@@ -24,6 +24,7 @@ T = TypeVar("T")
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 WeightsName = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+CompileBy = Literal["auto", "block", "network"]
 Order = Literal["shuffled", "sequential"]
 
 # What a run that is taken up again may change: nothing (its checkpoints are made for it); what leads to other weights,

@@ -8,11 +8,12 @@ from myna.model.config import GPTConfig
 from myna.recipes import named
 from myna.settings import NO_OPTIONS
 
-CPU = Machine("cpu", "a processor", None, ("amx_bf16",), "2.13.0", 2, 1e12, "measured")
-OLD_CPU = dataclasses.replace(CPU, bf16_instructions=())
-H100 = dataclasses.replace(CPU, device="cuda", name="an H100", capability=(9, 0), bf16_instructions=())
+CPU = Machine("cpu", "a processor", None, ("amx_bf16",), ("amx_fp16",), "2.13.0", 2, 1e12, "measured")
+BF16_CPU = dataclasses.replace(CPU, fp16_instructions=())
+OLD_CPU = dataclasses.replace(BF16_CPU, bf16_instructions=())
+H100 = dataclasses.replace(OLD_CPU, device="cuda", name="an H100", capability=(9, 0))
 T4 = dataclasses.replace(H100, name="a T4", capability=(7, 5))
-MPS = dataclasses.replace(CPU, device="mps", name="a laptop", bf16_instructions=())
+MPS = dataclasses.replace(OLD_CPU, device="mps", name="a laptop")
 
 
 def rung(name: str) -> Rung:
@@ -23,10 +24,11 @@ def rung(name: str) -> Rung:
     ("machine", "names"),
     [
         (CPU, {"tf32"}),
-        (OLD_CPU, {"tf32", "bf16"}),
+        (BF16_CPU, {"tf32", "fp16"}),
+        (OLD_CPU, {"tf32", "fp16", "bf16"}),
         (H100, set()),
         (T4, {"tf32", "bf16"}),
-        (MPS, {"tf32", "bf16"}),
+        (MPS, {"tf32", "fp16", "bf16"}),
     ],
 )
 def test_what_a_machine_does_not_have(machine, names):
@@ -44,16 +46,16 @@ def test_a_vocabulary_that_needs_no_padding_has_no_such_rung():
 
 
 def test_each_rung_adds_one_change():
-    before = [False] * 6
+    before = [False] * 7
     for number, rung in enumerate(LADDER[1:-1]):
         now = list(dataclasses.astuple(switches(rung.name)))
-        assert [i for i in range(6) if now[i] != before[i]] == [number]
+        assert [i for i in range(7) if now[i] != before[i]] == [number]
         before = now
 
 
 def test_a_machine_that_lacks_a_change_goes_on_without_it():
     on = switches("fused-adamw", without=["tf32", "compile"])
-    assert dataclasses.astuple(on) == (False, True, False, True, True, True)
+    assert dataclasses.astuple(on) == (False, True, True, False, True, True, True)
 
 
 def test_rungs_are_chosen_in_the_ladders_order():

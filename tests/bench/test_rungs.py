@@ -44,9 +44,9 @@ NAMES = [rung.name for rung in LADDER if rung.name not in ("fp32", "compile")]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rung_computes_the_same_loss_in_fp32(name):
-    first = losses("fp32", ["tf32", "bf16", "compile"], compile=False)
+    first = losses("fp32", ["tf32", "fp16", "bf16", "compile"], compile=False)
     assert first[0] - first[-1] > 0.1  # the steps do something
-    now = losses(name, ["tf32", "bf16", "compile"], compile=False)
+    now = losses(name, ["tf32", "fp16", "bf16", "compile"], compile=False)
     assert now == pytest.approx(first, abs=FP32_BOUND, rel=0)
 
 
@@ -55,14 +55,15 @@ def test_every_rung_computes_the_same_loss_in_bf16(name):
     first = losses("fp32", ["tf32", "compile"], compile=False)
     now = losses(name, ["tf32", "compile"], compile=False)
     assert now == pytest.approx(first, abs=BF16_BOUND, rel=0)
-    assert now != pytest.approx(first, abs=FP32_BOUND, rel=0)  # bf16 is on
+    # bf16 is on. fp16 has three bits more, and a network as small as this one is as near in it as in fp32.
+    assert name == "fp16" or now != pytest.approx(first, abs=FP32_BOUND, rel=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["compile", "flash-attention", "padded-vocabulary", "fused-adamw", "ours"])
 def test_compiled_rungs_compute_the_same_loss(name):
-    first = losses("fp32", ["tf32", "bf16"], compile=False)
-    assert losses(name, ["tf32", "bf16"], compile=True) == pytest.approx(first, abs=FP32_BOUND, rel=0)
+    first = losses("fp32", ["tf32", "fp16", "bf16"], compile=False)
+    assert losses(name, ["tf32", "fp16", "bf16"], compile=True) == pytest.approx(first, abs=FP32_BOUND, rel=0)
     assert losses(name, ["tf32"], compile=True) == pytest.approx(first, abs=BF16_BOUND, rel=0)
 
 
@@ -98,6 +99,38 @@ def test_the_optimizer_is_fused_from_its_rung_on():
     assert [lecture(fused_adamw=fused).optimizer.defaults["fused"] for fused in (False, True)] == [None, True]
     # False would be slower than what AdamW does by itself: it would also switch the lists of CUDA off.
     assert lecture().optimizer.defaults["foreach"] is None
+
+
+def test_bf16_takes_the_place_of_fp16_and_has_no_scaler():
+    steps = [lecture(), lecture(fp16=True), lecture(fp16=True, bf16=True)]
+    assert [step.dtype for step in steps] == [None, torch.float16, torch.bfloat16]
+    assert [step.scaler.is_enabled() for step in steps] == [False, True, False]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_update_whose_gradients_overflow_is_left_out_and_counted(fused):
+    step = lecture(fp16=True, fused_adamw=fused)
+    weight = step.model.ln_f.weight
+    before = weight.detach().clone()
+    handle = weight.register_hook(lambda gradient: gradient * float("inf"))
+    step()
+    assert torch.equal(weight, before)
+    handle.remove()
+    step()
+    assert not torch.equal(weight, before)
+    assert step.skipped_updates() == 1
+
+
+def test_ours_in_fp16_counts_them_too():
+    recipe = Recipe(**SMALL, batch_tokens=48, precision="fp16", compile=False)
+    ids = torch.randint(300, (1, 49))
+    gpt = GPT(recipe.network_config(vocab_size=300))
+    step, _ = make_step("ours", gpt, recipe, [(ids[:, :-1], ids[:, 1:])], [])
+    handle = gpt.ln_f.weight.register_hook(lambda gradient: gradient * float("inf"))
+    step()
+    handle.remove()
+    step()
+    assert step.skipped_updates() == 1
 
 
 @pytest.mark.parametrize(("tf32", "precision"), [(False, "highest"), (True, "high")])

@@ -19,6 +19,7 @@ MEASURED = {
     "first_loss": 10.9,
     "last_loss": 9.5,
     "compiler_failure": "",
+    "skipped_updates": 0,
 }
 OURS = MEASURED | {"ratio": 2.5, "first_loss": 10.901, "compiler_failure": "no g++"}
 LADDER = {
@@ -131,3 +132,9 @@ def test_the_picture_is_a_png(ladder):
 def test_a_machine_that_was_busy_at_one_end_is_named():
     busy = LADDER | {"matrix_flops_before_and_after": [0.4e12, 1e12]}
     assert "its matrix limit was 0.40 TFLOP/s before the rungs and 1.00 after" in footnotes(busy)[2]
+
+
+def test_updates_that_a_scaler_left_out_are_named():
+    fp16 = {"name": "fp16", "title": "fp16"} | MEASURED | {"skipped_updates": 1}
+    (note,) = footnotes(LADDER | {"rungs": [fp16], "matrix_flops_before_and_after": [1e12, 1e12]})
+    assert note.startswith("fp16: fp16's scaler left 1 update out")

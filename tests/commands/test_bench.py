@@ -29,6 +29,10 @@ def nothing_runs(monkeypatch):
     [
         (["--rungs", "fp32,bf61"], "there is no rung 'bf61'; did you mean bf16?"),
         (["--rungs", ","], "--rungs names none"),
+        (["--rungs", "fp32", "--precision", "fp16"], "--precision is of the rung ours; leave it out, or add"),
+        (["--rungs", "fp32", "--compile-by", "block"], "--compile-by is of the rung ours"),
+        (["--recipe", "pydoc", "--compile-by", "block"], "--compile-by is block, and pydoc does not compile"),
+        (["--attention", "--compile-by", "block"], "--compile-by is of the ladder"),
         (["--rungs", ""], "--rungs is empty"),
         (["--recipe", "gpt2-142m"], "did you mean gpt2-124m"),
         (["--steps", "0"], "--steps is 0; give 1 or more"),
@@ -85,6 +89,33 @@ def test_a_wrong_call_is_a_line_before_anything_is_measured(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-file", "ladder.png"]
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ["--rungs", "fp32,ours"],
+            "--rungs is fp32,ours: several ranks measure our step alone; leave --rungs",
+        ),
+        (["--attention"], "--attention is measured by one process; start it without torchrun"),
+        (["--micro-batch", "0"], "--micro-batch is 0; give 1 or more"),
+    ],
+)
+@pytest.mark.parametrize("local_rank", ["0", "1"])
+def test_a_wrong_call_under_torchrun_is_a_line_of_the_first_rank(
+    args, words, local_rank, tmp_path, monkeypatch, capsys, nothing_runs
+):
+    monkeypatch.chdir(tmp_path)
+    place = {"RANK": local_rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    for name, value in (place | {"MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none"}).items():
+        monkeypatch.setenv(name, value)
+    assert main(["bench", *args]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == (1 if local_rank == "0" else 0)
+    assert local_rank == "1" or words in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_network_that_cannot_be_is_refused_at_once(tmp_path, monkeypatch, capsys, nothing_runs):
     monkeypatch.chdir(tmp_path)
     assert main(["bench", *TINY, "--rungs", "fp32", "--layers", str(10**11)]) == 2
@@ -116,7 +147,7 @@ def test_the_ladder_is_measured_and_written(tmp_path, capsys):
     assert first.keys() == {
         "name", "title", "change", "without", "ms_per_step", "step_seconds", "tokens_per_second", "flops",
         "share_of_limit", "ratio", "peak_memory_bytes", "first_step_seconds", "first_loss", "last_loss", "compiled",
-        "compiler_failure",
+        "compiler_failure", "skipped_updates",
     }  # fmt: skip
     assert first["ratio"] == 1.0
     assert second.keys() == {"name", "title", "change", "skipped"}

@@ -31,23 +31,30 @@ def test_memory_that_runs_out_is_not_the_compilers_failure(train, tmp_path, monk
     def hidden(ids, texts=None):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(SummedLoss, "compile_step", lambda self, **how: setattr(self, "hidden", hidden))
+    monkeypatch.setattr(SummedLoss, "compile_step", lambda self, by, **how: setattr(self, "hidden", hidden))
     with pytest.raises(DeviceError, match=r"compiling: out of memory; try .*: --micro-batch 2 \(it is 4\);"):
         train(tmp_path / "run", 2, "--compile")
 
 
 @pytest.mark.parametrize(
-    ("device", "ranks", "by_block"),
-    [("cpu", 1, True), ("cpu", 2, True), ("cuda", 2, True), ("cuda", 1, False)],
+    ("by", "device", "ranks", "by_block"),
+    [
+        ("auto", "cpu", 1, True),
+        ("auto", "cpu", 2, True),
+        ("auto", "cuda", 2, True),
+        ("auto", "cuda", 1, False),
+        ("network", "cpu", 1, False),
+        ("block", "cuda", 1, True),
+    ],
 )
-def test_over_several_ranks_a_network_is_compiled_by_the_block(device, ranks, by_block, monkeypatch):
+def test_over_several_ranks_a_network_is_compiled_by_the_block(by, device, ranks, by_block, monkeypatch):
     """So that a block's gradients are there, and sent, while those below it are computed."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(function) or function)
     network = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=9, dropout=0.0))
     monkeypatch.setattr(GPT, "device", torch.device(device))
     with torch._functorch.config.patch(activation_memory_budget=1.0):
-        SummedLoss(network).compile_step(alone=ranks == 1)
+        SummedLoss(network).compile_step(by, alone=ranks == 1)
         assert torch._functorch.config.activation_memory_budget == (0.9 if device == "cpu" else 1.0)
     assert compiled == [run_block if by_block else network.hidden]
 
@@ -57,7 +64,7 @@ def test_the_ranks_decide(world_size, alone):
     asked = []
 
     class Loss:
-        def compile_step(self, *, alone):
+        def compile_step(self, by, *, alone):
             asked.append(alone)
 
     stepper = SimpleNamespace(

@@ -21,7 +21,12 @@ class Rung:
 LADDER = (
     Rung("fp32", "fp32", "GPT-2 written out, every product in full fp32"),
     Rung("tf32", "TF32", "the GPU's matrix units multiply fp32 with 10 bits of mantissa"),
-    Rung("bf16", "bf16", "autocast: matrix products in bf16; weights, sums and optimizer stay fp32"),
+    Rung(
+        "fp16",
+        "fp16",
+        "autocast: matrix products in fp16; a scaler keeps small gradients from becoming 0",
+    ),
+    Rung("bf16", "bf16", "bf16 in place of fp16, without a scaler; weights, sums and optimizer stay fp32"),
     Rung("compile", "compile", "torch.compile: neighbouring operations become one kernel"),
     Rung("flash-attention", "flash attention", "scores, mask, softmax and product become one call"),
     Rung(
@@ -33,6 +38,8 @@ LADDER = (
     Rung("ours", "ours", "what `myna train` runs"),
 )
 COMPILE, OURS = "compile", "ours"
+# A rung's change that a later rung's takes the place of. A machine without the later one keeps the earlier.
+REPLACED = {"fp16": "bf16"}
 
 WARM_UP_STEPS = 2  # after the first, which compiles
 
@@ -45,6 +52,7 @@ class Machine:
     name: str
     capability: tuple[int, int] | None  # of a CUDA GPU
     bf16_instructions: tuple[str, ...]  # of a CPU
+    fp16_instructions: tuple[str, ...]  # of a CPU
     torch: str
     threads: int
     matrix_flops: float  # FLOP/s of a large matrix product, measured
@@ -59,6 +67,7 @@ class Machine:
                 **value,
                 "capability": None if capability is None else (capability[0], capability[1]),
                 "bf16_instructions": tuple(value["bf16_instructions"]),
+                "fp16_instructions": tuple(value["fp16_instructions"]),
             }
         )
 
@@ -68,6 +77,7 @@ class Switches:
     """What is on at a rung of the lecture's; the fields are in the ladder's order."""
 
     tf32: bool = False
+    fp16: bool = False  # bf16 takes its place where both are on
     bf16: bool = False
     compile: bool = False
     flash_attention: bool = False
@@ -78,13 +88,26 @@ class Switches:
 def switches(name: str, without: Collection[str] = ()) -> Switches:
     """What is on at that rung: the change of each rung up to it, less what the machine is `without`.
 
-    >>> switches("compile", without=["tf32"])  # doctest: +NORMALIZE_WHITESPACE
-    Switches(tf32=False, bf16=True, compile=True, flash_attention=False, padded_vocabulary=False,
+    >>> switches("compile", without=["tf32", "fp16"])  # doctest: +NORMALIZE_WHITESPACE
+    Switches(tf32=False, fp16=False, bf16=True, compile=True, flash_attention=False, padded_vocabulary=False,
              fused_adamw=False)
     """
     names = [rung.name for rung in LADDER]
     on = names[1 : names.index(name) + 1]
     return Switches(**{n.replace("-", "_"): n not in without for n in on if n != OURS})
+
+
+def left_out(rung: Rung, without: Collection[str]) -> list[str]:
+    """The changes of earlier rungs that this one goes without; what is ours decides for itself.
+
+    >>> left_out(LADDER[-2], without=["tf32", "fp16"]), left_out(LADDER[-2], without=["fp16", "bf16"])
+    (['tf32'], ['fp16', 'bf16'])
+    """
+    if rung.name == OURS:
+        return []
+    names = [above.name for above in LADDER[: LADDER.index(rung) + 1]]
+    on = set(names) - set(without)
+    return [name for name in names[:-1] if name in without and REPLACED.get(name) not in on]
 
 
 def missing(rung: Rung, machine: Machine, config: NetworkConfig) -> str | None:
@@ -94,6 +117,11 @@ def missing(rung: Rung, machine: Machine, config: NetworkConfig) -> str | None:
             return f"a mode of CUDA GPUs, and the device is {machine.device}"
         if machine.capability < (8, 0):
             return f"needs compute capability 8.0, and {machine.name} has {_dotted(machine.capability)}"
+    if rung.name == "fp16":
+        if machine.device == "cpu" and not machine.fp16_instructions:
+            return f"{machine.name} has no instructions for it (AMX or AVX512-FP16)"
+        if machine.device == "mps":
+            return "`myna train` computes in fp32 on mps"
     if rung.name == "bf16":
         if machine.capability is not None and machine.capability < (8, 0):
             return f"needs compute capability 8.0, and {machine.name} has {_dotted(machine.capability)}"

@@ -15,6 +15,8 @@ from myna.model.config import NetworkConfig
 
 Batch = tuple[Tensor, Tensor]
 
+FIRST_SCALE = 65536.0  # torch's default; it grows after 2,000 updates, more than are measured
+
 
 def four_operations(q: Tensor, k: Tensor, v: Tensor, future: Tensor) -> Tensor:
     """Causal attention written out: scores, mask, softmax, product.
@@ -135,8 +137,23 @@ class LectureGPT(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
 
 
+def updates_skipped_by(scaler: torch.amp.GradScaler) -> int:
+    """How often an update was left out because a gradient overflowed in fp16: each time the scaler halves its scale.
+
+    >>> updates_skipped_by(torch.amp.GradScaler("cpu", enabled=False))
+    0
+    """
+    return round(math.log2(FIRST_SCALE / scaler.get_scale())) if scaler.is_enabled() else 0
+
+
 class LectureStep:
-    """One update from a few micro-batches, the same ones each time."""
+    """One update from a few micro-batches, the same ones each time.
+
+    Args:
+        dtype: what autocast computes matrix products in; None for no autocast. With fp16 goes a scaler: it multiplies
+            the loss, so that small gradients do not become 0, divides the gradients again before they are clipped, and
+            leaves an update out where one overflowed.
+    """
 
     def __init__(
         self,
@@ -144,11 +161,13 @@ class LectureStep:
         optimizer: torch.optim.Optimizer,
         batches: Sequence[Batch],
         *,
-        bf16: bool,
+        dtype: torch.dtype | None,
         clip_norm: float,
     ):
         self.model, self.optimizer, self.batches = model, optimizer, batches
-        self.bf16, self.clip_norm = bf16, clip_norm
+        self.dtype, self.clip_norm = dtype, clip_norm
+        device = batches[0][0].device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.network: nn.Module = model
 
     def compile(self) -> None:
@@ -168,16 +187,22 @@ class LectureStep:
         """Its step is not timed in parts."""
         return {}
 
+    def skipped_updates(self) -> int:
+        """Updates that the scaler left out."""
+        return updates_skipped_by(self.scaler)
+
     def __call__(self) -> float:
         """Makes a step and returns its loss, as it was before the update."""
         device = self.batches[0][0].device
         total = torch.zeros((), device=device)
         self.optimizer.zero_grad()
         for ids, targets in self.batches:
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
                 loss = self.network(ids, targets) / len(self.batches)
             total += loss.detach()
-            loss.backward()
+            self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return total.item()

@@ -42,6 +42,7 @@ def machine_of(device: torch.device) -> Machine:
         name=torch.cuda.get_device_name(device) if on_cuda else processor_name(),
         capability=torch.cuda.get_device_capability(device) if on_cuda else None,
         bf16_instructions=tuple(sorted(cpu_flags() & BF16_INSTRUCTIONS)),
+        fp16_instructions=tuple(sorted(cpu_flags() & FP16_INSTRUCTIONS)),
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         matrix_flops=flops,

@@ -13,8 +13,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from myna.bench.ladder import COMPILE, LADDER, OURS, Machine, Rung, compared, missing, why_only_ours
+from myna.bench.ladder import (
+    COMPILE,
+    LADDER,
+    Machine,
+    Rung,
+    compared,
+    left_out,
+    missing,
+    why_only_ours,
+)
 from myna.errors import ChildError, DeviceError, from_record
+from myna.settings import CompileBy
 from myna.train.recipe import Recipe
 
 
@@ -29,6 +39,7 @@ class Plan:
     accumulate: int
     steps: int  # timed, a rung
     device: Literal["auto", "cpu", "cuda", "mps"]
+    compile_by: CompileBy = "auto"  # the pieces that our rung is compiled in
 
 
 class KilledError(ChildError):
@@ -60,15 +71,7 @@ def measure_ladder(plan: Plan, watcher: Watcher) -> dict[str, Any]:
     survey = {"task": "survey", "device": plan.device}
     machine = Machine.from_json(run_job(survey))
     reasons = {rung.name: why for rung in LADDER if (why := missing(rung, machine, config))}
-    job: dict[str, Any] = {
-        "recipe": plan.recipe.to_dict(),
-        "vocab_size": plan.vocab_size,
-        "device": machine.device,
-        "accumulate": plan.accumulate,
-        "steps": plan.steps,
-        "without": list(reasons),
-        "micro_batch": plan.micro_batch,
-    }
+    job = job_of(plan, machine.device) | {"without": list(reasons)}
     if plan.micro_batch == "auto":
         job["micro_batch"] = fitting_micro_batch(job, [r for r in plan.rungs if r.name not in reasons])
     records = []
@@ -95,11 +98,18 @@ def measure_ladder(plan: Plan, watcher: Watcher) -> dict[str, Any]:
     }
 
 
-def left_out(rung: Rung, without: Sequence[str]) -> list[str]:
-    """The changes of earlier rungs that this one goes without; what is ours decides for itself."""
-    if rung.name == OURS:
-        return []
-    return [below.name for below in LADDER[: LADDER.index(rung)] if below.name in without]
+def job_of(plan: Plan, device: str) -> dict[str, Any]:
+    """What every rung's job has."""
+    return {
+        "recipe": plan.recipe.to_dict(),
+        "vocab_size": plan.vocab_size,
+        "device": device,
+        "accumulate": plan.accumulate,
+        "steps": plan.steps,
+        "without": [],
+        "micro_batch": plan.micro_batch,
+        "compile_by": plan.compile_by,
+    }
 
 
 def fitting_micro_batch(job: dict[str, Any], rungs: Sequence[Rung]) -> int:
@@ -153,6 +163,8 @@ def about(plan: Plan, machine: Machine, job: dict[str, Any]) -> dict[str, Any]:
         "accumulate": plan.accumulate,
         "tokens_per_step": job["micro_batch"] * recipe.sequence_length * plan.accumulate,
         "timed_steps": plan.steps,
+        "precision_of_ours": recipe.precision,
+        "compile_by": plan.compile_by,
         "why_only_ours": why_only_ours(recipe),
     }
 

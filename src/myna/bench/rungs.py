@@ -6,9 +6,10 @@ from typing import Protocol
 import torch
 
 from myna.bench.ladder import OURS, Switches, switches
-from myna.bench.lecture import Batch, LectureGPT, LectureStep
+from myna.bench.lecture import Batch, LectureGPT, LectureStep, updates_skipped_by
 from myna.device import apply_precision, resolve_precision
 from myna.model.network import Network
+from myna.settings import CompileBy
 from myna.train.build import new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.machines.allocator import keep_freed_memory
@@ -31,20 +32,29 @@ class Step(Protocol):
     def parts(self) -> dict[str, float]:
         """Seconds of the parts that are timed, since it was last asked."""
 
+    def skipped_updates(self) -> int:
+        """Updates that fp16's scaler left out, because a gradient overflowed."""
+
     def __call__(self) -> float: ...
 
 
 def make_step(
-    rung: str, network: Network, recipe: Recipe, batches: Sequence[Batch], without: Sequence[str]
+    rung: str,
+    network: Network,
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    without: Sequence[str],
+    compile_by: CompileBy = "auto",
 ) -> tuple[Step, str]:
     """The step of a rung, and why it is not compiled where the compiler failed already (else "").
 
     Args:
         network: fresh weights on the device; they become the step's own.
         without: the names of rungs that this machine does not have.
+        compile_by: the pieces that our rung is compiled in.
     """
     if rung == OURS:
-        return our_step(network, recipe, batches)
+        return our_step(network, recipe, batches, compile_by=compile_by)
     return lecture_step(network, recipe, batches, switches(rung, without)), ""
 
 
@@ -70,7 +80,8 @@ def lecture_step(network: Network, recipe: Recipe, batches: Sequence[Batch], on:
         # Not False: that would also keep CUDA from taking a list of parameters at a time, as it does by default.
         fused=True if on.fused_adamw else None,
     )
-    step = LectureStep(model, optimizer, batches, bf16=on.bf16, clip_norm=recipe.clip_norm)
+    dtype = torch.bfloat16 if on.bf16 else torch.float16 if on.fp16 else None
+    step = LectureStep(model, optimizer, batches, dtype=dtype, clip_norm=recipe.clip_norm)
     if on.compile:
         step.compile()
     return step
@@ -92,25 +103,40 @@ class OurStep:
     def parts(self) -> dict[str, float]:
         return self.stepper.stopwatch.take()
 
+    def skipped_updates(self) -> int:
+        return updates_skipped_by(self.stepper.scaler)
+
     def __call__(self) -> float:
         return self.stepper.step(
             0,
             iter(self.batches),
             accumulate=len(self.batches),
-            step_targets=sum(ids.numel() for ids, _ in self.batches),
+            step_targets=self.stepper.ranks.world_size * sum(ids.numel() for ids, _ in self.batches),
             learning_rate=self.recipe.learning_rate,
         ).loss
 
 
-def our_step(network: Network, recipe: Recipe, batches: Sequence[Batch]) -> tuple[OurStep, str]:
-    """What `myna train` does with the recipe: its precision, allocator, optimizer, step, compiled where it says so."""
+def our_step(
+    network: Network,
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    *,
+    ranks: Ranks | None = None,
+    compile_by: CompileBy = "auto",
+) -> tuple[OurStep, str]:
+    """What `myna train` does with the recipe: its precision, allocator, optimizer, step, compiled where it says so.
+
+    Args:
+        ranks: those that train together, each with its own batches; None for this process alone.
+    """
     precision = resolve_precision(recipe.precision, network.device)
     apply_precision(precision, network.device)
     if network.device.type == "cpu":
         keep_freed_memory()
-    stepper = new_stepper(recipe, network, Ranks(0, 1, network.device), precision)
+    stepper = new_stepper(recipe, network, ranks or Ranks(0, 1, network.device), precision)
     stepper.stopwatch.on = network.device.type in ("cpu", "cuda")
     failures: list[str] = []
     if recipe.compile:
-        compile_or_say_why(stepper, batches[0], failures.append)
+        compile_or_say_why(stepper, batches[0], failures.append, compile_by)
+    stepper.distribute()
     return OurStep(stepper, recipe, batches), "".join(failures)

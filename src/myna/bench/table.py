@@ -83,8 +83,14 @@ def footnotes(ladder: dict[str, Any]) -> list[str]:
     for record in ladder["rungs"]:
         if "skipped" in record:
             notes.append(f"skipped: {record['title']}: {record['skipped']}")
-        elif record["compiler_failure"]:
+            continue
+        if record["compiler_failure"]:
             notes.append(f"{record['title']}: not compiled: {record['compiler_failure']}")
+        if count := record["skipped_updates"]:
+            notes.append(
+                f"{record['title']}: fp16's scaler left {counted(count, 'update')} out, since a gradient overflowed; "
+                "so the loss is that many updates behind"
+            )
     before, after = ladder["matrix_flops_before_and_after"]
     if min(before, after) < UNSTEADY * max(before, after):
         notes.append(

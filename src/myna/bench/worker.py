@@ -79,7 +79,8 @@ def prepared(job: dict[str, Any], recipe: Recipe) -> tuple[Step, str]:
     """The step of the job's rung, with weights and batches that depend on the recipe's seed alone."""
     device = resolve_device(job["device"])
     network = new_network(recipe, job["vocab_size"], device)
-    return make_step(job["rung"], network, recipe, batches_of(job, recipe, device), job["without"])
+    batches = batches_of(job, recipe, device)
+    return make_step(job["rung"], network, recipe, batches, job["without"], job["compile_by"])
 
 
 def batches_of(job: dict[str, Any], recipe: Recipe, device: torch.device) -> list[Batch]:
@@ -123,6 +124,7 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
         "last_loss": last_loss,
         "compiled": step.compiled,
         "compiler_failure": compiler_failure,
+        "skipped_updates": step.skipped_updates(),
     }
     if shares := shares_of(parts[WARM_UP_STEPS:], median):
         record["parts"] = shares

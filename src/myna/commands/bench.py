@@ -6,25 +6,39 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from myna.bench.ladder import chosen, why_only_ours
+from myna.bench.ladder import OURS, Rung, chosen, why_only_ours
+from myna.bench.measure import Plan
 from myna.commands import parse, refuse_empty
 from myna.commands.out import folder_of_results
 from myna.errors import UsageError
 from myna.recipes import named, vocab_size
-from myna.settings import NO_OPTIONS, DeviceName, flag
+from myna.settings import NO_OPTIONS, CompileBy, DeviceName, PrecisionName, flag
+from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")
 MOST_TOKENS = 1 << 26  # a step: 128 times GPT-2's batch
-OF_THE_LADDER = ("network", "optimizer", "layers", "micro_batch", "sequence_length", "accumulate", "rungs")
+OF_THE_LADDER = (
+    "network",
+    "optimizer",
+    "layers",
+    "micro_batch",
+    "sequence_length",
+    "accumulate",
+    "rungs",
+    "compile_by",
+)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure the lecture's speed ladder on this machine: fp32, TF32, bf16, compile, flash attention, padded
+    """Measure the lecture's speed ladder on this machine: fp32, TF32, fp16, bf16, compile, flash attention, padded
     vocabulary, fused AdamW, and then what `myna train` runs. Each rung keeps the changes before it and adds its own;
     all compute the same loss. The lecture's rungs are GPT-2 with AdamW; another network or optimizer has the last rung
     alone. Writes ladder.json and ladder.png.
+
+    Under torchrun, measures our step on its ranks instead: tokens a second of all together, and the share of a step
+    that the sum of the gradients takes. Every rank computes --accumulate micro-batches. Writes ranks.json.
 
     With --attention, measures ways to compute attention instead: the four operations written out, PyTorch's call, what
     `myna train` runs, and FlashAttention's recurrence in plain torch; time and memory, forward and backward, over the
@@ -51,9 +65,14 @@ class Bench:
     device: DeviceName = "auto"
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
     rungs: str | None = None
-    """Names of the rungs to measure, with commas between: fp32, tf32, bf16, compile, flash-attention,
+    """Names of the rungs to measure, with commas between: fp32, tf32, fp16, bf16, compile, flash-attention,
     padded-vocabulary, fused-adamw, ours. Default: all. One that is left out stays in those after it.
     Another network or optimizer has ours alone."""
+    precision: PrecisionName | None = None
+    """Precision of the rung ours, and of --attention. Default: the recipe's. The other rungs have their own."""
+    compile_by: CompileBy = "auto"
+    """What the rung ours compiles: its blocks, one by one, or the network in one piece. auto: the network on a GPU, the
+    blocks elsewhere, as `myna train` does."""
     attention: bool = False
     """Measure ways to compute attention, in the recipe's shape, in place of the ladder."""
     lengths: str | None = None
@@ -67,26 +86,63 @@ class Bench:
 
 def main(args: Sequence[str]) -> None:
     """Runs `myna bench`."""
-    refuse_empty(args)
-    call = parse(Bench, args, command="bench")
-    if call.attention:
+    environ = process_environment()
+    with once_a_machine(environ):
+        refuse_empty(args)
+        call = parse(Bench, args, command="bench")
+        several = read_place(environ).world_size > 1
+        plan = None if call.attention else plan_of(call, several)
+        if several and call.attention:
+            raise UsageError("--attention is measured by one process; start it without torchrun")
+    if plan is None:
         refuse_the_ladders(call)
         from myna.commands.bench_attention import Call, run
 
-        run(Call(named(call.recipe), call.lengths, call.steps, call.device, call.out, call.json))
-        return
+        recipe = with_precision(named(call.recipe), call)
+        run(Call(recipe, call.lengths, call.steps, call.device, call.out, call.json))
+    elif several:
+        from myna.commands.bench_ranks import run as run_ranks
+
+        run_ranks(plan, environ, call.out, json=call.json)
+    else:
+        climb(plan, call)
+
+
+def plan_of(call: Bench, several: bool) -> Plan:
+    """What a call without --attention asks to be measured.
+
+    Args:
+        several: ranks, which have the rung ours alone.
+    Raises:
+        UsageError: a recipe, rung or number that cannot be.
+    """
     if call.lengths is not None:
         raise UsageError(
             "--lengths is of --attention; give --attention too, or --sequence-length for the ladder"
         )
     recipe = measured_recipe(call)
-    rungs = chosen(call.rungs, why_only_ours(recipe))
-    from myna.bench.measure import Plan, measure_ladder
+    why = "several ranks measure our step alone" if several else why_only_ours(recipe)
+    rungs = chosen(call.rungs, why)
+    refuse_ours(call, recipe, rungs)
+    return Plan(
+        recipe,
+        vocab_size(recipe),
+        rungs,
+        call.micro_batch,
+        call.accumulate,
+        call.steps,
+        call.device,
+        call.compile_by,
+    )
+
+
+def climb(plan: Plan, call: Bench) -> None:
+    """Measures the rungs, writes both files, and prints the table or the JSON."""
+    from myna.bench.measure import measure_ladder
     from myna.bench.progress import shown
     from myna.files import json_bytes, write_atomic
 
-    plan = Plan(recipe, vocab_size(recipe), rungs, call.micro_batch, call.accumulate, call.steps, call.device)
-    with folder_of_results(call.out, FILES), shown(len(rungs), call.steps) as watcher:
+    with folder_of_results(call.out, FILES), shown(len(plan.rungs), call.steps) as watcher:
         ladder = measure_ladder(plan, watcher)
     from myna.bench.picture import picture
     from myna.bench.table import print_table
@@ -110,13 +166,32 @@ def refuse_the_ladders(call: Bench) -> None:
             raise UsageError(f"{flag(name)} is of the ladder; leave it out with --attention")
 
 
+def refuse_ours(call: Bench, recipe: Recipe, rungs: Sequence[Rung]) -> None:
+    """
+    Raises:
+        UsageError: a flag of the rung ours, which is not measured or not compiled.
+    """
+    for name, default in (("precision", None), ("compile_by", "auto")):
+        if getattr(call, name) != default and OURS not in [rung.name for rung in rungs]:
+            raise UsageError(f"{flag(name)} is of the rung {OURS}; leave it out, or add {OURS} to --rungs")
+    if call.compile_by != "auto" and not recipe.compile:
+        raise UsageError(
+            f"--compile-by is {call.compile_by}, and {recipe.name} does not compile; leave it out"
+        )
+
+
+def with_precision(recipe: Recipe, call: Bench) -> Recipe:
+    """The recipe with the call's precision."""
+    return recipe if call.precision is None else replace(recipe, precision=call.precision)
+
+
 def measured_recipe(call: Bench) -> Recipe:
     """The recipe with what the call changes in it.
 
     Raises:
         UsageError: there is no such recipe, or a number that cannot be.
     """
-    recipe = with_kinds(named(call.recipe), call)
+    recipe = with_precision(with_kinds(named(call.recipe), call), call)
     for name in ("layers", "sequence_length", "accumulate", "steps", "micro_batch"):
         value = getattr(call, name)
         if value not in (None, "auto") and value < 1:

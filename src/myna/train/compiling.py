@@ -5,19 +5,24 @@ from collections.abc import Callable
 import torch
 
 from myna.errors import first_line
+from myna.settings import CompileBy
 from myna.train.memory import is_out_of_memory
 from myna.train.step import Batch, Stepper
 
 
-def compile_or_say_why(stepper: Stepper, batch: Batch, say: Callable[[str], None]) -> None:
+def compile_or_say_why(
+    stepper: Stepper, batch: Batch, say: Callable[[str], None], by: CompileBy = "auto"
+) -> None:
     """Compiles the step by running it once on a batch; where that fails, goes back to eager and says why.
 
     The weights, the optimizer and the data are left as they were.
 
+    Args:
+        by: the pieces that are compiled; see `SummedLoss.compile_step`.
     Raises:
         OutOfMemoryError: memory ran out on some rank, which running it eagerly would not mend.
     """
-    stepper.loss.compile_step(alone=stepper.ranks.world_size == 1)
+    stepper.loss.compile_step(by, alone=stepper.ranks.world_size == 1)
     failure, no_memory = "", False
     try:
         stepper.network.train()

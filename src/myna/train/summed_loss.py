@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from myna.model.decoder import run_block
 from myna.model.network import Network
 from myna.model.packed import Packed
+from myna.settings import CompileBy
 
 
 class SummedLoss(nn.Module):
@@ -25,23 +26,23 @@ class SummedLoss(nn.Module):
         self.hidden: Callable[..., Tensor] = network.hidden
         self.compiled = False
 
-    def compile_step(self, *, alone: bool = True) -> None:
+    def compile_step(self, by: CompileBy = "auto", *, alone: bool = True) -> None:
         """From now on the forward and backward passes run compiled.
 
-        Alone on a GPU the network in one piece. On a CPU block by block, where that is as fast and a model of any depth
-        compiles as quickly as one block. Over several ranks block by block too. The backward pass of one piece hands
-        out all gradients at its end, and DDP could send none of them while the rest is computed. A sharded network's
-        blocks have hooks, where the compiler ends a piece anyway.
-
         Args:
+            by: `block` compiles block by block, `network` the network in one piece. `auto` takes one piece on a GPU
+                alone. On a CPU it takes blocks: they are as fast, and a model of any depth compiles as quickly as one
+                block. Over several ranks it takes blocks too. The backward pass of one piece hands out all gradients at
+                its end, and DDP could send none of them while the rest is computed. A sharded network's blocks have
+                hooks, where the compiler ends a piece anyway.
             alone: one rank trains.
         """
         on_cpu = self.network.device.type == "cpu"
-        if on_cpu or not alone:
-            if on_cpu:
-                # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less
-                # at GPT-2 124M, for a step that is as fast (docs/performance.md).
-                torch._functorch.config.activation_memory_budget = 0.9
+        if on_cpu:
+            # The compiler may keep nine tenths of the activations and compute the cheapest rest again: 0.3 GB less
+            # at GPT-2 124M, for a step that is as fast (docs/performance.md).
+            torch._functorch.config.activation_memory_budget = 0.9
+        if by == "block" or (by == "auto" and (on_cpu or not alone)):
             through = torch.compile(run_block, dynamic=False)
             # The compiler looks at its input's gradient, which between blocks is nobody's.
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")

@@ -42,6 +42,7 @@ def test_what_the_main_rank_does_every_rank_knows(monkeypatch, work, kind, says)
             outcomes.append(error)
     assert [str(outcome) for outcome in outcomes] == [says, says]
     assert [type(outcome) for outcome in outcomes] == [kind or str] * 2
+    assert [getattr(outcome, "told", False) for outcome in outcomes] == [False, kind is not None]
 
 
 def test_an_unreachable_rendezvous_is_told_in_seconds():

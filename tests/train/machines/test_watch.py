@@ -243,7 +243,7 @@ def test_an_error_without_a_text_is_named_by_its_kind(pair):
 
 
 def test_a_failed_collective_without_a_text_is_explained(pair, monkeypatch):
-    monkeypatch.setattr(watching, "_of_a_collective", lambda error: True)
+    monkeypatch.setattr(watching, "of_a_collective", lambda error: True)
     lost = Watch(pair[0], 0.5)._explained(RuntimeError())  # nobody has sent a sign of life
     assert str(lost).startswith("rank 1 of 2 has fallen silent; ")
 

@@ -77,7 +77,9 @@ class Ranks:
                 raise
         outcome = json.loads(self.from_main(answer))
         if "kind" in outcome:
-            raise from_record(outcome, "rank 0")
+            met = from_record(outcome, "rank 0")
+            met.told = True  # type: ignore[attr-defined]
+            raise met
         return outcome["text"]
 
 

@@ -1,13 +1,12 @@
 """What a device can do at best: arithmetic, which model FLOPs utilisation (MFU) is measured against, and copies."""
 
-import re
 import time
 from collections.abc import Callable
 
 import torch
 
 from myna.device import synchronize
-from myna.gpus import GPUS
+from myna.gpus import gpu_named
 
 ROUNDS = 5  # of which the best counts: whatever else the machine does must not lower a limit
 COPIED_FLOATS = 1 << 26  # 268 MB: more than any cache
@@ -16,12 +15,9 @@ LONG_SECONDS = 0.05  # for one product, where the next larger takes eight times 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
     """What the device could do at best, in FLOP/s, and where the figure is from: its data sheet, or measured."""
-    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        name = torch.cuda.get_device_name(device)
-        for gpu in GPUS.values():
-            # A laptop's GPU bears the name of a larger one.
-            if re.search(rf"\b{gpu.words}\b", name) and "Laptop" not in name:
-                return gpu.half * 1e12, f"data sheet, {gpu.words}"
+    halves = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    if halves and (gpu := gpu_named(torch.cuda.get_device_name(device))):
+        return gpu.half * 1e12, f"data sheet, {gpu.words}"
     return measured_flops(device, dtype)
 
 

@@ -119,7 +119,7 @@ class Watch:
 
     def _explained(self, error: BaseException | None) -> MynaError | None:
         """What a failed collective means: the watch knows by now, or will within seconds."""
-        if not isinstance(error, RuntimeError) or not _of_a_collective(error):
+        if not isinstance(error, RuntimeError) or not of_a_collective(error):
             return None
         self._known.wait(5 * self.beat_s)
         if self.signal:
@@ -241,8 +241,11 @@ def _no_work(seconds: float) -> None:
     """Nothing to finish."""
 
 
-def _of_a_collective(error: RuntimeError) -> bool:
-    """Gloo raises plain RuntimeErrors that name its source files."""
+def of_a_collective(error: RuntimeError) -> bool:
+    """Whether it is what a collective raises where another rank is gone.
+
+    Gloo raises plain RuntimeErrors that name its source files.
+    """
     return isinstance(error, dist.DistError) or any(
         word in str(error) for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset")
     )
