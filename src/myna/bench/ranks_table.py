@@ -8,7 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from myna.bench.table import PIPED_WIDTH, counted, headlines
+from myna.bench.table import PIPED_WIDTH, headlines
+from myna.progress import counted
 
 ROWS = {"together": "gradients summed", "apart": "each its own"}
 
