@@ -4,20 +4,7 @@ import json
 import subprocess
 import sys
 
-TINY = [
-    "--recipe",
-    "shakespeare-char",
-    "--layers",
-    "1",
-    "--micro-batch",
-    "2",
-    "--sequence-length",
-    "16",
-    "--steps",
-    "1",
-    "--device",
-    "cpu",
-]
+TINY = "--recipe shakespeare-char --layers 1 --micro-batch 2 --sequence-length 16 --steps 1 --device cpu"
 
 
 def test_two_ranks_are_measured_and_rank_0_alone_writes(tmp_path, child_environment):
