@@ -123,8 +123,10 @@ def positions(model: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GREY)
         print(f"{title}: roughness {np.median(roughness(matrix)):.2f}")
-    panels[1].legend(frameon=False, labelcolor=GREY)
-    figure.tight_layout()
+    figure.legend(
+        *panels[1].get_legend_handles_labels(), loc="upper center", ncol=3, frameon=False, labelcolor=GREY
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
     return figure
 
 
