@@ -70,6 +70,7 @@ class Stepper:
         self.optimizer = optimizer
         self.ranks = ranks
         optimizer.share_out(ranks)
+        optimizer.multiply_in(precision.dtype)
         self.stopwatch = Stopwatch(ranks.device)
         optimizer.watch(self.stopwatch.part)
         self.precision = precision

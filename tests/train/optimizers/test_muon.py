@@ -15,7 +15,7 @@ from myna.model.nanochat import NanoChat
 from myna.run import Run
 from myna.train.build import new_network, new_stepper
 from myna.train.machines.ranks import Ranks
-from myna.train.optimizers import muon
+from myna.train.optimizers import muon, muon_matrices
 from myna.train.optimizers.muon_matrices import Muon, orthogonalised
 from myna.train.recipe import Recipe
 
@@ -31,6 +31,35 @@ def test_singular_values_come_near_1_and_the_directions_stay(shape):
     seen = after[s > 0.01 * s.norm()]  # what is smaller takes more steps
     assert len(seen) > 0
     assert 0.67 < seen.min() <= seen.max() < 1.21
+
+
+def test_in_bf16_the_values_end_near_those_of_fp32():
+    torch.manual_seed(0)
+    matrix = torch.randn(48, 32)
+    exact, fast = orthogonalised(matrix), orthogonalised(matrix, dtype=torch.bfloat16)
+    assert fast.dtype == torch.bfloat16
+    apart = torch.linalg.svdvals(exact) - torch.linalg.svdvals(fast.float())
+    assert 0 < apart.abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float32), ("fp32", torch.float32)]
+)
+def test_the_iteration_is_in_bf16_where_the_network_is(precision, dtype, monkeypatch):
+    asked = set()
+
+    def watched(matrix, steps, dtype):
+        asked.add(dtype)
+        return matrix
+
+    monkeypatch.setattr(muon_matrices, "orthogonalised", watched)
+    recipe = Recipe(
+        name="x", n_layer=1, n_head=1, n_embd=8, block_size=8, sequence_length=8, optimizer="muon"
+    )
+    cpu = torch.device("cpu")
+    stepper = new_stepper(recipe, new_network(recipe, 9, cpu), Ranks(0, 1, cpu), Precision(precision, "test"))
+    stepper.optimizer.step()
+    assert asked == {dtype}
 
 
 def test_a_zero_matrix_stays_zero():

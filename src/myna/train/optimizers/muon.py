@@ -86,7 +86,15 @@ def build(network: "Network", learning_rate: float, options: MuonOptions) -> "Op
         weight_decay=options.weight_decay,
         steps=options.newton_schulz_steps,
     )
-    parts = [Part(muon, kinds=("momentum",), share_out=muon.share_out, watch=muon.watch)]
+    parts = [
+        Part(
+            muon,
+            kinds=("momentum",),
+            share_out=muon.share_out,
+            watch=muon.watch,
+            multiply_in=muon.multiply_in,
+        )
+    ]
     if any(group["params"] for group in groups):
         adamw = torch.optim.AdamW(
             [group for group in groups if group["params"]],

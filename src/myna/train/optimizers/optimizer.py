@@ -26,6 +26,7 @@ class Part:
         counters: the names of the single numbers that it keeps for each.
         share_out: told the ranks, whose gradients are equal, where they can share the work of an update.
         watch: told what times a stage of an update, where one is worth a time of its own.
+        multiply_in: told the dtype of the network's matrix products (None: fp32), where an update has products too.
     """
 
     optimizer: torch.optim.Optimizer
@@ -33,6 +34,7 @@ class Part:
     counters: tuple[str, ...] = ()
     share_out: Callable[[Ranks], None] | None = None
     watch: Callable[[Timed], None] | None = None
+    multiply_in: Callable[[torch.dtype | None], None] | None = None
 
 
 class Optimizer:
@@ -67,6 +69,12 @@ class Optimizer:
         for part in self.parts:
             if part.watch is not None:
                 part.watch(timed)
+
+    def multiply_in(self, dtype: torch.dtype | None) -> None:
+        """Tells the parts what autocast casts the network's products to; None for no autocast."""
+        for part in self.parts:
+            if part.multiply_in is not None:
+                part.multiply_in(dtype)
 
     def set_learning_rate(self, rate: float) -> None:
         """The recipe's learning rate for the next step."""
