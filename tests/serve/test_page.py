@@ -339,7 +339,7 @@ def test_a_conversation_by_keyboard(watched, site):
     page.on(
         "request", lambda one: asked.append(one.post_data_json) if "chat/completions" in one.url else None
     )
-    assert page.locator("#chat-model option").all_text_contents() == ["other"]
+    expect(page.locator("#chat-model option")).to_have_text(["other"])
     expect(page.locator("#chat-unable")).to_have_text("No conversations with small: not trained on any.")
     page.locator("#chat-settings summary").click()
     page.locator("#chat-settings").get_by_label("Most new tokens").fill("100")
