@@ -110,13 +110,18 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable: a rename is on the disk only after its directory is."""
+def sync_file(path: Path) -> None:
+    """Flushes a file to the disk that another library wrote."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable: a rename is on the disk only after its directory is."""
+    sync_file(path)  # POSIX flushes both by the same call
 
 
 class SyncedWriter:

@@ -1,14 +1,9 @@
 """What several ranks reach, as a table of two rows: with their gradients summed, and each with its own."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from myna.bench.table import PIPED_WIDTH, headlines
+from myna.bench.table import begin_table, headlines
 from myna.progress import counted
 
 ROWS = {"together": "gradients summed", "apart": "each its own"}
@@ -16,15 +11,8 @@ ROWS = {"together": "gradients summed", "apart": "each its own"}
 
 def print_ranks(found: dict[str, Any], path: Path) -> None:
     """Prints what was measured, both rows, what communication takes, and where the file lies."""
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False, markup=False, width=None if terminal else PIPED_WIDTH)
-    for line in headlines(found):
-        console.print(line, soft_wrap=True)
-    console.print()
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
-    table.add_column(counted(found["ranks"], "rank"), no_wrap=True)
-    for name in ("ms/step", "tokens/s", "a rank", "of limit"):
-        table.add_column(name, justify="right")
+    columns = (counted(found["ranks"], "rank"), "ms/step", "tokens/s", "a rank", "of limit")
+    console, table = begin_table(headlines(found), columns)
     for way, title in ROWS.items():
         table.add_row(title, *cells(found[way]))
     console.print(table)

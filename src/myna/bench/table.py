@@ -1,6 +1,7 @@
 """The ladder as a table: in colour on a terminal, plain when piped."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,32 @@ PIPED_WIDTH = 200  # columns, so that nothing is folded where there is no window
 
 def print_table(ladder: dict[str, Any], out: Path) -> None:
     """Prints what was measured, the rungs, why some were skipped, and where the files lie."""
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False, markup=False, width=None if terminal else PIPED_WIDTH)
-    for line in headlines(ladder):
-        console.print(line, soft_wrap=True)
-    console.print()
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
-    table.add_column("rung", no_wrap=True)
-    for name in ("ms/step", "tokens/s", "of limit", "ratio", "peak memory", "first step"):
-        table.add_column(name, justify="right")
+    columns = ("rung", "ms/step", "tokens/s", "of limit", "ratio", "peak memory", "first step")
+    console, table = begin_table(headlines(ladder), columns)
     for record in ladder["rungs"]:
         style = "bold" if record["name"] == "ours" else "dim" if "skipped" in record else None
         table.add_row(record["title"], *cells(record), style=style)
     console.print(table)
     for line in [*footnotes(ladder), f"{out / 'ladder.json'}  {out / 'ladder.png'}"]:
         console.print(line, soft_wrap=True)
+
+
+def begin_table(lines: Sequence[str], columns: Sequence[str]) -> tuple[Console, Table]:
+    """Prints the lines above a table; returns where it will be printed, and the table without rows.
+
+    Args:
+        columns: their names. The first names the rows, the others hold numbers.
+    """
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, markup=False, width=None if terminal else PIPED_WIDTH)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    table.add_column(columns[0], no_wrap=True)
+    for name in columns[1:]:
+        table.add_column(name, justify="right")
+    return console, table
 
 
 def headlines(ladder: dict[str, Any]) -> list[str]:

@@ -10,8 +10,9 @@ import tyro
 
 from myna.commands import parse, refuse_empty
 from myna.commands.model_flags import ModelFlags, open_on_cpu
-from myna.commands.out import check_free, new_file, new_folder, sync_file
+from myna.commands.out import check_free, new_file, new_folder
 from myna.errors import UsageError, unknown_name
+from myna.files import sync_file
 from myna.model.exchange import EXPORTERS, DtypeName, Exporter
 
 FORMATS = "; ".join(f"{name}: {exporter.what}" for name, exporter in EXPORTERS.items())

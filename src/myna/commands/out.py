@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from myna.errors import OutputError
-from myna.files import atomic_directory, ensure_writable_directory, remove_empty, sync_directory
+from myna.files import atomic_directory, ensure_writable_directory, remove_empty, sync_directory, sync_file
 
 
 def check_free(out: Path, what: str = "a new or an empty folder") -> None:
@@ -84,12 +84,3 @@ def folder_of_results(path: Path, files: Sequence[str]) -> Iterator[None]:
 
 def _missing(folders: Iterable[Path]) -> list[Path]:
     return [folder for folder in folders if not os.path.lexists(folder)]
-
-
-def sync_file(path: Path) -> None:
-    """Flushes a file to the disk that another library wrote."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

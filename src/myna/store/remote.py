@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from myna.errors import DownloadError, MynaError
-from myna.files import sha256_bytes, sha256_file
+from myna.files import sha256_bytes, sha256_file, sync_file
 from myna.progress import Progress
 from myna.store.address import connect, reason, without_secrets
 
@@ -178,7 +178,7 @@ class Remote:
                     )
                     progress.update(before + temporary.stat().st_size)
                     self._check(wanted, temporary)
-                    _flush(temporary)
+                    sync_file(temporary)
                     os.replace(temporary, target)
                 return
             except DownloadError as error:
@@ -221,11 +221,3 @@ def _told(advance: Callable[[int], None]) -> Any:
             advance(inc)
 
     return Told()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
