@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from myna.evaluate.behaviour import behaviour, broken_steps, find_spikes, parting, spikes, trend, waits
+from myna.evaluate.behaviour import behaviour, broken_steps, find_spikes, parting, rise, spikes, trend, waits
 from myna.evaluate.curves import read_curves
 from myna.run import Run
 
@@ -119,6 +119,27 @@ def test_spikes_are_counted_by_the_rule_of_training(curves):
     assert "It lasted 6 steps." in said.text
     assert spikes(curves(falling)).mark == "No spikes"
     assert spikes(curves(falling, steps=50)) is None
+
+
+def test_a_loss_that_goes_up_slowly_is_a_long_rise_and_no_spike(curves):
+    def hill(step):
+        return falling(step) + 2 * np.exp(-(((step - 500) / 80) ** 2))
+
+    found = rise(curves(hill))
+    assert (found.mark, found.tone) == ("A long rise", "odd")
+    assert re.search(r"rose by 1\.\d+ nats, from 3\.99\d+ at step 360 to 5\.\d+ at step 500", found.text)
+    assert "It was back at step " in found.text
+    found = rise(curves(lambda step: falling(min(step, 600)) + max(0, step - 600) / 400))
+    assert found.tone == "bad"
+    assert found.text.endswith("It has not come back.")
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.3, 0.8])
+def test_spikes_and_noise_are_no_long_rise(curves, spread):
+    for seed in range(4):
+        assert rise(curves(falling, spread=spread, seed=seed)) is None
+    assert rise(curves(lambda step: 3 + 2 * (400 <= step < 405))) is None
+    assert rise(curves(falling, steps=30)) is None
 
 
 def test_losses_that_are_no_numbers_and_skipped_updates_are_named(curves):

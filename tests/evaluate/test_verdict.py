@@ -51,7 +51,7 @@ def test_a_run_that_goes_on_is_not_there_yet(marks):
 def test_a_run_without_a_score_is_judged_by_its_losses(marks):
     found = marks(steps=11_000)
     assert list(found)[:2] == ["On track", "Below GPT-2's loss"] or "Level with GPT-2's loss" in found
-    assert found["Not compared"].text == "Not compared on HellaSwag: No HellaSwag score yet."
+    assert found["Not compared"].text == "On HellaSwag: No HellaSwag score yet."
 
 
 def test_a_run_on_fineweb_edu_is_held_against_gpt2_alone(marks):

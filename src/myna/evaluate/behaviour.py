@@ -21,6 +21,8 @@ OVERFIT_NATS = 0.02
 SPREAD_ERRORS = 3.0
 NEAR_SHARE, LEAST_NEAR_STEPS = 0.01, 10
 JOINED_STEPS = 10
+RISE_NATS, RISE_ERRORS = 0.25, 5.0
+BLOCK_SHARE, LEAST_BLOCK_STEPS = 0.02, 20
 SKIPPED_SHARE = 0.01
 WAIT_SHARE = 0.05
 
@@ -36,6 +38,9 @@ RULES = (
     f"differ. The first {OPENING_SHARE:.0%} of the tokens are not judged.",
     f"A spike: a training loss over {LIMIT:g} deviations, and at least {LEAST_NATS} nats, above the running mean of "
     f"about {WINDOW_STEPS} steps. Training warns by the same rule. Spikes within {JOINED_STEPS} steps are one.",
+    f"A rise: the median training loss of {BLOCK_SHARE:.0%} of the steps (at least {LEAST_BLOCK_STEPS}) lies over "
+    f"{RISE_NATS} nats above an earlier one, and over {RISE_ERRORS:g} of its standard errors. Spikes are too short for "
+    "that.",
     f"Skipped updates are named where they are over {SKIPPED_SHARE:.0%} of the steps: fp16's scaler skips a few by "
     "design.",
     f"Waits for input are named where they take over {WAIT_SHARE:.0%} of the time, without the first step.",
@@ -63,7 +68,7 @@ class Finding:
 
 def behaviour(curves: Curves) -> list[Finding]:
     """All that the rules say of a run."""
-    found = (trend(curves), parting(curves), spikes(curves), broken_steps(curves), waits(curves))
+    found = (trend(curves), rise(curves), parting(curves), spikes(curves), broken_steps(curves), waits(curves))
     return [finding for finding in found if finding is not None]
 
 
@@ -105,6 +110,35 @@ def _line(series: Series) -> tuple[float, float]:
     slope = float((x * series.values).sum() / (x * x).sum())
     rest = series.values - series.values.mean() - slope * x
     return slope, float(np.sqrt((rest * rest).sum() / (len(x) - 2) / (x * x).sum()))
+
+
+def rise(curves: Curves) -> Finding | None:
+    """A training loss that went up for longer than a spike; None where it did not."""
+    train = curves.train
+    size = max(LEAST_BLOCK_STEPS, round(BLOCK_SHARE * len(train)))
+    count = len(train) // size
+    if count < 2:
+        return None
+    blocks = train.values[: count * size].reshape(count, size)
+    medians = np.median(blocks, axis=1)
+    before = np.minimum.accumulate(medians)
+    high = int((medians - before).argmax())
+    low = int(medians[: high + 1].argmin())
+    height = medians[high] - medians[low]
+    # Neighbouring steps differ by their noise. A median's error is sqrt(pi / 2) times a mean's.
+    noise = np.median(np.abs(np.diff(blocks, axis=1)), axis=1) / 0.954
+    errors = np.sqrt(np.pi / 2 / size) * noise
+    if height <= max(RISE_NATS, RISE_ERRORS * float(np.hypot(errors[low], errors[high]))):
+        return None
+    steps = train.steps[: count * size].reshape(count, size)
+    back = np.flatnonzero(medians[high:] <= medians[low])
+    text = (
+        f"The training loss rose by {height:.4f} nats, from {medians[low]:.4f} at step {steps[low, -1]:,} to "
+        f"{medians[high]:.4f} at step {steps[high, -1]:,}. "
+    )
+    text += f"It was back at step {steps[high + back[0], -1]:,}." if len(back) else "It has not come back."
+    causes = ("a learning rate that is too high", "too little warmup", "text of another kind")
+    return Finding("A long rise", text, "odd" if len(back) else "bad", causes)
 
 
 def parting(curves: Curves) -> Finding | None:

@@ -41,9 +41,9 @@ def not_compared(curves: Curves) -> Finding | None:
     accuracy = hellaswag_reference(curves.recipe, curves.hellaswag_items)
     if not loss.applies and accuracy.size is None:
         return Finding("No reference applies", f"Because: {loss.why} {accuracy.why}")
-    missing = [] if curve.tolerance is not None else [f"Not compared with llm.c's run: {curve.why}"]
-    missing += [] if loss.applies else [f"Not compared with GPT-2's loss: {loss.why}"]
-    missing += [] if accuracy.size else [f"Not compared on HellaSwag: {accuracy.why}"]
+    missing = [] if curve.tolerance is not None else [f"With llm.c's run: {curve.why}"]
+    missing += [] if loss.applies else [f"With GPT-2's loss: {loss.why}"]
+    missing += [] if accuracy.size else [f"On HellaSwag: {accuracy.why}"]
     return Finding("Not compared", " ".join(missing)) if missing else None
 
 
