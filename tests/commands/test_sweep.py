@@ -159,6 +159,10 @@ def test_the_lectures_questions_are_recipes_that_can_be():
         assert recipe.steps == 300
         assert trial.variation.asks.endswith(("?", "documentation"))
     by_name = {t.variation.name: command.recipe_of(LECTURE, t) for t in LECTURE.trials()}
-    assert (by_name["base"].optimizer, by_name["base"].decay, by_name["base"].clip_norm) == ("adamw", "cosine", 1.0)
+    assert (by_name["base"].optimizer, by_name["base"].decay, by_name["base"].clip_norm) == (
+        "adamw",
+        "cosine",
+        1.0,
+    )
     base = json.dumps(by_name.pop("base").to_dict())
     assert all(json.dumps(recipe.to_dict()) != base for recipe in by_name.values())

@@ -68,7 +68,14 @@ class Finding:
 
 def behaviour(curves: Curves) -> list[Finding]:
     """All that the rules say of a run."""
-    found = (trend(curves), rise(curves), parting(curves), spikes(curves), broken_steps(curves), waits(curves))
+    found = (
+        trend(curves),
+        rise(curves),
+        parting(curves),
+        spikes(curves),
+        broken_steps(curves),
+        waits(curves),
+    )
     return [finding for finding in found if finding is not None]
 
 
