@@ -126,7 +126,7 @@ def merges(word: str, steps: Sequence[Step]) -> RenderableType:
     table.add_column("", justify="right")
     table.add_column("rank", justify="right")
     table.add_column("merge")
-    table.add_column("the word before it, and the rank of each pair of neighbours")
+    table.add_column("the parts before the merge, and the rank of each pair of neighbours")
     for number, step in enumerate(steps, start=1):
         stands = Text()
         for i, piece in enumerate(step.pieces):
