@@ -73,7 +73,7 @@ def draw(model: Network, out: Path, each: int = 8) -> None:
     drawn = np.array(generate(model, prompts, max_tokens=PIXELS, temperature=1.0, top_k=GREY_VALUES, seed=0))
     judge = KNeighborsClassifier(3).fit(pixels, digits)
     agree = int((judge.predict(drawn) == asked).sum())
-    print(f"no pixel, but another id: {int((drawn >= GREY_VALUES).sum())} of {drawn.size}")
+    print(f"ids that are not a pixel: {int((drawn >= GREY_VALUES).sum())} of {drawn.size}")
     print(f"a classifier that knows real digits sees the digit that was asked for in {agree} of {len(asked)}")
     rows = []
     for digit in range(10):
