@@ -1,12 +1,15 @@
 """`myna data show` and `myna prepare`, as a person meets them."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from myna.cli import main
+from myna.commands.train import read_call
 from myna.data.shards import open_dataset
 from myna.data.show import histogram, sample_split
 
@@ -24,6 +27,8 @@ def dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     )
     printed = capsys.readouterr().out
     assert f"wrote {out}" in printed
+    call = re.search(r"^next: myna train (.+)$", printed, re.MULTILINE)
+    assert read_call(shlex.split(call[1])).data == (f"{out}",)
     assert "documents" in printed
     return out
 

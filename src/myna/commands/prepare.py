@@ -1,5 +1,6 @@
 """`myna prepare`: a corpus becomes shards that training reads."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,3 +145,7 @@ def print_result(dataset: "Dataset") -> None:
     if source.get("damaged_records"):
         print(f"skipped {source['damaged_records']:,} damaged records, the first: {source['first_damaged']}")
     print(f"wrote {dataset.path}")
+    if "part" not in dataset.info and not source.get("conversations"):
+        data, out = (shlex.quote(str(path)) for path in (dataset.path, Path("runs") / dataset.path.name))
+        print(f"next: myna train pydoc --tokenizer from-data --data {data} --out {out}")
+        print("      (pydoc is the recipe of a small network; gpt2-124m is the lecture's)")
