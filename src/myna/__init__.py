@@ -1,5 +1,8 @@
 """Myna reproduces GPT-2, from raw text to a served model.
 
+Comments and docstrings speak of "the lecture": Andrej Karpathy's "Let's reproduce GPT-2 (124M)", whose code is
+build-nanogpt. The lecture before it is about tokens: "Let's build the GPT Tokenizer".
+
 The public names are imported when first used, so that `import myna` is instant and worker processes that only
 tokenize never pay for torch.
 """
