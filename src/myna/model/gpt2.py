@@ -11,7 +11,8 @@ Sources:
     blocks, a last layer norm, residual projections whose initial weights are scaled by 1/sqrt(residual layers).
     GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1: the same network, 2048 positions. (Its alternating
     sparse attention is not reproduced; every layer here is dense.)
-    What the paper leaves out (tanh GELU, standard deviations 0.02, tied embeddings) is from OpenAI's released code.
+    OpenAI's released code, for what the paper leaves out: tanh GELU, standard deviation 0.02, tied embeddings. (That
+    code draws the position embeddings with 0.01. Here they have 0.02 too, as in build-nanogpt.)
 """
 
 import math
@@ -41,6 +42,7 @@ class Attention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        # x (B, T, C)
         q, k, v = split_heads(self.c_attn(x), self.n_head)  # each (B, H, T, D)
         y = attention(q, k, v, dropout=self.dropout if self.training else 0.0, cache=cache)  # (B, T, C)
         return self.resid_dropout(self.c_proj(y))  # (B, T, C)
@@ -57,7 +59,8 @@ class MLP(nn.Module):
         self.approximate = {"tanh": "tanh", "exact": "none"}[gelu_of(config)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate)))
+        # x (B, T, C)
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate)))  # (B, T, C)
 
 
 class Block(nn.Module):
@@ -71,6 +74,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        # x (B, T, C)
         x = x + self.attn(self.ln_1(x), cache)
         return x + self.mlp(self.ln_2(x))
 
@@ -84,6 +88,7 @@ class GPT(Decoder):
     torch.Size([2, 5, 50])
     """
 
+    # Not `wte`: as the head, it is also multiplied.
     looked_up = ("wpe.weight",)
     position_embedding = "wpe.weight"
     layout = HuggingFaceGPT2()

@@ -1,8 +1,10 @@
-"""The loss: cross-entropy of the next token, in nats. It is a sum, so parts can be added and divided once at the end.
+"""The loss: cross-entropy of the next token, in nats. Training adds parts of it, and divides the sum once at the end.
 
-Two functions compute the same number. `token_nats` is the definition, for logits that exist already. `head_nats` never
-holds all logits: at GPT-2's vocabulary the logits of one 8x1024 batch are 1.6 GB in fp32, more than everything
-else in the network. It takes the rows in chunks and computes the head's gradients at the same time.
+Three functions compute it. `token_nats` is the definition: the loss of each target, from logits that exist already.
+The other two start from the hidden states and never hold all logits: at GPT-2's vocabulary the logits of one 8x1024
+batch are 1.6 GB in fp32, over three times the weights of GPT-2 124M. They take the B x T positions ("rows") in chunks.
+`head_nats` gives the sum, and computes the head's gradients in the same pass. `head_token_nats` gives each target's
+loss, for evaluation.
 """
 
 import functools
@@ -18,7 +20,8 @@ from myna.model.matrix import Matrix, times
 # A target with this value is not scored. It is PyTorch's default.
 IGNORE = -100
 
-# Bytes of logits that the head holds at once. 2,048 rows of GPT-2's logits in bf16 are 206 MB.
+# Most bytes of logits that the head holds at once (on a GPU with more than 16 GB: more, see `_chunk_bytes`). In bf16
+# they hold 2,668 rows of GPT-2's logits. A batch of 64x1024 is cut into equal chunks of 2,048 rows, 206 MB each.
 CHUNK_BYTES = 1 << 28
 # The same on a CPU, where smaller products are no slower.
 CPU_CHUNK_BYTES = 1 << 26
@@ -66,7 +69,7 @@ def _block_nats(logits: Tensor, targets: Tensor, softcap: float | None = None) -
     """Each row's loss. In place, the logits are replaced by the gradient of their row's loss.
 
     Args:
-        softcap: of the logits, see `capped`.
+        softcap: the bound of the logits, see `capped`; None for none.
     Shapes:
         logits   (N, V)  without padding
         targets  (N,)    int64, or IGNORE
@@ -89,8 +92,8 @@ def _block_nats_by_comparison(logits: Tensor, targets: Tensor, softcap: float | 
     """`_block_nats`, written so that a compiler for GPUs makes one kernel of it, without a copy of the logits.
 
     With a gather and a scatter, the compiler can't write each number to the place that it was read from. So here a
-    comparison finds the target's column. The softmax is written out, because the loss must be known before the first
-    write. Uncompiled, this function holds several copies of the logits.
+    comparison finds the target's column. The softmax is written out, because the loss must be computed before the
+    logits are overwritten. Uncompiled, this function holds several copies of the logits.
     """
     scored = (targets != IGNORE)[:, None]
     # No column has the number IGNORE, so a row without a target is False everywhere.
@@ -129,7 +132,7 @@ class _HeadNats(torch.autograd.Function):
         softcap: float | None,
     ) -> Tensor:
         block_nats = _compiled_block_nats(hidden.device.type == "cpu") if compiled else _block_nats
-        low = weight.to(hidden.dtype)
+        cast_weight = weight.to(hidden.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.empty_like(weight)
@@ -138,15 +141,15 @@ class _HeadNats(torch.autograd.Function):
             rows = slice(start, start + chunk_rows)
             # Block by block, these logits are replaced by their gradient.
             logits = buffer[: len(hidden[rows])]
-            torch.mm(hidden[rows], low.t(), out=logits)
+            torch.mm(hidden[rows], cast_weight.t(), out=logits)
             logits[:, vocab_size:] = 0
             for block, wanted in zip(logits.split(block_rows), targets[rows].split(block_rows), strict=True):
                 total += block_nats(block[:, :vocab_size], wanted, softcap).sum()
-            torch.mm(logits, low, out=grad_hidden[rows])
+            torch.mm(logits, cast_weight, out=grad_hidden[rows])
             for columns, gradient in zip(
                 logits.split(block_columns, dim=1), grad_weight.split(block_columns), strict=True
             ):
-                part = columns.t() @ hidden[rows]  # (block_columns, C), in low precision
+                part = columns.t() @ hidden[rows]  # (block_columns, C), in the dtype of `hidden`
                 gradient.copy_(part) if start == 0 else gradient.add_(part)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
@@ -170,15 +173,15 @@ def head_nats(
 ) -> Tensor:
     """The summed loss of a batch straight from the hidden states, without ever holding all logits.
 
-    The products run in the dtype of `hidden` (bf16 under autocast); softmax and sums in fp32.
+    The products run in autocast's dtype, or without autocast in that of `hidden`. Softmax and sums run in fp32.
 
     Args:
-        softcap: of the logits, see `capped`.
+        softcap: the bound of the logits, see `capped`; None for none.
     Shapes:
         hidden   (B, T, C)  what the head reads
         weight   (Vp, C)    token embeddings, with rows that pad the vocabulary
         targets  (B, T)     int64, or IGNORE
-        returns  ()         float32 nats, differentiable once, by `hidden` and `weight`
+        returns  ()         float32 nats; first derivatives by `hidden` and `weight`, no second ones
     """
     if not torch.is_grad_enabled():
         found = head_token_nats(hidden, weight, targets, vocab_size, softcap=softcap, chunk_bytes=chunk_bytes)
@@ -213,7 +216,7 @@ def head_token_nats(
     """`token_nats` straight from the hidden states, for evaluation: no gradients, and never all logits at once.
 
     Args:
-        softcap: of the logits, see `capped`.
+        softcap: the bound of the logits, see `capped`; None for none.
     Shapes:
         hidden   (..., C)
         weight   (Vp, C)  token embeddings, with rows that pad the vocabulary
@@ -222,12 +225,14 @@ def head_token_nats(
     """
     rows, wanted = _as_autocast(hidden).flatten(0, -2), targets.flatten()
     # The weight keeps its padding here; the logits lose theirs below. Matrices of odd sizes go through slower kernels.
-    low = weight if isinstance(weight, Matrix) else weight.to(rows.dtype)
+    cast_weight = weight if isinstance(weight, Matrix) else weight.to(rows.dtype)
     chunk_bytes = chunk_bytes or _chunk_bytes(hidden.device)
     chunk_rows = _rows_at_once(len(rows), chunk_bytes // (vocab_size * 4), rows.device.type)
     with torch.autocast(hidden.device.type, enabled=False):
         chunks = zip(rows.split(chunk_rows), wanted.split(chunk_rows), strict=True)
-        found = [token_nats(capped(times(some, low)[:, :vocab_size], softcap), ids) for some, ids in chunks]
+        found = [
+            token_nats(capped(times(some, cast_weight)[:, :vocab_size], softcap), ids) for some, ids in chunks
+        ]
         return torch.cat(found).view(targets.shape)
 
 
@@ -239,10 +244,11 @@ def _chunk_bytes(device: torch.device) -> int:
 
 
 def _rows_at_once(rows: int, most: int, device_type: str) -> int:
-    """How many rows a piece has: on a CPU the pieces are nearly equal; elsewhere each is a number of whole tiles.
+    """How many rows a chunk has. On a CPU the chunks are nearly equal. Elsewhere each chunk is a number of whole tiles.
 
-    The compiler works once if all pieces are equal, and twice if the last one differs. So elsewhere the function makes
-    up to twice as many pieces as needed, if that makes them equal. If nothing does, only the last piece is smaller.
+    The compiler works once if all chunks are equal, and twice if the last one differs. So except on a CPU, the function
+    makes up to twice as many chunks as needed, if that makes all equal. If no number does, only the last chunk is
+    smaller.
 
     >>> _rows_at_once(64 * 1024, 23_000, "cuda"), _rows_at_once(1000, 300, "cuda")
     (16384, 256)
@@ -252,17 +258,17 @@ def _rows_at_once(rows: int, most: int, device_type: str) -> int:
     tiles, most_tiles = -(-rows // TILE_ROWS), max(1, most // TILE_ROWS)
     needed = -(-tiles // most_tiles)
     if rows % TILE_ROWS == 0:
-        for pieces in range(needed, 2 * needed + 1):
-            if tiles % pieces == 0:
-                return tiles // pieces * TILE_ROWS
+        for chunks in range(needed, 2 * needed + 1):
+            if tiles % chunks == 0:
+                return tiles // chunks * TILE_ROWS
     return -(-tiles // needed) * TILE_ROWS
 
 
 def _even_rows(rows: int, most: int) -> int:
-    """How many rows a piece has, so that pieces of at most `most` rows (and at least 1) are nearly equal."""
+    """How many rows a chunk has, so that chunks of at most `most` rows (and at least 1) are nearly equal."""
     most = max(1, min(most, rows))
-    pieces = -(-rows // most)
-    return max(1, -(-rows // pieces))
+    chunks = -(-rows // most)
+    return max(1, -(-rows // chunks))
 
 
 def _as_autocast(hidden: Tensor) -> Tensor:

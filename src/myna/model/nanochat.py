@@ -6,7 +6,8 @@ What differs from GPT-2 (`NanoChatOptions` can change some of it):
     RMSNorm without weights                         Zhang and Sennrich 2019, arXiv:1910.07467
     the same norm over queries and keys             Henry et al. 2020, arXiv:2010.04245 ("QK-norm")
     the square of ReLU in the MLP                   So et al. 2021, arXiv:2109.08668, section 3
-    an untied head, and capped logits               Gemma 2, arXiv:2408.00118, section 2
+    capped logits                                   Gemma 2, arXiv:2408.00118, section 2
+    an untied head, which begins at zero            modded-nanogpt, record 8
     a norm right after the token embeddings         modded-nanogpt, record 8
     projections that begin at zero                  modded-nanogpt, record 5
     no biases
@@ -36,7 +37,7 @@ def norm(x: Tensor, epsilon: float) -> Tensor:
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates pairs of numbers clockwise by the angle of their position.
+    """Rotates each pair of numbers clockwise, by the angle of the pair at its position (see `NanoChat.angles`).
 
     Shapes:
         x         (B, H, T, D)  number i is paired with number i + D / 2
@@ -48,7 +49,7 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention. Queries and keys are rotated by their positions, then normalised."""
+    """Causal self-attention. Queries and keys are rotated by their positions, then normalised (if `qk_norm`)."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -84,8 +85,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.fc1(x)  # (B, T, 4C)
-        bent = F.relu(inner).square() if self.activation == "relu2" else F.gelu(inner, approximate="tanh")
-        return self.fc2(bent)
+        active = F.relu(inner).square() if self.activation == "relu2" else F.gelu(inner, approximate="tanh")
+        return self.fc2(active)
 
 
 class Block(nn.Module):
@@ -129,11 +130,11 @@ class NanoChat(Decoder):
     def reset_parameters(self) -> None:
         """Initial weights, drawn from torch's global generator.
 
-        Weights are normal. Untied embeddings have standard deviation 1. Matrices have sqrt(0.33 / inputs), so their
-        outputs have a third of their inputs' variance. An untied head and the projections into the residual stream are
-        zero. So each block passes the stream on unchanged at first, and all ids are equally likely. Without
-        `zero_projections`, the projections have the matrices' deviation divided by sqrt(2L), as in GPT-2, and an untied
-        head has GPT-2's 0.02. Tied embeddings always have 0.02.
+        Weights are normal. Untied embeddings have standard deviation 1. Matrices with n inputs have standard deviation
+        sqrt(0.33 / n), so their outputs have a third of the inputs' variance. An untied head and the projections into
+        the residual stream are zero. So each block passes the stream on unchanged at first, and all ids are equally
+        likely. Without `zero_projections`, the projections have the matrices' deviation divided by sqrt(2L), as in
+        GPT-2, and an untied head has GPT-2's 0.02. Tied embeddings always have 0.02.
         """
         for name, parameter in self.named_parameters():
             fan_in = parameter.shape[1]

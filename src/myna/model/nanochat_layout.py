@@ -228,8 +228,10 @@ def nanochat_logits(weights: Mapping[str, Tensor], ids: Tensor, config: NetworkC
         y = scores.masked_fill(later, float("-inf")).softmax(dim=-1) @ v
         x = x + y.transpose(1, 2).reshape(B, T, H * D) @ weights[f"{of}.self_attn.o_proj.weight"].T
         inner = norm(x) @ weights[f"{of}.mlp.fc1.weight"].T
-        bent = inner.clamp(min=0) ** 2 if options.activation == "relu2" else F.gelu(inner, approximate="tanh")
-        x = x + bent @ weights[f"{of}.mlp.fc2.weight"].T
+        active = (
+            inner.clamp(min=0) ** 2 if options.activation == "relu2" else F.gelu(inner, approximate="tanh")
+        )
+        x = x + active @ weights[f"{of}.mlp.fc2.weight"].T
     head = weights["embed_tokens.weight" if options.tied_head else HEAD]
     logits = norm(x) @ head[: config.vocab_size].T
     return options.softcap * torch.tanh(logits / options.softcap) if options.softcap else logits

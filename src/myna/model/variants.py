@@ -62,10 +62,10 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = self.c_fc(x)
         if self.activation == "relu":
-            bent = F.relu(inner)
+            active = F.relu(inner)
         else:
-            bent = F.gelu(inner, approximate="tanh" if self.activation == "tanh-gelu" else "none")
-        return self.dropout(self.c_proj(bent))
+            active = F.gelu(inner, approximate="tanh" if self.activation == "tanh-gelu" else "none")
+        return self.dropout(self.c_proj(active))
 
 
 class Block(nn.Module):
