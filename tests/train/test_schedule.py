@@ -49,6 +49,11 @@ def test_a_rate_that_is_constant_to_the_end():
     assert [learning_rate(step, **shape) for step in range(10)] == [2.0] * 10
 
 
+def test_a_decay_of_one_update_has_the_peak_and_the_next_update_the_final_rate():
+    shape = {"peak": 2.0, "final_fraction": 0.5, "warmup_steps": 4, "decay_steps": 5}
+    assert [learning_rate(step, **shape) for step in (3, 4, 5, 6)] == [2.0, 2.0, 1.0, 1.0]
+
+
 def test_after_the_end_of_the_cosine_the_rate_stays():
     assert [learning_rate(step, **SHAPE) for step in (19072, 19073, 40_000)] == [pytest.approx(6e-5)] * 3
 

@@ -1,8 +1,8 @@
-"""Checkpoints: a directory that transformers loads directly, written atomically and verified when read.
+"""Checkpoints: directories, written atomically and verified when read. Transformers loads them, if it has the network.
 
-`config.json`, `model.safetensors`, the tokenizer's files and `generation_config.json` are what transformers reads.
-Beside them lie the training state and `manifest.json`: the size and SHA-256 of every file, and last the SHA-256 of
-the manifest's own text before that line. A checkpoint is sound when all of it agrees.
+Transformers reads `config.json`, `model.safetensors`, the tokenizer's files and `generation_config.json`. The other
+files are the training state and `manifest.json`. The manifest lists the size and SHA-256 of every other file. Its last
+entry, `sha256`, is the SHA-256 of the same JSON without that entry. A checkpoint is sound when all of it agrees.
 """
 
 import os
@@ -49,7 +49,7 @@ def checkpoint_name(step: int) -> str:
 
 
 def checkpoint_step(path: Path) -> int:
-    """The number in such a name."""
+    """The step in the name of a checkpoint's directory."""
     match = _STEP.fullmatch(path.name)
     if match is None:
         raise CheckpointError(f"{path} is not named like a checkpoint (step_00000500)")
@@ -66,17 +66,19 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Writes a checkpoint, whole or not at all. One that is there and sound is left as it is.
+    """Writes a checkpoint, whole or not at all.
+
+    A sound one at `path` stays as it is. A damaged one is renamed first (`set_aside`).
 
     Args:
-        network: whose layout the weights get; its own weights are not looked at.
+        network: defines the layout of the weights' file. Its own weights are not used.
         files: small files by name, see `config_files`.
         weights: parameter name -> tensor, as the network's `state_dict` has them.
-        tensors: what else a resume needs, by names of the caller's, fp32.
-        state: the rest of it, as JSON.
+        tensors: the other tensors that a resume needs, by names that the caller chooses. They are written in fp32.
+        state: the rest of what a resume needs, as JSON.
     Raises:
         OutputError: it can't be written; the directory is then absent.
-        UnreadableError: one is there that can't be read; it is left as it is.
+        UnreadableError: the checkpoint at `path` can't be read; it stays.
     """
     if os.path.lexists(path):
         if is_sound(path):
@@ -97,7 +99,7 @@ def save_checkpoint(
 
 
 def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `save_checkpoint` was given as `tensors` and `state`, or an older Myna's.
+    """The `tensors` and the `state` that `save_checkpoint` got. An older version may have written them in its own form.
 
     Raises:
         CheckpointError: it holds no training state. UnreadableError: it can't be read.
@@ -107,31 +109,32 @@ def load_train_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
-    """Args: hashes: of the large files, taken while they were written; the others are read."""
+    """A directory's manifest. `hashes`: of the large files, computed while they were written; other files are read."""
     files = sorted(path for path in directory.iterdir() if path.name != MANIFEST)
     return manifest_of(
-        Stated(path.name, path.stat().st_size, hashes.get(path.name) or sha256_file(path)) for path in files
+        ManifestEntry(path.name, path.stat().st_size, hashes.get(path.name) or sha256_file(path))
+        for path in files
     )
 
 
 @dataclass(frozen=True)
-class Stated:
-    """What a manifest states of a file beside it."""
+class ManifestEntry:
+    """What a manifest lists of a file beside it."""
 
     file: str
     n_bytes: int
     sha256: str
 
 
-def manifest_of(files: Iterable[Stated]) -> bytes:
-    """The manifest that states these files."""
+def manifest_of(files: Iterable[ManifestEntry]) -> bytes:
+    """The manifest that lists these files."""
     entries = [{"file": one.file, "bytes": one.n_bytes, "sha256": one.sha256} for one in files]
     body: dict[str, Any] = {"format": "myna checkpoint 1", "files": entries}
     return json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))})
 
 
-def read_manifest(raw: bytes, manifest: str | Path) -> list[Stated]:
-    """The files that a manifest states.
+def read_manifest(raw: bytes, manifest: str | Path) -> list[ManifestEntry]:
+    """The files that a manifest lists.
 
     Args:
         manifest: where it lies, for messages.
@@ -141,11 +144,12 @@ def read_manifest(raw: bytes, manifest: str | Path) -> list[Stated]:
     try:
         stated = parse_json(raw)
         body = {key: value for key, value in stated.items() if key != "sha256"}
-        # The bytes themselves are compared, so that no edit is equal "as JSON".
+        # Compare the bytes, not the parsed JSON. So every edit is found, even one that only changes spaces.
         if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:
             raise CheckpointError(f"{manifest} was changed after it was written; use another checkpoint")
         return [
-            Stated(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"])) for entry in body["files"]
+            ManifestEntry(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"]))
+            for entry in body["files"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{manifest} is not a manifest: {error!r}; use another checkpoint") from error
@@ -156,7 +160,7 @@ def verify(path: Path) -> None:
 
     Raises:
         CheckpointError: the first file that is missing or not what was written.
-        UnreadableError: a file that is there can't be read, so that nobody knows.
+        UnreadableError: a file is there but can't be read, so it is unknown whether the checkpoint is sound.
     """
     manifest = path / MANIFEST
     try:
@@ -164,24 +168,24 @@ def verify(path: Path) -> None:
             raw = manifest.read_bytes()
     except NOT_THERE as error:
         raise CheckpointError(f"{manifest} is missing; the checkpoint was never whole") from error
-    for stated in read_manifest(raw, manifest):
-        verify_file(path, stated)
+    for listed in read_manifest(raw, manifest):
+        verify_file(path, listed)
 
 
-def verify_file(path: Path, stated: Stated) -> None:
-    """Reads a file of a checkpoint and compares it with what the manifest states.
+def verify_file(path: Path, listed: ManifestEntry) -> None:
+    """Reads a file of a checkpoint and compares it with what the manifest lists.
 
     Raises:
         CheckpointError: it is missing or not what was written. UnreadableError: it can't be read.
     """
-    file = path / stated.file
+    file = path / listed.file
     try:
         with reading(file):
             found = os.stat(file)
             same = (
-                found.st_size == stated.n_bytes
+                found.st_size == listed.n_bytes
                 and stat.S_ISREG(found.st_mode)
-                and sha256_file(file) == stated.sha256
+                and sha256_file(file) == listed.sha256
             )
     except NOT_THERE as error:
         raise CheckpointError(f"{file} is missing; use another checkpoint") from error
@@ -228,7 +232,8 @@ def list_checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in a run's `checkpoints/`, newest first, sound or not.
 
     Raises:
-        UnreadableError: the folder is there, or behind a link that leads nowhere, and can't be listed.
+        UnreadableError: the folder can't be listed, or its path is a link that leads nowhere. (A folder that doesn't
+            exist gives an empty list.)
     """
     try:
         with reading(directory):
@@ -239,7 +244,7 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def newest_first(names: Iterable[str]) -> list[str]:
-    """Those of some names that are of checkpoints, newest first.
+    """The names among `names` that are names of checkpoints, newest first.
 
     >>> newest_first(["step_00000500", "step_00001000", "step_00000500.damaged"])
     ['step_00001000', 'step_00000500']
@@ -252,9 +257,9 @@ def newest_sound(directory: Path, on_damaged: Callable[[Path, CheckpointError], 
     """The newest checkpoint that verifies, or None where there is none.
 
     Args:
-        on_damaged: called for each newer one that doesn't, with what is wrong.
+        on_damaged: called for each newer one that doesn't verify, with what is wrong.
     Raises:
-        UnreadableError: one can't be read, so that nobody knows whether it is the newest.
+        UnreadableError: one can't be read, so it is unknown whether it is sound.
     """
     for path in list_checkpoints(directory):
         try:

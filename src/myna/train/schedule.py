@@ -25,8 +25,10 @@ def learning_rate(
 
     Args:
         step: the update about to be made, from 0. The first already has a rate above 0.
-        warmup_steps: may exceed `decay_steps`; the rate then only grows until there, and stays.
-        decay_steps: updates until the end of the decay: the last of them has exactly peak * final_fraction.
+        warmup_steps: if it exceeds `decay_steps`, the rate grows for `decay_steps` updates and then stays, below the
+            peak.
+        decay_steps: updates until the end of the decay. The last of them has exactly peak * final_fraction. If only
+            one update is left for the decay, that one has the peak, and the next has peak * final_fraction.
         decay: half a cosine, or a straight line, or none at all: the peak until the end.
         constant_fraction: the share of `decay_steps` before the rate begins to come down, warmup included.
     Source:
@@ -55,7 +57,7 @@ def learning_rate(
 
 
 def rate_of(recipe: "Recipe") -> Callable[[int], float]:
-    """The learning rate of the update about to be made, by finished updates."""
+    """A function: the number of finished steps -> the learning rate of the next step."""
     return functools.partial(
         learning_rate,
         peak=recipe.learning_rate,
