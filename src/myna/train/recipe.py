@@ -42,7 +42,7 @@ from myna.train.schedule import Decay
 
 SOURCES = """Sources:
 [1] GPT-2: Radford et al. 2019: architecture, 1024 positions, byte-level BPE of 50257 ids, batches of 512 sequences (524,288 tokens).
-[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288), a batch that grows from 32 thousand tokens over the first 4 to 12 billion. GPT-2's own numbers were never published.
+[2] GPT-3: Brown et al. 2020, arXiv:2005.14165, table 2.1 and appendix B: learning rates by size, Adam's betas 0.9 and 0.95, epsilon 1e-8, clipping at 1.0, cosine decay to 10%, weight decay 0.1, linear warmup over 375 million tokens (715 steps of 524,288), a batch that grows from 32 thousand tokens over the first 4 to 12 billion. GPT-2's paper gives none of these.
 [6] modded-nanogpt (github.com/KellerJordan/modded-nanogpt), records/track_3_optimization, the plain script at 3,250 steps: the numbers of Muon, and of the AdamW that is used beside it."""  # noqa: E501 (a terminal wraps it)
 
 _SEED = Check(lambda value: 0 <= value < 1 << 63, "give 0 or more, and less than 2^63")

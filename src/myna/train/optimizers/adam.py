@@ -7,7 +7,7 @@ Source:
 
 from typing import TYPE_CHECKING
 
-from myna.train.optimizers.adamw import AdamWOptions, built
+from myna.train.optimizers.adamw import AdamWOptions, build_adam_like
 
 if TYPE_CHECKING:
     from myna.model.network import Network
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class AdamOptions(AdamWOptions):
-    """Adam's own numbers: those of AdamW."""
+    """The options of --optimizer adam: those of adamw."""
 
 
 def build(network: "Network", learning_rate: float, options: AdamOptions) -> "Optimizer":
-    """See `adamw.built`."""
+    """See `adamw.build_adam_like`."""
     import torch
 
-    return built(torch.optim.Adam, network, learning_rate, options)
+    return build_adam_like(torch.optim.Adam, network, learning_rate, options)

@@ -1,6 +1,6 @@
 """Muon for the blocks' matrices, AdamW for everything else.
 
-Sources of the numbers:
+Sources of the numbers, numbered as in `myna train --help`:
 
     [6] modded-nanogpt, records/track_3_optimization: a plain script for GPT-2 124M's shape at 3,250 steps. Its rates:
         0.025 for matrices, 0.7 for embeddings, 0.004 for the head and 0.015 for vectors. Here the first is the recipe's
@@ -26,25 +26,27 @@ class MuonOptions(Options):
     """Numbers of Muon, and of the AdamW beside it. --learning-rate is that of the blocks' matrices; 0.02 is usual."""
 
     momentum: float = setting(0.95, BELOW_1)
-    """Decay of the matrices' mean gradient; the update looks one step ahead (Nesterov) [6]."""
+    """Decay of the running mean of the matrices' gradient; the update looks one step ahead (Nesterov) [6]."""
     weight_decay: float = setting(0.05, AT_LEAST_0)
-    """Decay of the matrices a step, as a share of their learning rate [6]."""
+    """Weight decay of the matrices. Each step multiplies them by 1 - learning rate * this [6]."""
     newton_schulz_steps: int = setting(5, AT_LEAST_1)
     """Steps of Newton and Schulz's iteration, which brings the singular values near 1 (Jordan 2024)."""
     embedding_factor: float = setting(28.0, ABOVE_0)
-    """Learning rate of token embeddings that are not the head, in learning rates of the matrices [6]."""
+    """Learning rate of token embeddings that are not the head, as a multiple of --learning-rate [6]."""
     head_factor: float = setting(0.16, ABOVE_0)
-    """Learning rate of the head, of embeddings tied to it, and of position embeddings, in the same unit [6]."""
+    """Learning rate of the head, of embeddings tied to it, and of position embeddings, as a multiple of --learning-rate
+    [6]."""
     vector_factor: float = setting(0.6, ABOVE_0)
-    """Learning rate of gains and biases, in the same unit [6]."""
+    """Learning rate of gains and biases, as a multiple of --learning-rate [6]."""
     adamw_weight_decay: float = setting(0.001, AT_LEAST_0)
-    """Decay a step of what AdamW trains, as a share of its learning rate [6]."""
+    """Weight decay of what AdamW trains. Each step multiplies it by 1 - its learning rate * this [6]."""
     beta1: float = setting(0.8, BELOW_1)
-    """AdamW: decay of the gradient's mean [6]."""
+    """AdamW: decay of the running mean of the gradient [6]."""
     beta2: float = setting(0.95, BELOW_1)
-    """AdamW: decay of the gradient's square [6]."""
+    """AdamW: decay of the running mean of the squared gradient [6]."""
     epsilon: float = setting(2e-16, ABOVE_0)
-    """AdamW: added to the root of the gradient's square; [6] has 1e-10 for a loss summed over 524,288 tokens."""
+    """AdamW: added to the root of the squared gradient's mean, against division by zero. [6] has 1e-10, for a loss
+    summed over 524,288 tokens."""
 
 
 def build(network: "Network", learning_rate: float, options: MuonOptions) -> "Optimizer":
@@ -65,7 +67,7 @@ def build(network: "Network", learning_rate: float, options: MuonOptions) -> "Op
             "--optimizer adamw"
         )
     in_blocks = {id(p) for p in network.blocks.parameters()}
-    embeddings, heads, vectors = [], [], []
+    embeddings, heads_and_positions, vectors = [], [], []
     for name, p in network.named_parameters():
         if id(p) in in_blocks or p.dim() < 2:
             if p.dim() != 2:
@@ -73,10 +75,10 @@ def build(network: "Network", learning_rate: float, options: MuonOptions) -> "Op
         elif name in network.looked_up and name in network.vocabulary_rows:
             embeddings.append(p)
         else:
-            heads.append(p)
+            heads_and_positions.append(p)
     groups = [
         {"params": embeddings, "factor": options.embedding_factor},
-        {"params": heads, "factor": options.head_factor},
+        {"params": heads_and_positions, "factor": options.head_factor},
         {"params": vectors, "factor": options.vector_factor},
     ]
     muon = Muon(
@@ -92,7 +94,7 @@ def build(network: "Network", learning_rate: float, options: MuonOptions) -> "Op
             kinds=("momentum",),
             share_out=muon.share_out,
             watch=muon.watch,
-            multiply_in=muon.multiply_in,
+            use_product_dtype=muon.use_product_dtype,
         )
     ]
     if any(group["params"] for group in groups):

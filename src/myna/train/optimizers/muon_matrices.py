@@ -19,15 +19,15 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Brings a matrix's singular values near 1, by Newton and Schulz's iteration: U S V' becomes U S' V'.
+    """Brings a matrix's singular values near 1, by Newton and Schulz's iteration: U S V^T becomes U R V^T.
 
-    S' is between about 0.7 and 1.2. Each step replaces every singular value s by a s + b s^3 + c s^5. The coefficients
-    make small values grow fast; the price is that values end near 1, not at 1. A value that begins below a thousandth
-    of the matrix's norm ends smaller.
+    The values in R are between about 0.7 and 1.2. Each step replaces every singular value s by a s + b s^3 + c s^5. The
+    coefficients make small values grow fast; the price is that values end near 1, not at 1. After 5 steps, a value that
+    began below a thousandth of the matrix's Frobenius norm is still below 0.5.
 
     Shapes:
         matrix   (N, M)  fp32; zero stays zero
-        returns  (N, M)  dtype, in which the products are computed
+        returns  (N, M)  in `dtype`, in which the products are computed too
     """
     a, b, c = COEFFICIENTS
     # With the short side first, the product x @ x.T below is small.
@@ -44,11 +44,14 @@ def orthogonalised(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.fl
 class Muon(torch.optim.Optimizer):
     """Updates matrices.
 
-    Every rank keeps the momentum of every matrix (its own part of a sharded one), so any rank's checkpoint is whole.
-    The ranks share the costly work: in each round every rank orthogonalises one matrix and sends it to the others.
+    Every rank keeps the momentum of every matrix, so any rank can write a whole checkpoint. Of a sharded matrix a rank
+    keeps its own part. The ranks share the costly work: in each round every rank orthogonalises one matrix and sends it
+    to the others.
 
     Args:
-        lr, momentum, weight_decay: with lr 1, an update changes a square matrix by an orthogonal matrix.
+        lr: with lr 1, an update changes a square matrix by a nearly orthogonal one.
+        momentum: the share of the gradient's running mean that a step keeps.
+        weight_decay: a step multiplies a matrix by 1 - lr * weight_decay.
         steps: how many steps of the iteration an update takes.
     """
 
@@ -64,11 +67,11 @@ class Muon(torch.optim.Optimizer):
         self._timed: Timed = not_timed
         self._dtype = torch.float32
 
-    def multiply_in(self, dtype: torch.dtype | None) -> None:
-        """From now on the iteration runs in bf16 where the network's products do, and always on CUDA.
+    def use_product_dtype(self, dtype: torch.dtype | None) -> None:
+        """From now on the iteration runs in bf16 if the network's products do, and always on CUDA.
 
-        On a CPU with instructions for bf16 this makes it three to four times as fast. The values that it ends at are
-        only near 1 in any case, and move by 0.006 at most.
+        On a CPU with instructions for bf16 this makes it three to four times as fast. The singular values end only near
+        1 in any case; bf16 moves them by 0.006 at most.
         """
         in_bf16 = dtype == torch.bfloat16 or self.param_groups[0]["params"][0].device.type == "cuda"
         self._dtype = torch.bfloat16 if in_bf16 else torch.float32
@@ -83,7 +86,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update. Every rank goes through all matrices, even without a gradient, so that no rank waits forever."""
+        """One update. Every rank goes through all matrices, also those without a gradient: none may wait forever."""
         for group in self.param_groups:
             matrices = group["params"]
             at_once = self._ranks.world_size if self._ranks else 1
@@ -93,9 +96,10 @@ class Muon(torch.optim.Optimizer):
                 with self._timed("orthogonalisation"):
                     self._orthogonalise(updates, group["steps"])
                 for matrix, update in zip(some, updates, strict=True):
-                    taller = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
+                    # The factor for tall matrices, see Source.
+                    tall_factor = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.add_(like(update.to(torch.float32), matrix), alpha=-group["lr"] * taller)
+                    matrix.add_(like(update.to(torch.float32), matrix), alpha=-group["lr"] * tall_factor)
 
     def _direction(self, matrix: Tensor, momentum: float) -> Tensor:
         """Adds the gradient to its running mean; returns the mean one step ahead (Nesterov), whole even if sharded."""

@@ -26,7 +26,7 @@ class Part:
         counters: the names of the single numbers that it keeps for each.
         share_out: told the ranks, whose gradients are equal, where they can share the work of an update.
         watch: told what times a stage of an update, where one is worth a time of its own.
-        multiply_in: told the dtype of the network's matrix products (None: fp32), where an update has products too.
+        use_product_dtype: told the dtype of the network's matrix products (None: fp32), if an update has products too.
     """
 
     optimizer: torch.optim.Optimizer
@@ -34,7 +34,7 @@ class Part:
     counters: tuple[str, ...] = ()
     share_out: Callable[[Ranks], None] | None = None
     watch: Callable[[Timed], None] | None = None
-    multiply_in: Callable[[torch.dtype | None], None] | None = None
+    use_product_dtype: Callable[[torch.dtype | None], None] | None = None
 
 
 class Optimizer:
@@ -70,11 +70,11 @@ class Optimizer:
             if part.watch is not None:
                 part.watch(timed)
 
-    def multiply_in(self, dtype: torch.dtype | None) -> None:
+    def use_product_dtype(self, dtype: torch.dtype | None) -> None:
         """Tells the parts what autocast casts the network's products to; None for no autocast."""
         for part in self.parts:
-            if part.multiply_in is not None:
-                part.multiply_in(dtype)
+            if part.use_product_dtype is not None:
+                part.use_product_dtype(dtype)
 
     def set_learning_rate(self, rate: float) -> None:
         """The recipe's learning rate for the next step."""
@@ -97,15 +97,15 @@ class Optimizer:
         """
         with self._timed("optimizer"):
             for part in self.parts:
-                torchs: Any = part.optimizer
+                inner: Any = part.optimizer
                 if skip is None:
-                    torchs.step()
+                    inner.step()
                     continue
-                torchs.grad_scale, torchs.found_inf = divisor, skip
+                inner.grad_scale, inner.found_inf = divisor, skip
                 try:
-                    torchs.step()
+                    inner.step()
                 finally:
-                    del torchs.grad_scale, torchs.found_inf
+                    del inner.grad_scale, inner.found_inf
 
     def unscale(self, scaler: torch.amp.GradScaler) -> None:
         """Divides the gradients by fp16's scale."""
