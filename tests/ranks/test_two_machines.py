@@ -98,7 +98,7 @@ def test_two_machines_train_and_survive_the_kill_of_one(machines, launch, small_
             one.kill()
     assert said().count("resuming after step") == 2
     assert "rank " in said()
-    assert " died; the last checkpoint stands" in said()
+    assert " died; the last checkpoint is kept" in said()
     whole = launch(args, tmp_path / "whole", ranks=2)
     assert whole.wait() == 0, whole.said()
     assert hashes(out, STEPS) == hashes(tmp_path / "whole", STEPS)

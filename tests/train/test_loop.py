@@ -194,7 +194,7 @@ def test_fp16_that_skips_every_step_ends_the_run_across_resumes_too(
     train(tmp_path / "run", 6, *args)
     said = refused("--out", tmp_path / "run", "--steps", 99, "--override", *args)
     assert "step 8: fp16 has skipped 5 updates in a row" in said
-    assert "the last checkpoint stands" in said
+    assert "the last checkpoint is kept" in said
     assert saved(tmp_path / "run") == list(range(1, 8))
 
 

@@ -25,7 +25,7 @@ from myna.bench.worker import batches_of
 from myna.device import synchronize
 from myna.errors import DeviceError
 from myna.train.build import new_network
-from myna.train.machines.pauses import collected_at_pauses
+from myna.train.machines.pauses import garbage_collected_at_pauses
 from myna.train.machines.ranks import Ranks
 from myna.train.memory import is_out_of_memory
 
@@ -46,7 +46,7 @@ def measure_ranks(plan: Plan, ranks: Ranks, watcher: Watcher) -> dict[str, Any]:
     machine = machine_of(ranks.device)
     try:
         step, failure = step_of(plan, job, ranks)
-        with collected_at_pauses():
+        with garbage_collected_at_pauses():
             seconds = timed_in_turn(step, ranks, WARM_UP_STEPS + 1 + plan.steps, watcher)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

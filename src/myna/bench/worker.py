@@ -31,7 +31,7 @@ from myna.bench.rungs import Step, make_step
 from myna.device import resolve_device, synchronize
 from myna.errors import MynaError, first_line, to_record
 from myna.train.build import new_network
-from myna.train.machines.pauses import collected_at_pauses
+from myna.train.machines.pauses import garbage_collected_at_pauses
 from myna.train.memory import is_out_of_memory
 from myna.train.recipe import Recipe
 
@@ -96,7 +96,7 @@ def measure(job: dict[str, Any], send: Send) -> dict[str, Any]:
     device, recipe = resolve_device(job["device"]), Recipe.from_dict(job["recipe"])
     try:
         step, compiler_failure = prepared(job, recipe)
-        with collected_at_pauses() if job["rung"] == OURS else contextlib.nullcontext():
+        with garbage_collected_at_pauses() if job["rung"] == OURS else contextlib.nullcontext():
             first_loss, failure = first_step(step)
             compiler_failure = failure or compiler_failure
             if failure and job["rung"] == COMPILE:

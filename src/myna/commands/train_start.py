@@ -213,9 +213,9 @@ def plan_of(recipe: Recipe, stepper: Stepper, stream: Stream, flops_per_token: f
     """
     ranks = stepper.ranks
     peak, _ = peak_flops(ranks.device, stepper.precision.dtype or torch.float32)
-    mfu_per_rate = flops_per_token / (peak * ranks.world_size)
+    mfu_per_token_per_s = flops_per_token / (peak * ranks.world_size)
     at_once = recipe.batch_samples // accumulation(recipe, ranks.world_size)
-    return Plan(recipe, at_once, rate_of(recipe), stream.n_targets, mfu_per_rate)
+    return Plan(recipe, at_once, rate_of(recipe), stream.n_targets, mfu_per_token_per_s)
 
 
 def _first_batch(stream: Stream, ranks: Ranks, n: int) -> Batch:

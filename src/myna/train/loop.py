@@ -13,7 +13,7 @@ from myna.progress import Progress
 from myna.signals import StopRequest, stop_on_signals
 from myna.train.evaluations import Evaluation, Evaluations, StopAskedError
 from myna.train.keep.checkpoints import Checkpoints
-from myna.train.machines.pauses import EVERY_STEPS, collect, collected_at_pauses
+from myna.train.machines.pauses import COLLECT_EVERY_STEPS, collect_garbage, garbage_collected_at_pauses
 from myna.train.recipe import Recipe
 from myna.train.spike import SpikeRule
 from myna.train.state import TrainState
@@ -25,20 +25,20 @@ MOST_SKIPPED = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """The numbers that the loop works with.
+    """What the loop is told about the run.
 
     Attributes:
-        at_once: sequences that all ranks compute at once: ranks times micro-batch. It divides every step.
-        learning_rate: of the update about to be made, by finished updates.
+        at_once: sequences that all ranks compute at once: ranks times micro-batch. It divides the sequences of a step.
+        learning_rate: the number of finished steps -> the learning rate of the next step.
         targets: (first sample, how many) -> how many targets of these samples the loss counts. See `Stream.n_targets`.
-        mfu_per_rate: model FLOPs utilisation at one token a second.
+        mfu_per_token_per_s: model FLOPs utilisation at one token per second.
     """
 
     recipe: Recipe
     at_once: int
     learning_rate: Callable[[int], float]
     targets: Callable[[int, int], int]
-    mfu_per_rate: float
+    mfu_per_token_per_s: float
 
 
 class Training:
@@ -46,7 +46,7 @@ class Training:
 
     Args:
         state: the run's current state; the loop updates it.
-        batches: opens this rank's micro-batches, from the sample of that number on.
+        batches: the number of a sample -> opens this rank's micro-batches, from that sample on.
         record: keeps (step, tokens, values) of a finished step; called on the main rank.
         enough: whether a step's loss ends the run early. All ranks get the same answer, since they have the same loss.
     """
@@ -67,24 +67,27 @@ class Training:
         self.plan, self.recipe, self.state, self.stepper = plan, plan.recipe, state, stepper
         self.batches, self.evaluations, self.checkpoints = batches, evaluations, checkpoints
         self.spikes, self.record, self.enough, self.ranks = spikes, record, enough, stepper.ranks
-        self._token_seconds: float | None = None  # smoothed
+        self._seconds_per_token: float | None = None  # smoothed
 
     def is_whole(self) -> bool:
-        """Whether the last step is done and everything due at it is on disk. All ranks must call it together."""
+        """Whether no step is left, and the results of every evaluation due at this one are on disk.
+
+        All ranks must call this method together.
+        """
         return self.state.is_done(self.recipe.steps) and not self.evaluations.missing(self.state.step)
 
     def train(self) -> None:
         """Runs to the last step.
 
         Raises:
-            Stopped: a signal came. The loop has finished that step and saved it.
+            Stopped: a signal came. The loop finished the step in which it came, and saved it.
             DivergedError: the loss or gradient is not finite, or the loss spikes in a run with `--on-spike stop`.
             OutputError: a checkpoint could not be written.
         """
         first, steps = self.state.step, self.recipe.steps
         with (
             stop_on_signals(one_of_many=self.ranks.world_size > 1) as stop,
-            collected_at_pauses(),
+            garbage_collected_at_pauses(),
             self.batches(self.state.samples) as batches,
             Progress(
                 "step", steps, done=first, stream=sys.stdout, shown=self.ranks.is_main, at_once=True
@@ -103,8 +106,8 @@ class Training:
                 if self.checkpoints.failed() or last:
                     # If a checkpoint could not be written, this raises the error.
                     self.checkpoints.join()
-                if due or self.state.step % EVERY_STEPS == 0:
-                    collect()
+                if due or self.state.step % COLLECT_EVERY_STEPS == 0:
+                    collect_garbage()
 
     def _checkpoint_due(self) -> bool:
         every = self.recipe.checkpoint_every
@@ -154,7 +157,7 @@ class Training:
             "learning_rate": rate,
             "grad_norm": result.grad_norm,
             "tokens_per_second": round(tokens_per_second, 1),
-            "mfu": round(tokens_per_second * self.plan.mfu_per_rate, 4),
+            "mfu": round(tokens_per_second * self.plan.mfu_per_token_per_s, 4),
             "seconds": round(seconds, 6),
             "input_wait_seconds": round(batches.wait_seconds - waited, 6),
         }
@@ -170,10 +173,12 @@ class Training:
         self._require_updates()
         return result
 
-    def _show(self, progress: Progress, loss: float, rate: float, token_seconds: float) -> None:
-        """What is shown moves slowly: one slow step is no forecast. metrics.jsonl has each step's own figures."""
-        before, recipe, step, samples = self._token_seconds, self.recipe, self.state.step, self.state.samples
-        smooth = self._token_seconds = token_seconds if before is None else 0.9 * before + 0.1 * token_seconds
+    def _show(self, progress: Progress, loss: float, rate: float, seconds_per_token: float) -> None:
+        """The speed that it shows is a running mean: one slow step is no forecast. metrics.jsonl has each step's own."""
+        recipe, step, samples = self.recipe, self.state.step, self.state.samples
+        before = self._seconds_per_token
+        smooth = seconds_per_token if before is None else 0.9 * before + 0.1 * seconds_per_token
+        self._seconds_per_token = smooth
         left = recipe.ramp.after(recipe.steps - step, samples) - samples
         progress.update(
             step,
@@ -187,7 +192,7 @@ class Training:
         if skipped >= MOST_SKIPPED:
             raise DivergedError(
                 f"step {self.state.step}: fp16 has skipped {skipped} updates in a row, since the gradient was not "
-                "finite; the last checkpoint stands. Lower --learning-rate, or train with --precision bf16 or fp32"
+                "finite; the last checkpoint is kept. Lower --learning-rate, or train with --precision bf16 or fp32"
             )
 
     def _evaluate(

@@ -26,7 +26,7 @@ def explained_memory(where: Callable[[], str], advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise DeviceError(f"{where()}: out of memory; {advice}. The last checkpoint stands") from error
+        raise DeviceError(f"{where()}: out of memory; {advice}. The last checkpoint is kept") from error
 
 
 def memory_advice(

@@ -1,8 +1,8 @@
 """One optimizer step: micro-batches in, one update out.
 
-The loss is a sum over targets divided by their number in the global batch, so the step is the same mathematics for any
-micro-batch and any number of ranks: gradients of parts add up to the gradient of the whole, also where one rank has
-more targets that count than another.
+The loss is a sum over targets, divided by the number of targets in the global batch. So gradients of parts add up to
+the gradient of the whole. A step is the same mathematics for any micro-batch and any number of ranks, even if one rank
+has more targets that count than another.
 """
 
 import contextlib
@@ -27,12 +27,13 @@ from myna.train.machines.stopwatch import Stopwatch
 from myna.train.optimizers.optimizer import Optimizer
 from myna.train.summed_loss import SummedLoss
 
-Batch = tuple[Tensor, ...]  # ids, targets, and where texts share a window their positions; each (B, T) int64
+# Ids and targets. If several texts share a window, also each id's position in its own text. All are (B, T) int64.
+Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step is recorded by."""
+    """What a step reports."""
 
     loss: float  # nats per token, mean over the global batch on all ranks
     grad_norm: float  # before clipping
@@ -45,13 +46,14 @@ class Stepper:
 
     Args:
         network: fp32 weights on the rank's device.
-        average: takes the weights in after each update.
+        average: the moving average of the weights; each update of the weights is followed by one of it.
 
     Attributes:
         stopwatch: times the update of the weights.
         first_new_row: where not None, only the rows of the vocabulary from this one on are trained.
-        updates_unread: clipping, and leaving an update out, are the device's own work. The host reads the loss and the
-            gradient's norm after it has queued the update, so a GPU does not wait for the host.
+        updates_unread: whether the host queues an update before it has read the loss and the gradient's norm (unless a
+            step has `before_update`). The GPU then clips, and skips an update that is not finite, by itself, and
+            doesn't wait for the host. True on CUDA, with fused optimizers, without sharding.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Stepper:
         self.optimizer = optimizer
         self.ranks = ranks
         optimizer.share_out(ranks)
-        optimizer.multiply_in(precision.dtype)
+        optimizer.use_product_dtype(precision.dtype)
         self.stopwatch = Stopwatch(ranks.device)
         optimizer.watch(self.stopwatch.part)
         self.precision = precision
@@ -85,7 +87,10 @@ class Stepper:
         )
 
     def distribute(self) -> None:
-        """Sees to it that gradients are averaged over the ranks during the last backward pass of a step."""
+        """Wraps the loss in DDP, which averages gradients over the ranks during the last backward pass of a step.
+
+        Does nothing for a single rank or a sharded network.
+        """
         if self.ranks.world_size > 1 and not is_sharded(self.network):
             device_ids = [self.ranks.device.index] if self.ranks.device.type == "cuda" else None
             self.module = DistributedDataParallel(
@@ -93,27 +98,28 @@ class Stepper:
             )
 
     def undistribute(self) -> None:
-        """The opposite of `distribute`, so that it can be called anew."""
+        """Removes the DDP wrapper, so that `distribute` can be called again."""
         self.module = self.loss
-        gc.collect()  # DDP's hooks on the weights end with it
+        # DDP's hooks on the weights stay until the garbage collector frees the wrapper.
+        gc.collect()
 
     def seed_step(self, step: int) -> None:
-        """Dropout's randomness is a function of (seed, step, rank): a resume needs no generator's state."""
+        """Seeds torch's generator from (seed, step, rank), so dropout needs no saved generator's state on a resume."""
         entropy = np.random.SeedSequence([self.seed, step, self.ranks.rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
     def backward(self, batch: Batch, scale: float) -> Tensor:
-        """Adds one micro-batch's gradient; returns its summed nats, still on the device."""
+        """Adds the gradient of one micro-batch's summed nats * scale. Returns the nats, still on the device."""
         with self.precision.autocast(self.ranks.device):
             nats = self.module(*batch)
         self.scaler.scale(nats * scale).backward()
         return nats.detach()
 
     def try_out(self, batch: Batch) -> None:
-        """Runs a micro-batch forward and backward, and forgets it.
+        """Runs a micro-batch forward and backward, and drops the gradients.
 
-        On a GPU, where the question is whether it fits, beside what a later micro-batch of a later step finds there:
-        gradients, and the optimizer's state.
+        On a GPU the question is whether it fits into memory in a later step. So there it runs twice, the second time
+        with gradients already there. An empty tensor stands for the optimizer's state, if there is no state yet.
         """
         on_gpu = self.ranks.device.type == "cuda"
         state_bytes = self.optimizer.memory_bytes() if on_gpu and not self.optimizer.has_state() else 0
@@ -139,21 +145,25 @@ class Stepper:
         """One update from the next `accumulate` micro-batches of this rank.
 
         Args:
-            step: updates made before this one.
+            step: steps finished before this one.
             step_targets: targets that count in the global batch, by which the summed loss is divided.
-            stop_asked: asked at the end: was this rank told to stop? The result says whether any was.
-            before_update: told the loss, the same on every rank; may raise, and nothing is updated. So the host reads
-                the loss first.
+            stop_asked: called after the last backward pass: was this rank told to stop? The result says whether any
+                rank was.
+            before_update: called with the loss, which is the same on every rank. If it raises, nothing is updated. For
+                this, the host has to read the loss before it queues the update.
         Raises:
-            DivergedError: the loss or the gradient's norm is not finite on some rank. Nothing was updated.
+            DivergedError: the loss or the gradient's norm is not finite on some rank. Nothing was updated. (In fp16
+                only the loss: a gradient that overflows skips the update.)
         """
         self.network.train()
         self.seed_step(step)
         self.optimizer.set_learning_rate(learning_rate)
-        # DDP averages over ranks; the loss is divided by the targets of all of them, so the mean is undone here.
+        # The loss is divided by the targets of all ranks already, but DDP divides by the number of ranks again. The
+        # factor world_size cancels that.
         scale = self.ranks.world_size / step_targets
-        # [nats on all ranks, ranks asked to stop, nats by rank]; the sum tells every rank the same, so all stop at
-        # one step, and all know whose loss was not a number.
+        # Summed over the ranks: [0] the nats of all ranks, [1] how many ranks were asked to stop, [2:] the nats of each
+        # rank. All ranks have the same sums, so all stop at the same step, and all can name the rank whose loss is not
+        # finite.
         wide = torch.float32 if self.ranks.device.type == "mps" else torch.float64
         totals = torch.zeros(2 + self.ranks.world_size, dtype=wide, device=self.ranks.device)
         used = []
@@ -164,7 +174,7 @@ class Stepper:
         self.optimizer.unscale(self.scaler)
         totals[1] = float(stop_asked())
         totals[2 + self.ranks.rank] = totals[0]
-        self._forget_what_stays()
+        self._zero_untrained_gradients()
         unread = self.updates_unread and before_update is None
         norm = self._norm(clip=not unread)
         totals = self.ranks.sum_(totals)
@@ -176,7 +186,8 @@ class Stepper:
         self._require_finite(step, loss, grad_norm, by_rank, used)
         if before_update is not None:
             before_update(loss)
-        updated = math.isfinite(grad_norm)  # else fp16 overflowed, and the scaler lowers its scale
+        # If the norm is not finite here, fp16 overflowed, and the scaler lowers its scale.
+        updated = math.isfinite(grad_norm)
         if updated and not unread:
             self.optimizer.step()
         self.scaler.update()
@@ -186,25 +197,25 @@ class Stepper:
         return StepResult(loss, grad_norm, stops > 0, updated)
 
     def _norm(self, *, clip: bool) -> Tensor:
-        """The norm of all gradients, as a scalar on the device; clips them by it."""
+        """The norm of all gradients, a scalar on the device. With `clip`, they are then scaled down to clip_norm."""
         parameters = list(self.network.parameters())
         if clip:
             return whole(nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf))
         return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
     def _update_unread(self, nats: Tensor, norm: Tensor) -> None:
-        """Updates the weights by clipped gradients, or leaves them as they are where a number is not finite.
+        """Updates the weights by clipped gradients, or leaves them as they are if a number is not finite.
 
         Args:
             nats, norm: scalars on the device, which the host has not read.
         """
         clip_norm = self.clip_norm or math.inf
         skip = ~(nats.isfinite() & norm.isfinite())
-        # As clip_grad_norm_ clips, by a division: the optimizer divides in the kernel that updates.
+        # This clips as clip_grad_norm_ does, but by a divisor: the kernel that updates divides the gradients by it.
         self.optimizer.step(divisor=((norm + 1e-6) / clip_norm).clamp(min=1.0), skip=skip.to(norm.dtype))
 
-    def _forget_what_stays(self) -> None:
-        """Makes the gradient of all that is not trained 0; then an update without weight decay leaves it as it is."""
+    def _zero_untrained_gradients(self) -> None:
+        """Sets the gradients of untrained weights to 0. An update without weight decay then leaves these unchanged."""
         if self.first_new_row is None:
             return
         for name, parameter in self.network.named_parameters():
@@ -221,10 +232,8 @@ class Stepper:
     def _require_finite(
         self, step: int, loss: float, grad_norm: float, by_rank: Sequence[float], used: Sequence[Batch]
     ) -> None:
-        overflowed = self.scaler.is_enabled() and np.isfinite(
-            loss
-        )  # the scaler skips it and lowers its scale
-        if np.isfinite(loss) and (np.isfinite(grad_norm) or overflowed):
+        # In fp16 a gradient that is not finite is no error: the scaler skips the update and lowers its scale.
+        if np.isfinite(loss) and (np.isfinite(grad_norm) or self.scaler.is_enabled()):
             return
         self.optimizer.zero_grad()
         if np.isfinite(loss):
@@ -236,13 +245,14 @@ class Stepper:
             )
         where = f", from rank {', '.join(map(str, ranks))} of {self.ranks.world_size}" if ranks else ""
         raise DivergedError(
-            f"step {step + 1}: {what}{where}; nothing was updated, and the last checkpoint stands. "
+            f"step {step + 1}: {what}{where}; nothing was updated, and the last checkpoint is kept. "
             "Lower --learning-rate, or train with --precision fp32"
         )
 
     def _ranks_of_bad_gradients(self, step: int, used: Sequence[Batch]) -> list[int]:
-        """Whose gradient is not finite: summing mixed them, so each rank computes its own once more."""
-        if is_sharded(self.network):  # its gradients cannot be had apart from the others'
+        """The ranks whose gradient is not finite. The sum has mixed gradients, so each rank computes its own again."""
+        # A sharded network only has gradients that are summed over the ranks.
+        if is_sharded(self.network):
             return []
         self.seed_step(step)
         for batch in used:

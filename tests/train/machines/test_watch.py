@@ -70,7 +70,7 @@ def test_one_that_died(pair, ended, capsys):
     assert zero.verdict == "rank 1 of 2 died"
     assert ended == [2]
     assert capsys.readouterr().err == (
-        "myna train: rank 1 of 2 died; the last checkpoint stands, and the same command goes on from there\n"
+        "myna train: rank 1 of 2 died; the last checkpoint is kept, and the same command goes on from there\n"
     )
 
 
@@ -147,7 +147,7 @@ def test_a_failed_collective_becomes_the_name_of_the_rank(pair):
         raise RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer")
 
     with (
-        pytest.raises(RankError, match=r"^rank 1 of 2 died; the last checkpoint stands"),
+        pytest.raises(RankError, match=r"^rank 1 of 2 died; the last checkpoint is kept"),
         Watch(pair[0], 60.0),
     ):
         lose()

@@ -4,12 +4,12 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-EVERY_STEPS = 500
+COLLECT_EVERY_STEPS = 500
 
 
 @contextlib.contextmanager
-def collected_at_pauses() -> Iterator[None]:
-    """Within the block nothing is collected but by `collect`. What is alive at its start is not looked at again."""
+def garbage_collected_at_pauses() -> Iterator[None]:
+    """Within the block, only `collect_garbage` collects. It doesn't look at what is alive at the block's start."""
     was_on = gc.isenabled()
     gc.collect()
     gc.freeze()
@@ -22,6 +22,6 @@ def collected_at_pauses() -> Iterator[None]:
             gc.enable()
 
 
-def collect() -> None:
-    """A pause: what became garbage in cycles since the last one goes. Milliseconds."""
+def collect_garbage() -> None:
+    """A pause: frees the cycles that became garbage since the last pause. It takes milliseconds."""
     gc.collect()

@@ -140,7 +140,7 @@ class Watch:
         return not self.ranks.is_main and ENDED in verdict
 
     def _sentence(self, verdict: str) -> str:
-        return f"{verdict}; the last checkpoint stands, and the same command goes on from there"
+        return f"{verdict}; the last checkpoint is kept, and the same command goes on from there"
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} of {self.ranks.world_size}"
