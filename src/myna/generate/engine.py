@@ -1,7 +1,7 @@
 """From prompt ids to new ids with a key/value cache: many texts at once, which may join or leave at any step.
 
     engine = Engine(model)
-    slot = engine.add([1, 2, 3], Sampling(max_tokens=20))
+    (slot,) = engine.add([1, 2, 3], Sampling(max_tokens=20))
     while engine.busy:
         for new in engine.step(): ...          # new.slot, new.id, new.finish_reason
 
@@ -12,7 +12,7 @@ bits of a floating-point sum. Then two ids whose likelihoods agree to six digits
 
 The window. A model sees at most `block_size` positions. The engine keeps the last `block_size` ids of a longer prompt.
 A text that has filled its window ends, or it goes on from the window's last half (`Sampling.slide`; `block_size // 2`
-ids, at least one). So one long forward pass is followed by half a window of short ones.
+ids, at least one). The engine computes that half anew, as it does a prompt, and then draws the next half window of ids.
 """
 
 from collections import deque
@@ -48,10 +48,14 @@ class Slot:
     Attributes:
         window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet.
         n_new: ids drawn so far.
-        row: the text's row in the cache while it runs; None before, until its prompt is computed, and after its end.
-        finish_reason: "stop" for a stop id, "length" for max_tokens or a full window, "error"; None before its end.
-        prompt_logprobs: one for each id of the prompt, complete with the first new id. The first is None, since no id
-            comes before it. Empty unless `Sampling.prompt_logprobs` asks for them. Texts of one prompt share the list.
+        draw: the text's sampling rules and random numbers.
+        row: the text's row in the cache while it runs. None until its prompt is computed, and after its end.
+        slid: whether its window was ever cut.
+        finish_reason: "stop" for a stop id or by `remove`, "length" for max_tokens or a full window, "error"; None
+            before its end.
+        prompt_logprobs: one for each id of the prompt. The list is complete when the first new id comes, or with
+            max_tokens 0 when the text ends. The first is None, since no id comes before it. Empty unless
+            `Sampling.prompt_logprobs` asks for them. Texts of one prompt share the list.
     """
 
     draw: Draw
@@ -100,8 +104,8 @@ class Engine:
     """A model with the texts that it is writing.
 
     Args:
-        model: the network itself, not its compiled or DDP wrapper (they share its weights). It is put in evaluation
-            mode for each step and put back afterwards.
+        model: the network itself, not its compiled or DDP wrapper (they share its weights). Each step puts it in
+            evaluation mode, and then back in the mode that it had.
         vocab_size: ids from this one on are never chosen; for a model with more ids than its tokenizer. None: no limit.
         autocast_dtype: compute in this precision (bfloat16, float16) where autocast allows; None computes in
             the weights' dtype.
@@ -132,8 +136,9 @@ class Engine:
     def compile_step(self) -> str | None:
         """Compiles the step of two or more running texts. This takes seconds; it pays if many texts run for long.
 
-        A text that runs alone is still computed uncompiled, since that was no slower. If a network has stored weights,
-        its keys and values are kept in bf16 from now on (or in `autocast_dtype`): half the bytes to read.
+        A text that runs alone is still computed uncompiled, since that was no slower. If `store_weights` has stored the
+        network's weights in fewer bytes, keys and values are kept in bf16 from now on (or in `autocast_dtype`). That
+        halves the bytes to read, against fp32.
 
         Returns:
             why the step could not be compiled, if so. It is then computed as before.
@@ -165,8 +170,8 @@ class Engine:
         Args:
             ids: the prompt, one id or more.
             count: how many texts. The prompt is computed once for all.
-            first_row: the number of the first text, which selects its random numbers. So rows 4 to 7 of eight are the
-                same texts, drawn with rows 0 to 3 or without them.
+            first_row: the number of the first text, which selects its random numbers. So with one seed, texts 4 to 7
+                are the same whether or not texts 0 to 3 are drawn too.
         Raises:
             ModelError: no ids, or an id outside the model's vocabulary.
         """
@@ -197,7 +202,8 @@ class Engine:
         """
         try:
             with torch.no_grad(), evaluation_mode(self.model), autocast(self.model.device, self.dtype):
-                # Running texts come first: a text that joins in this step gets its first id from its prompt.
+                # Running texts come first: a text that joins in this step gets an id from its prompt's logits, and
+                # would else get a second one.
                 return [*self._decode(), *self._prefill()]
         except BaseException:
             self._empty()
@@ -215,13 +221,13 @@ class Engine:
         return self._drawn(self.model.logits(hidden[:, -1]), slots)
 
     def _prefill(self) -> list[New]:
-        """Computes a piece of the waiting prompts, in turn: as many whole ones as fit, or a part of the first."""
+        """Computes up to `piece` positions of waiting prompts: as many whole ones as fit, or a part of the first."""
         if not self._waiting:
             return []
         group = self._next_group()
         logits, cache = self._whole(group) if group else self._part(self._waiting[0])
         group = group or [self._waiting[0]]
-        # They leave the queue only now. If the model had failed, `_empty` would still have found and ended them.
+        # The prompts leave the queue only now. If the model had failed, `_empty` would still have found and ended them.
         for _ in group:
             self._waiting.popleft()
         if logits is None:
@@ -252,25 +258,32 @@ class Engine:
         return group
 
     def _reuse(self, waiting: _Waiting) -> None:
-        """Copies the keys and values of an earlier text's beginning, but not of the last id: its logits are needed."""
+        """Copies the keys and values of the beginning that a prompt shares with an earlier text.
+
+        The prompt's own last id is always computed, since its logits are needed.
+        """
         found = self.prefixes.longest(waiting.ids[:-1])
         if found and found[1] >= SHORTEST_REUSE:
             kept, n = found
             waiting.cache = kept.select([0], positions=len(waiting.ids), most=n)
 
     def _whole(self, group: list[_Waiting]) -> tuple[Tensor | None, KVCache]:
-        """Logits (B, V) after each of some prompts, and their keys and values."""
+        """The logits after each prompt of a group, (B, V), and the prompts' keys and values."""
         lengths = [len(waiting.ids) for waiting in group]
         cache = self._new_cache(len(group), max(lengths))
         hidden = self._hidden([waiting.ids for waiting in group], cache)
-        # Forget the padding.
+        # Drop the padding, which the cache holds as positions.
         cache.cut(lengths)
         last = torch.tensor(lengths, device=hidden.device) - 1
         # The head reads only each row's last position, which saves most of the head's work for a long prompt.
         return self.model.logits(hidden[torch.arange(len(group), device=hidden.device), last]), cache
 
     def _part(self, waiting: _Waiting) -> tuple[Tensor | None, KVCache]:
-        """The next piece of one prompt: (1, V) logits once it is whole, and its keys and values."""
+        """Computes the next piece of one prompt.
+
+        Returns:
+            the logits (1, V) after the last piece, None after any other; and the prompt's keys and values so far.
+        """
         if waiting.cache is None:
             waiting.cache = self._new_cache(1, len(waiting.ids))
         done = waiting.cache.longest
@@ -280,9 +293,9 @@ class Engine:
             slot = waiting.slots[0]
             following = waiting.ids[done + 1 : done + len(piece) + 1]
             logits = self.model.logits(hidden[0, : len(following)])[:, : self.vocab_size]
-            likeliest = slot.draw.sampling.logprobs or 0
+            n_likeliest = slot.draw.sampling.logprobs or 0
             slot.prompt_logprobs += [
-                log_probabilities(row, id, likeliest) for row, id in zip(logits, following, strict=True)
+                log_probabilities(row, id, n_likeliest) for row, id in zip(logits, following, strict=True)
             ]
         whole = done + len(piece) == len(waiting.ids)
         return self.model.logits(hidden[:, -1]) if whole else None, waiting.cache
@@ -437,7 +450,7 @@ def generate(
 
 
 def run(engine: Engine) -> Iterator[New]:
-    """Steps until every text has ended.
+    """Calls `engine.step` until every text has ended, and yields what each step brings.
 
     Raises:
         ModelError: a text ended by an error.
