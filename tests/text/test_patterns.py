@@ -38,7 +38,7 @@ def test_blocks_do_not_change_the_pieces(pattern: patterns.Pattern, text: str) -
 def test_long_text_is_cut_into_blocks() -> None:
     text = "word " * 100_000
     assert len(list(patterns.blocks(patterns.GPT2, text))) > 5
-    assert list(patterns.blocks(patterns.own(r"\w+|\W+"), text)) == [text]
+    assert list(patterns.blocks(patterns.custom(r"\w+|\W+"), text)) == [text]
 
 
 def test_what_the_patterns_mean() -> None:
@@ -58,9 +58,9 @@ def test_what_the_patterns_mean() -> None:
 
 
 def test_own_pattern_loses_nothing() -> None:
-    pattern = patterns.own(r"[a-z]+")
+    pattern = patterns.custom(r"[a-z]+")
     assert list(pattern.split("ab, cd!")) == ["ab", ", ", "cd", "!"]
-    assert list(patterns.own("x*").split("axxb")) == ["a", "xx", "b"]
+    assert list(patterns.custom("x*").split("axxb")) == ["a", "xx", "b"]
 
 
 def test_a_pattern_that_does_not_compile() -> None:
@@ -71,10 +71,12 @@ def test_a_pattern_that_does_not_compile() -> None:
 def test_a_pattern_that_backtracks_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patterns, "SECONDS_AT_LEAST", 0.2)
     with pytest.raises(TokenizerError, match="backtracks without bound"):
-        list(patterns.own(r"(a|aa|a.)+$").split("a" * 60 + "b\n" * 2))
+        list(patterns.custom(r"(a|aa|a.)+$").split("a" * 60 + "b\n" * 2))
 
 
-@pytest.mark.parametrize("pattern", [*CLASSICS, patterns.NONE, patterns.own(r"\w+|\W")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "pattern", [*CLASSICS, patterns.NONE, patterns.custom(r"\w+|\W")], ids=lambda p: p.name
+)
 def test_pre_tokenizer_is_read_back(pattern: patterns.Pattern) -> None:
     assert patterns.from_pre_tokenizer(pattern.pre_tokenizer()) == pattern
 

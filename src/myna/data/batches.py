@@ -1,4 +1,4 @@
-"""From the number of a sample to its ids: the order of training as a function, for any world size.
+"""Which ids sample number k has. So the order of training is a function of k, the same for any number of ranks.
 
 The train shards together are one stream of N ids, read as a ring: after the last id comes the first. Each epoch draws
 a start at random. From there it cuts the ring into ceil(N/T) windows of T+1 ids at stride T. It visits the windows in
@@ -7,8 +7,8 @@ closes, fewer than T ids are targets twice.)
 
 In sequential order, each epoch visits the windows from the stream's first id on, as the lecture's loader does.
 
-Sample k of a run depends on (seed, k) alone. A step takes the next G samples, and each of W ranks its contiguous
-part of them. The only state is the number of samples consumed. `prefetch.py` loads ahead and hands out torch tensors.
+Sample k of a run depends on (seed, k) alone. A step takes the next G samples. Each of the W ranks takes one contiguous
+part of these. The only state is the number of samples consumed. `prefetch.py` loads ahead and hands out torch tensors.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from myna.data.split import Split
 from myna.errors import DataError, UsageError
 from myna.settings import Order
 
+# As in llm.c's run (see myna.reference_curves): 20 times 524,288.
 VALIDATION_TARGETS = 10_485_760
 
 # Inputs (B, T) and targets (B, T). If several texts share a window, also (B, T): each id's position in its own text.
@@ -53,10 +54,10 @@ def epoch_draw(seed: int, epoch: int) -> tuple[int, np.ndarray]:
     return int(draw[0]), draw[1:]
 
 
-def visited(
+def windows_of_samples(
     first_sample: int, count: int, per_epoch: int, *, seed: int, order: Order
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Which windows some samples are, epoch by epoch.
+    """The numbers of the windows that `count` samples from `first_sample` on are, one epoch at a time.
 
     Yields:
         for each epoch that the samples touch: 64 random bits for its start (0 in sequential order), and the numbers of
@@ -101,7 +102,7 @@ class TrainStream:
     def windows(self, first_sample: int, count: int) -> np.ndarray:
         """Where the windows of samples first_sample, first_sample + 1, ... begin in the stream: (count,) int64."""
         starts, done = np.empty(count, dtype=np.int64), 0
-        for origin, numbers in visited(
+        for origin, numbers in windows_of_samples(
             first_sample, count, self.windows_per_epoch, seed=self.seed, order=self.order
         ):
             offset = origin % self.split.n_tokens
@@ -172,7 +173,8 @@ def micro_batches(
         first, count = rank_share(consumed, samples, rank, world_size)
         if count % micro_batch:
             raise UsageError(
-                f"{count} samples a rank do not divide into micro-batches of {micro_batch}; change one"
+                f"a rank's {count} samples of a step do not divide into micro-batches of {micro_batch}; change "
+                "--micro-batch or --batch-tokens"
             )
         for at in range(first, first + count, micro_batch):
             yield stream.batch(at, micro_batch)

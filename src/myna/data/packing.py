@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from myna.data.batches import Batch, visited
+from myna.data.batches import Batch, windows_of_samples
 from myna.data.split import SCAN_IDS, Split
 from myna.errors import DataError
 from myna.settings import Order
@@ -153,7 +153,9 @@ class ConversationStream:
 
     def windows(self, first_sample: int, count: int) -> np.ndarray:
         """Which windows samples first_sample, first_sample + 1, ... are: (count,) int64."""
-        found = visited(first_sample, count, self.windows_per_epoch, seed=self.seed, order=self.order)
+        found = windows_of_samples(
+            first_sample, count, self.windows_per_epoch, seed=self.seed, order=self.order
+        )
         return np.concatenate([np.empty(0), *(numbers for _, numbers in found)]).astype(np.int64)
 
     def n_targets(self, first_sample: int, count: int) -> int:

@@ -55,10 +55,10 @@ def open_dataset(
     """Opens a folder of shards: ours, or build-nanogpt's, llm.c's and nanoGPT's as they are.
 
     Args:
-        verify: hash every file in parallel, and compare. A file that was verified before is not read again if its size,
-            times and inode are unchanged.
-        tokenizer: the tokenizer that must have made the dataset, or one that only adds special tokens to it. Other
-            projects' files don't say, so it is needed there.
+        verify: hash the files in parallel, and compare with dataset.json. A file that was verified before is not read
+            again if its size, times and inode are unchanged.
+        tokenizer: refuse the dataset unless this tokenizer made it, or unless this one only adds special tokens to the
+            one that did. The files of other projects don't name their tokenizer, so give it for these.
         splits: those that will be read. The files of the others may be missing.
     Raises:
         DataError: no dataset, a damaged one, or one made with another tokenizer.

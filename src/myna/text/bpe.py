@@ -19,10 +19,10 @@ Two choices make training deterministic everywhere:
   can merge. (minbpe and Hugging Face's trainer count in the same way.)
 
 Why a rank per token is enough. tiktoken merges any two neighbours whose joined bytes are a token, lowest id first. It
-doesn't ask from which pair the token was learned. For trained merges, the result is the same. Take bytes that become
-one token. As long as no merge has crossed their borders, the merges inside don't depend on the bytes outside. So just
-before the last merge, there are always the same two parts: those that the token was learned from. `parts` uses this to
-recover the pairs.
+doesn't ask from which pair the token was learned. For trained merges, the result is the same. Take a run of bytes that
+ends as one token. No merge crosses the run's borders before that, so the merges within the run don't depend on its
+neighbours. So just before the last merge, the run always consists of the same two parts: those from which training
+learned the token. `parts` uses this to recover the pairs.
 
 Source: Sennrich, Haddow, Birch, arXiv:1508.07909; bytes as the base, Radford et al. 2019 (GPT-2), section 2.2.
 """
@@ -145,7 +145,7 @@ def token_bytes(merges: Sequence[Pair]) -> list[bytes]:
 
 
 @dataclass(frozen=True)
-class Step:
+class EncodingState:
     """One state of a piece while it is encoded.
 
     Attributes:
@@ -159,7 +159,7 @@ class Step:
     chosen: int | None
 
 
-def trace(piece: bytes, ranks: Mapping[bytes, int]) -> Iterator[Step]:
+def trace(piece: bytes, ranks: Mapping[bytes, int]) -> Iterator[EncodingState]:
     """The encoding of one pre-token step by step: which pairs could merge, and which one does.
 
     >>> [step.pieces for step in trace(b"abc", {b"bc": 256, b"abc": 257})]
@@ -170,7 +170,7 @@ def trace(piece: bytes, ranks: Mapping[bytes, int]) -> Iterator[Step]:
         joined = [ranks.get(left + right) for left, right in pairwise(pieces)]
         lowest = min((rank for rank in joined if rank is not None), default=None)
         chosen = None if lowest is None else joined.index(lowest)
-        yield Step(tuple(pieces), tuple(joined), chosen)
+        yield EncodingState(tuple(pieces), tuple(joined), chosen)
         if chosen is None:
             return
         pieces[chosen : chosen + 2] = [pieces[chosen] + pieces[chosen + 1]]

@@ -32,7 +32,7 @@ def count_pretokens(
         on_bytes: called with the bytes of UTF-8 that have been counted since the last call.
     Raises:
         TextError: a lone surrogate.
-        TokenizerError: a pattern of the user's own backtracks without bound.
+        TokenizerError: a custom pattern backtracks without bound.
     """
     counts: Counter[str] = Counter()
     for batch_counts, n_bytes in _each_batch(texts, pattern, workers):

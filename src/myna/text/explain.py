@@ -66,7 +66,7 @@ def words(tokenizer: Tokenizer, text: str) -> list[str]:
     return tokenizer.vocabulary.pattern.pieces(text)
 
 
-def why(tokenizer: Tokenizer, word: str) -> list[bpe.Step]:
+def why(tokenizer: Tokenizer, word: str) -> list[bpe.EncodingState]:
     """The merges of one pre-token, in order.
 
     Raises:

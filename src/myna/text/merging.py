@@ -23,8 +23,8 @@ class Corpus:
         after, before (P,) int32 the place of the neighbour
         weights  (P,) int64 how often the pre-token around the place occurs
         counts   pair -> occurrences now
-        places   pair -> (k,) int32 ascending places of its left token when the pair came up; later merges may have
-                 taken some
+        places   pair -> (k,) int32 ascending: where its left token stood when the pair came up; later merges may have
+                 used up some of these places
     """
 
     def __init__(self, counts: Mapping[bytes, int]) -> None:

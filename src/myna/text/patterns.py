@@ -1,9 +1,9 @@
 """Split patterns: where a text is cut into pre-tokens before any byte pair is merged.
 
-No merge crosses a cut, so a pattern decides what a token may be: "dog", " dog" but never "dog.". The two
-classics are here, and any other regular expression can be given. One pattern has to be spoken in several
-dialects, because several regex engines read it: Python's `regex` (training, the reference), Rust's (tiktoken),
-Oniguruma (Hugging Face's tokenizer.json), and Python's `re` for the speed of it.
+No merge crosses a cut, so a pattern decides what a token may be: "dog", " dog" but never "dog.". The patterns of GPT-2,
+GPT-4 and GPT-4o are here, and any other regular expression can be given. A pattern is written in several dialects,
+because several regex engines read it: Python's `regex` (training, the reference), Rust's (tiktoken), Oniguruma (Hugging
+Face's tokenizer.json), and Python's `re`, which is faster.
 """
 
 import functools
@@ -16,23 +16,25 @@ import regex
 
 from myna.errors import TokenizerError
 
-# The forms tiktoken 0.9 and later use: the same cuts as in the first releases, with possessive quantifiers so that
-# no backtracking is left but in `\s+(?!\S)`. Sources: https://github.com/openai/gpt-2/blob/master/src/encoder.py
-# and https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py (r50k_pat_str, cl100k_base).
+# These are the forms that tiktoken 0.9 and later use. They cut as the first releases did. Their quantifiers are
+# possessive, so only `\s+(?!\S)`, and in GPT-4's `\s*[\r\n]`, can backtrack over more than one character. Sources:
+# https://github.com/openai/gpt-2/blob/master/src/encoder.py
+# https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py (r50k_pat_str, cl100k_base)
 GPT2_RUST = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 GPT4_RUST = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
-# Oniguruma reads `{1,3}+` as "one or more times {1,3}", which glues a long number into one pre-token; plain greedy
-# quantifiers cut the same here, since nothing after them could make them give back. Its `$` ends a line, `\z` a text.
+# Oniguruma reads `{1,3}+` as "one or more times {1,3}", which glues a long number into one pre-token. Without that `+`,
+# greedy quantifiers cut in the same places: nothing that follows them could make them backtrack. In Oniguruma `$` means
+# the end of a line, and `\z` the end of the text.
 GPT2_ONIGURUMA = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 GPT4_ONIGURUMA = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s+\z|\s*[\r\n]|\s+(?!\S)|\s"
 )
-# GPT-4o's and later models', in the words of tiktoken's o200k_base. It has no possessive quantifier and no `$`, so that
-# one spelling serves every engine.
+# The pattern of GPT-4o and later models, as tiktoken's o200k_base spells it. It has no possessive quantifier and no
+# `$`, so every engine reads the same spelling.
 _CASELESS, _CONTRACTION = r"\p{Lm}\p{Lo}\p{M}", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 O200K_PATTERN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}{_CASELESS}]*[\p{{Ll}}{_CASELESS}]+{_CONTRACTION}"
@@ -44,7 +46,8 @@ QWEN2_ONIGURUMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# The spelling of GPT-2's first release. (cl100k's first one cuts whitespace at the end of a text otherwise.)
+# The spelling of GPT-2's first release. (That of cl100k is not here: it cuts whitespace at the end of a text
+# differently.)
 GPT2_FIRST = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # For text that is all ASCII, Python's own `re` splits twice as fast as `regex`; its \s and classes are spelled out.
 GPT2_ASCII = (
@@ -55,8 +58,8 @@ GPT4_ASCII = (
     r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\nA-Za-z0-9]?+[A-Za-z]++|[0-9]{1,3}+"
     r"| ?[^\t-\r A-Za-z0-9]++[\r\n]*+|[\t-\r ]++\Z|[\t-\r ]*[\r\n]|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]"
 )
-# A comment that marks a pattern of the user's own in tokenizer.json, so that it is read back as ours.
-OWN_MARK = "(?#myna)"
+# This regex comment marks a custom pattern in tokenizer.json: it is written for Python's `regex`, and is read back so.
+CUSTOM_MARK = "(?#myna)"
 # A sane pattern splits some 10 MB a second; one that is a thousand times slower backtracks without bound.
 SECONDS_PER_MEGACHARACTER = 100.0
 SECONDS_AT_LEAST = 5.0
@@ -65,7 +68,7 @@ SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
 
 @dataclass(frozen=True)
 class Pattern:
-    """A split pattern in its dialects; `name` is "gpt2", "gpt4", "o200k", "none" (no cut at all) or "own"."""
+    """A split pattern in its dialects; `name` is "gpt2", "gpt4", "o200k", "none" (no cut at all) or "custom"."""
 
     name: str
     python: str
@@ -75,7 +78,7 @@ class Pattern:
 
     @property
     def is_classic(self) -> bool:
-        """Whether it is GPT-2's or GPT-4's, of which more is known than of others."""
+        """Whether it is GPT-2's or GPT-4's: `pieces`, `blocks` and the engines have faster ways for these."""
         return self.name in ("gpt2", "gpt4")
 
     @functools.cached_property
@@ -87,7 +90,7 @@ class Pattern:
         """The pre-tokens of a text, in order; joined, they are the text.
 
         Raises:
-            TokenizerError: a pattern of the user's own backtracks without bound on this text.
+            TokenizerError: a custom pattern backtracks without bound on this text.
 
         >>> list(GPT2.split("I'm 3 dogs.  ok"))
         ['I', "'m", ' 3', ' dogs', '.', ' ', ' ok']
@@ -178,7 +181,7 @@ GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA,
 GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA, GPT4_ASCII)
 O200K = Pattern("o200k", O200K_PATTERN, O200K_PATTERN, O200K_PATTERN)
 BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "o200k": O200K, "none": NONE}
-# The same by the expressions that other programs spell them with, in which `$` is the end of the text.
+# The same patterns, by the expressions that other programs use for them. There `$` means the end of the text.
 BY_SPELLING = {
     spelling: pattern
     for pattern, spellings in (
@@ -190,27 +193,27 @@ BY_SPELLING = {
 }
 
 
-def own(expression: str) -> Pattern:
-    """A pattern of the user's own, in the syntax of Python's `regex`.
+def custom(expression: str) -> Pattern:
+    """The user's own pattern, in the syntax of Python's `regex`.
 
     Raises:
         TokenizerError: it doesn't compile.
     """
     _compile(expression)
-    return Pattern("own", expression, expression, OWN_MARK + expression)
+    return Pattern("custom", expression, expression, CUSTOM_MARK + expression)
 
 
 def named(pattern: str) -> Pattern:
-    """A pattern by name ("gpt2", "gpt4", "o200k", "none") or published expression, or one of the user's own.
+    """A pattern by name ("gpt2", "gpt4", "o200k", "none") or published expression, or a custom one.
 
     Raises:
         TokenizerError: neither a name nor an expression that compiles.
     """
-    return BY_NAME.get(pattern) or BY_SPELLING.get(pattern) or own(pattern)
+    return BY_NAME.get(pattern) or BY_SPELLING.get(pattern) or custom(pattern)
 
 
 def from_pre_tokenizer(section: Any) -> Pattern | None:
-    """The pattern that a tokenizer.json's `pre_tokenizer` means, or None when it is not one that we know to be ours."""
+    """The pattern that a tokenizer.json's `pre_tokenizer` means, or None if it is no pattern that this file writes."""
     if not isinstance(section, dict):
         return None
     if section.get("type") == "ByteLevel":
@@ -224,8 +227,8 @@ def from_pre_tokenizer(section: Any) -> Pattern | None:
         expression = section["pretokenizers"][0]["pattern"]["Regex"]
     except (KeyError, IndexError, TypeError):
         return None
-    if isinstance(expression, str) and expression.startswith(OWN_MARK):
-        pattern = own(expression.removeprefix(OWN_MARK))
+    if isinstance(expression, str) and expression.startswith(CUSTOM_MARK):
+        pattern = custom(expression.removeprefix(CUSTOM_MARK))
         if section == pattern.pre_tokenizer():
             return pattern
     return None

@@ -165,7 +165,7 @@ def save_ranks(vocabulary: Vocabulary, path: Path) -> None:
     """Writes a rank file, and beside it the JSON file with its pattern and special tokens."""
     pattern = vocabulary.pattern
     beside = {
-        "pattern": pattern.python if pattern.name == "own" else pattern.name,
+        "pattern": pattern.python if pattern.name == "custom" else pattern.name,
         "special_tokens": dict(vocabulary.special_tokens),
     }
     write_atomic(path, rank_file(vocabulary.ranks))

@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from myna.text.bpe import Step
+from myna.text.bpe import EncodingState
 from myna.text.explain import Span
 
 # Backgrounds that neighbours take in turn: black can be read on each, and a terminal of 16 colours tells them apart.
@@ -120,7 +120,7 @@ def token_table(spans: Sequence[Span]) -> Table:
     return table
 
 
-def merges(word: str, steps: Sequence[Step]) -> RenderableType:
+def merges(word: str, steps: Sequence[EncodingState]) -> RenderableType:
     """The merges of a pre-token in order: what stood, what could merge at which rank, and what did."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right")

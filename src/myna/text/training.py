@@ -20,7 +20,7 @@ class Learned:
 
     Attributes:
         n_bytes: UTF-8 bytes read.
-        unique_pretokens: what memory was needed for.
+        unique_pretokens: how many different pre-tokens the texts have. Memory grows with this number.
         count_seconds, merge_seconds: the two halves of the work.
     """
 
@@ -42,7 +42,7 @@ def check_vocab_size(vocab_size: int, special_tokens: Sequence[str] = ()) -> Non
 
 
 def check_special_tokens(names: Sequence[str]) -> None:
-    """Refuses names that are no list of different texts, and the end of text, which is always there.
+    """Refuses all but a list of different names, none empty. The end of text is always there, so it is refused too.
 
     Raises:
         TokenizerError: says which.
@@ -76,7 +76,8 @@ def learn(
         on_merge: called with the number of merges found so far.
         special_tokens: names of more special tokens; they have the last ids, in this order.
     Raises:
-        TokenizerError: the size is under 257, or the texts hold fewer merges than it asks for.
+        TokenizerError: the size is under 257 plus the special tokens, a special token is not possible, the texts are
+            empty, or they hold fewer merges than the size asks for.
         TextError: a lone surrogate.
     """
     check_special_tokens(special_tokens)
