@@ -10,11 +10,13 @@ A model that only continues text answers by likelihood: it chooses the ending wh
 
 Two renderings of an item as text:
 
-    lecture   context: `ctx` unchanged; completion: " " + ending. The default, and what training reports.
+    lecture   context: `ctx`; completion: " " + ending. The default, and what training reports.
     harness   that of lm-evaluation-harness's task `hellaswag`. Context: activity_label + ": " + ctx_a + " " +
               ctx_b.capitalize(). In context and endings, " [title]" becomes ". ", other [brackets] (marks left from
               WikiHow) are removed, and double spaces become one. The harness's acc and acc_norm are hellaswag_acc and
               hellaswag_acc_char of this rendering.
+
+In both, a space at the context's end moves to the completion. The lecture is Andrej Karpathy's (see myna/__init__.py).
 
 Sources: Zellers et al. 2019, arXiv:1905.07830 (github.com/rowanz/hellaswag, MIT); build-nanogpt's hellaswag.py;
 lm-evaluation-harness's tasks/hellaswag/utils.py and api/task.py.
@@ -101,7 +103,7 @@ def _item(line: bytes, where: str, rendering: Rendering) -> Item:
     for name in needed:
         if not isinstance(row.get(name), str):
             raise DataError(f"{where}: no text in field {name!r}; {SOURCE}")
-    # ctx_b may be empty: it is in WikiHow's items.
+    # ctx_b may be empty. It is empty in WikiHow's items.
     if not row["ctx" if rendering == "lecture" else "ctx_a"].strip():
         raise DataError(f"{where}: the context is empty; {SOURCE}")
     endings = row.get("endings")
@@ -194,6 +196,8 @@ def hellaswag_scores(sums: Tensor) -> dict[str, float]:
 
     The number of items is one of the values: it says how sure the accuracies are.
 
+    Shapes:
+        sums  (4,)  items answered right by the sum, by the mean per token and by the sum per character; and all items
     Raises:
         ModelError: the model's output was not finite.
 
