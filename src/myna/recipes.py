@@ -1,15 +1,16 @@
 """The named runs: functions that return a Recipe. `myna train NAME` looks here.
 
-Sources of the numbers, beyond those of myna.train.recipe:
+Sources of the numbers, beyond those of myna.train.recipe ("the lecture" is named in myna/__init__.py):
 
     [3] GPT-2, table 2: layers and widths of the four sizes (12/768, 24/1024, 36/1280, 48/1600). Heads are 64 wide.
     [4] GPT-3, table 2.1: layers, widths, heads (Small 12/768/12, Medium 24/1024/16, Large 24/1536/16, XL 24/2048/24);
         learning rate and batch (Small 6e-4 and 0.5M tokens, Medium 3e-4 and 0.5M, Large 2.5e-4 and 0.5M, XL 2e-4 and
-        1M). OpenAI published neither for GPT-2, so each GPT-2 takes those of the GPT-3 nearest in size. Every GPT-3
-        trained on 300 billion tokens with 2048 positions; the cosine ends after 260 billion (appendix B).
+        1M). For GPT-2, OpenAI published the batch (512 sequences of 1024, which is 0.5M tokens), but no learning rate.
+        So each GPT-2 takes the learning rate of the GPT-3 nearest in size, and XL its batch too. Every GPT-3 trained on
+        300 billion tokens with 2048 positions; the cosine ends after 260 billion (appendix B).
     [5] nanoGPT's CPU run on Tiny Shakespeare: 4 layers, 4 heads, width 128, 64 positions, batches of 12 sequences.
-    [6] modded-nanogpt, records/track_3_optimization, the plain script at 3,250 steps of 524,288 tokens, whose mean loss
-        over ten runs on FineWeb is 3.2787.
+    [6] modded-nanogpt, records/track_3_optimization, the plain script at 3,250 steps of 524,288 tokens, whose mean
+        validation loss over ten runs on FineWeb is 3.2787.
 """
 
 from collections.abc import Callable
@@ -71,20 +72,22 @@ def shakespeare() -> Recipe:
 
 
 def shakespeare_char() -> Recipe:
-    """Tiny Shakespeare byte by byte. On two CPU cores, the first words take half a minute, the whole run five.
+    """Tiny Shakespeare byte by byte. On two CPU cores, the whole run takes five minutes.
+
+    After half a minute of training, the model writes its first real words.
 
     Every number was found by timed trials (docs/log.md, "Tiny Shakespeare against the clock"):
 
-    - Two layers, 192 wide. nanoGPT's CPU run has four, 128 wide [5]. Deeper networks need longer to learn from more
-      than the last byte. Wider ones learn more from each byte, but too little for the time that it takes.
+    - Two layers, 192 wide. nanoGPT's CPU run has four, 128 wide [5]. Deeper networks need longer before they use more
+      than the last byte. Wider ones learn more from each byte, but not enough for the extra time.
     - 64 positions, as in nanoGPT's run. With longer contexts the loss falls later, and ends no lower in this time.
-    - The weights are averaged. So at each moment the loss is as low as in a run whose learning rate decays by then.
+    - The weights are averaged. So at any step, the loss is as low as in a run whose learning rate has decayed by then.
     - The learning rate is 2.5e-3. At 3e-3 the last loss was higher. At 6e-3 networks learn nothing but pairs of bytes.
       beta1 0.8 was better than 0.9 and 0.65, beta2 0.99 better than 0.95, and batches of 2,048 tokens better than 1,024
       and 4,096.
     - The learning rate ends near zero, since no training follows.
     - Weight decay limits overfitting in the 14 passes over the text; dropout costs too much time on a CPU. With less
-      weight decay the last loss was higher, with more the loss in the middle of the run.
+      weight decay, the last loss was higher. With more, the loss in the middle of the run was higher.
     - Not compiled: the step is as fast without it.
     """
     return Recipe(
@@ -152,8 +155,9 @@ def gpt2_124m_40b() -> Recipe:
     return Recipe(name="gpt2-124m-40b", steps=4 * 19_073)
 
 
-# GPT-3's, in steps of 524,288 tokens. One epoch or less of FineWeb's sample of 350 billion. No ramp of the batch: the
-# paper does not say which size took how many of its 4 to 12 billion tokens (docs/train.md, "A batch that grows").
+# What the GPT-3 recipes share. With steps of 524,288 tokens they train on 300 billion tokens, and the decay ends after
+# 260 billion. That is less than one epoch of FineWeb's sample of 350 billion. The batch doesn't grow. GPT-3's did, over
+# 4 to 12 billion tokens, but the paper doesn't say over how many for which size (docs/train.md, "A batch that grows").
 GPT3 = Recipe(
     corpus=("fineweb:sample-350BT",),
     block_size=2048,
@@ -195,7 +199,9 @@ def gpt3_1_3b() -> Recipe:
 
 
 def speedrun_124m() -> Recipe:
-    """NanoChat's network in GPT-2's shape, trained by Muon on 1.7 billion tokens of FineWeb. It was not run here yet.
+    """NanoChat's network in GPT-2's shape, trained by Muon on 1.7 billion tokens of FineWeb.
+
+    This project has not run it yet.
 
     Every number is from the script [6]: 6 heads of 128, the batch, no warmup, no clipping, and the options of Muon and
     AdamW (see myna.train.optimizers.muon). The learning rate is constant for 30% of the steps and then falls to 0 along
@@ -250,9 +256,10 @@ def chat_pydoc() -> Recipe:
 
 
 def chat_124m() -> Recipe:
-    """GPT-2 124M learns to talk from SmolTalk's million conversations: 0.8 billion tokens of windows.
+    """GPT-2 124M learns to talk from SmolTalk's million conversations, in windows of 0.8 billion tokens together.
 
-    The learning rate is a sixth of the one for fresh weights. This recipe was not run yet.
+    The loss counts only the assistant's part of them. The learning rate is a sixth of the one for fresh weights. This
+    project has not run the recipe yet.
     """
     return Recipe(
         name="chat-124m",
