@@ -174,7 +174,7 @@ class Training:
         return result
 
     def _show(self, progress: Progress, loss: float, rate: float, seconds_per_token: float) -> None:
-        """Shows a running mean of the speed: one slow step is no forecast. metrics.jsonl has each step's own figures."""
+        """Shows a running mean of the speed: one slow step is no forecast. metrics.jsonl has each step's figures."""
         recipe, step, samples = self.recipe, self.state.step, self.state.samples
         before = self._seconds_per_token
         smooth = seconds_per_token if before is None else 0.9 * before + 0.1 * seconds_per_token
