@@ -132,9 +132,9 @@ def test_a_finished_run_goes_on_further(train, hashes, tmp_path):
         ((*RAMP, "--minutes", 1), "--minutes measures one kind of step"),
         ((*RAMP, "--overfit"), "no use for --batch-ramp-tokens; leave it out"),
         (("--batch-ramp-start-tokens", 64), "does nothing without --batch-ramp-tokens"),
-        (("--batch-ramp-tokens", 900), "start-tokens 32,768 is no smaller part of --batch-tokens 256 .* give 128"),
-        ((*RAMP[:2], "--batch-ramp-start-tokens", 192), "--sequence-length 32 divides; give 64"),
-        ((*RAMP[:2], "--batch-ramp-start-tokens", 48), "--sequence-length 32 divides; give 32"),
+        (("--batch-ramp-tokens", 900), "start-tokens is 32,768; .* smaller divisor of --batch-tokens 256; give 128"),
+        ((*RAMP[:2], "--batch-ramp-start-tokens", 192), "multiple of --sequence-length 32, .* give 64"),
+        ((*RAMP[:2], "--batch-ramp-start-tokens", 48), "multiple of --sequence-length 32, .* give 32"),
         ((*RAMP[:2], "--batch-ramp-start-tokens", 256), "give 128"),
         (("--batch-ramp-tokens", 900, "--batch-tokens", 32), "a batch of one sequence has nothing to grow from"),
         ((*RAMP[:4], "--micro-batch", 4), "a batch of 2 sequences does not divide among 1 ranks with micro-batches of "

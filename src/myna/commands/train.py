@@ -62,21 +62,21 @@ def read_call(args: Sequence[str]) -> TrainCall:
 
 
 def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
-    """The stations: the folder, the recipe, the machine, the data, the run where it stands, the loop, the report."""
+    """Takes the run's folder, settles recipe and precision, opens the data, begins or resumes, trains, and reports."""
     from myna.commands.train_copy import take_over
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
     from myna.commands.train_overfit import finish_overfit
     from myna.commands.train_resume import settle_recipe
-    from myna.commands.train_setting import Setting
+    from myna.commands.train_parts import RunParts
     from myna.commands.train_start import begin, settle_machine, take_folder, try_checkpoints
     from myna.commands.train_stream import run_tokenizer
     from myna.model.checkpoint import checkpoint_step
     from myna.train.keep.checkpoints import newest_on_main
 
     run = Run(call.out or Path("runs") / call.settings.name)
-    with contextlib.ExitStack() as ending:
-        ranks.main_does(lambda: take_folder(run, ending))
+    with contextlib.ExitStack() as on_exit:
+        ranks.main_does(lambda: take_folder(run, on_exit))
         ranks.main_does(lambda: take_over(run, call, say))
         newest = newest_on_main(run, ranks, say)
         finished_steps = checkpoint_step(newest) if newest else None
@@ -87,8 +87,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
         call = dataclasses.replace(call, hellaswag=hellaswag_file(call, ranks))
         data, tokenizer = open_data(call, recipe, ranks, say, begins=newest is None)
         tokenizer = run_tokenizer(recipe, data, tokenizer, stored)
-        setting = Setting(call, run, recipe, stored, ranks, precision, data, tokenizer, say)
-        training = begin(setting, newest, ending, watch)
+        parts = RunParts(call, run, recipe, stored, ranks, precision, data, tokenizer, say)
+        training = begin(parts, newest, on_exit, watch)
         whole = training.is_whole()
         if whole:
             say(

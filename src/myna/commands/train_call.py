@@ -42,14 +42,15 @@ class TrainCall:
     """Go on although the recipe or the data changed since; the network and the optimizer must be the same."""
     extend: bool = False
     """Train a finished run further, to --steps, which must be more than before. The learning rate stays where the
-    cosine ended; --decay-steps N draws the cosine anew, to end at step N."""
+    decay ended. --decay-steps N computes the decay again, to end at step N."""
     minutes: float | None = None
     """Train for about so many minutes on this machine, in place of --steps. The run measures its speed once and chooses
     the steps. Warmup, decay, evaluations, samples and checkpoints keep their share of the recipe's steps; a number that
     you give yourself stays. The evaluations and checkpoints are part of the minutes; preparing data is not."""
     epochs: float | None = None
-    """Go through the training data so many times, in place of --steps: a number, such as 4 or 0.5. The schedule is laid
-    over the steps as --minutes does it. Of a mixture an epoch is as many windows as all its datasets have together."""
+    """Go through the training data so many times, in place of --steps: a number, such as 4 or 0.5. Warmup, decay,
+    evaluations, samples and checkpoints keep their share of the steps, as with --minutes. Of a mixture, an epoch has as
+    many windows as all its datasets together."""
     hellaswag: Path | None = None
     """HellaSwag's JSONL file, to be scored on the way; `auto` fetches the official one once (12 MB)."""
     timeout_s: Annotated[float, tyro.conf.arg(name="timeout-s")] = 600.0
@@ -111,7 +112,7 @@ class TrainCall:
 
     @property
     def length(self) -> tuple[By, float] | None:
-        """What the length is given in where not in steps, and how much of it."""
+        """How the length is given, if not in steps: `minutes` or `epochs`, and how many. None: in steps."""
         lengths: list[tuple[By, float | None]] = [(by, getattr(self, by)) for by in get_args(By)]
         return next(((by, amount) for by, amount in lengths if amount is not None), None)
 

@@ -2,7 +2,7 @@
 
 from myna.commands.train_call import Say
 from myna.commands.train_records import checkpoint_bytes
-from myna.commands.train_setting import Setting
+from myna.commands.train_parts import RunParts
 from myna.commands.train_stream import tell_shares
 from myna.data.batches import Stream
 from myna.device import device_name
@@ -14,7 +14,7 @@ from myna.train.tiles import tile_note
 
 
 def describe(
-    setting: Setting,
+    parts: RunParts,
     recipe: Recipe,
     stream: Stream,
     micro_batch: MicroBatch,
@@ -22,16 +22,16 @@ def describe(
     saver: Saver,
 ) -> None:
     """The run in a few lines, before it begins."""
-    say, samples = setting.say, recipe.ramp.after(recipe.steps)
+    say, samples = parts.say, recipe.ramp.after(recipe.steps)
     epochs = samples / stream.windows_per_epoch
     of_data = (
-        f", {setting.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
+        f", {parts.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
         f"{recipe.batch_tokens:,} tokens"
     )
     parameters = f"{recipe.name}: {stepper.network.n_parameters():,} parameters"
     say(parameters if recipe.overfit else parameters + of_data)
-    if not setting.data.is_one and not recipe.overfit:
-        tell_shares(stream, setting.data, samples, say)
+    if not parts.data.is_one and not recipe.overfit:
+        tell_shares(stream, parts.data, samples, say)
     elif epochs > 1 and not recipe.overfit:
         order = "in another order each time" if recipe.order == "shuffled" else "in the same order each time"
         say(f"the data will be gone through {epochs:.1f} times, {order}")
@@ -39,17 +39,17 @@ def describe(
         tell_ramp(recipe, say)
     precision = stepper.precision
     say(
-        f"on {device_name(setting.ranks.device)}, {precision.name} ({precision.reason}), "
+        f"on {device_name(parts.ranks.device)}, {precision.name} ({precision.reason}), "
         f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
     )
-    if note := tile_note(stepper.network.config, setting.ranks.device, precision):
+    if note := tile_note(stepper.network.config, parts.ranks.device, precision):
         say(note)
     every = recipe.checkpoint_every or recipe.steps
     needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
-    free = setting.run.free_bytes()
-    if setting.ranks.is_main and needed > free:
+    free = parts.run.free_bytes()
+    if parts.ranks.is_main and needed > free:
         say(
-            f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {setting.run.path} has {free / 1e9:.1f} GB "
+            f"the checkpoints will take up to {needed / 1e9:.1f} GB, and {parts.run.path} has {free / 1e9:.1f} GB "
             "left; --keep-last N keeps fewer"
         )
 

@@ -10,7 +10,7 @@ import torch
 from myna.commands.train_call import Say
 from myna.commands.train_length import tell_schedule
 from myna.commands.train_records import checkpoint_bytes
-from myna.commands.train_setting import Setting
+from myna.commands.train_parts import RunParts
 from myna.device import device_name
 from myna.errors import UsageError
 from myna.model.network import Network
@@ -64,13 +64,13 @@ class Trial:
     began: float
 
 
-def choose_steps(setting: Setting, trial: Trial) -> LaidOut:
+def choose_steps(parts: RunParts, trial: Trial) -> LaidOut:
     """How many steps a new run makes in its `--minutes`: the main rank decides, and all take it.
 
     Raises:
         UsageError: not even a few steps fit; says the least minutes.
     """
-    call, recipe, ranks, say = setting.call, trial.recipe, setting.ranks, setting.say
+    call, recipe, ranks, say = parts.call, trial.recipe, parts.ranks, parts.say
     minutes = call.minutes
     assert minutes is not None
     say(f"--minutes {minutes:g}: measuring how long a step and the evaluations take")

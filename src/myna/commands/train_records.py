@@ -7,7 +7,7 @@ from typing import Any
 
 from myna.commands.train_about import about_data, environment
 from myna.commands.train_resume import EXTENDED_FROM
-from myna.commands.train_setting import Setting
+from myna.commands.train_parts import RunParts
 from myna.errors import MynaError, OutputError, Stopped, first_line
 from myna.model.checkpoint import checkpoint_step
 from myna.train.keep.copies import Copier
@@ -22,12 +22,12 @@ from myna.train.step import Stepper
 
 
 def open_saver(
-    setting: Setting,
+    parts: RunParts,
     stepper: Stepper,
     files: dict[str, bytes],
     newest: Path | None,
     state: TrainState,
-    ending: contextlib.ExitStack,
+    on_exit: contextlib.ExitStack,
 ) -> Saver:
     """What writes checkpoints, and on the main rank sends copies of them.
 
@@ -35,27 +35,27 @@ def open_saver(
         newest: the run's newest checkpoint, if there is one.
         state: where the run stands, kept up to date by the loop.
     """
-    call, run, say = setting.call, setting.run, setting.say
+    call, run, say = parts.call, parts.run, parts.say
 
     def on_saved(snapshot: Snapshot, path: Path) -> None:
         state = snapshot.state
         run.append_metrics({"step": state.step, "tokens": state.tokens, "checkpoint": path.name})
 
-    copier = Copier(call.copy_to, run, say) if call.copy_to is not None and setting.ranks.is_main else None
+    copier = Copier(call.copy_to, run, say) if call.copy_to is not None and parts.ranks.is_main else None
     saver = Saver(
         run.checkpoints,
         stepper.network,
         files,
-        setting.tokenizer,
+        parts.tokenizer,
         Retention(call.keep_last, call.keep_every),
         say=say,
         on_saved=on_saved,
         copier=copier,
         newest=newest,
     )
-    if setting.ranks.is_main:
-        ending.enter_context(telling_what_is_safe(saver, state, setting.recipe.steps))
-    ending.enter_context(saver)
+    if parts.ranks.is_main:
+        on_exit.enter_context(telling_what_is_safe(saver, state, parts.recipe.steps))
+    on_exit.enter_context(saver)
     if newest is not None and copier is not None:
         copier.add(newest)
     return saver
@@ -91,25 +91,25 @@ def telling_what_is_safe(saver: Saver, state: TrainState, steps: int) -> Iterato
         raise OutputError(f"{first_line(error)}; {where()}") from error
 
 
-def open_records(setting: Setting, recipe: Recipe, state: TrainState, ending: contextlib.ExitStack) -> Any:
+def open_records(parts: RunParts, recipe: Recipe, state: TrainState, on_exit: contextlib.ExitStack) -> Any:
     """Writes what the run is, and returns what keeps the values of a step: metrics.jsonl and a tracker."""
-    if not setting.ranks.is_main:
+    if not parts.ranks.is_main:
         return keep_nothing
-    run, call = setting.run, setting.call
-    about = recipe.to_dict() | about_data(setting.data)
-    before = setting.stored.recipe if setting.stored else {}
+    run, call = parts.run, parts.call
+    about = recipe.to_dict() | about_data(parts.data)
+    before = parts.stored.recipe if parts.stored else {}
     extended_from = (
         before["steps"] if before.get("steps", recipe.steps) != recipe.steps and call.extend else None
     )
     extended_from = extended_from or before.get(EXTENDED_FROM)
     if extended_from:
         about[EXTENDED_FROM] = extended_from
-    if laid := setting.laid or LaidOut.of(before):
+    if laid := parts.laid or LaidOut.of(before):
         about[laid.by] = laid.to_dict()
     # The recipe comes last: it makes the folder a run, which one that a tracker refuses is not.
     tracker = open_tracker(call.track, run, recipe.to_dict(), state.step)
-    ending.callback(tracker.close)
-    run.write_environment(environment(setting.ranks, setting.precision))
+    on_exit.callback(tracker.close)
+    run.write_environment(environment(parts.ranks, parts.precision))
     run.write_recipe(about)
 
     def record(step: int, tokens: int, values: dict[str, float]) -> None:

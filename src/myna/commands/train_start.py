@@ -16,7 +16,7 @@ from myna.commands.train_length import choose_epochs
 from myna.commands.train_minutes import Trial, choose_steps
 from myna.commands.train_overfit import one_batch_of
 from myna.commands.train_records import keep_nothing, open_records, open_saver
-from myna.commands.train_setting import Setting
+from myna.commands.train_parts import RunParts
 from myna.commands.train_standing import resumed
 from myna.commands.train_stream import stream_of, tell_of
 from myna.data.batches import Stream, micro_batches
@@ -46,7 +46,7 @@ from myna.train.state import TrainState
 from myna.train.step import Batch, Stepper
 
 
-def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
+def take_folder(run: Run, on_exit: contextlib.ExitStack) -> str:
     """Makes the run's folder, takes its lock until the end, and removes what a killed process left half-written.
 
     Where no run comes about in it, nothing is left of what was made.
@@ -63,7 +63,7 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
         new = [folder for folder in folders if not folder.exists()]
         is_first = not (run.path / ".lock").exists()
     ensure_writable_directory(run.path)
-    ending.enter_context(run.locked())
+    on_exit.enter_context(run.locked())
     sweep(run.path)
     sweep(run.checkpoints)
 
@@ -75,7 +75,7 @@ def take_folder(run: Run, ending: contextlib.ExitStack) -> str:
                 (run.path / ".lock").unlink()
         remove_empty(new)
 
-    ending.callback(leave_nothing)
+    on_exit.callback(leave_nothing)
     return ""
 
 
@@ -109,62 +109,62 @@ def settle_machine(recipe: Recipe, shard: str, ranks: Ranks) -> Precision:
     return precision
 
 
-def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, watch: Watch) -> Training:
+def begin(parts: RunParts, newest: Path | None, on_exit: contextlib.ExitStack, watch: Watch) -> Training:
     """The training, whole, standing where the newest checkpoint left it.
 
     Args:
         newest: that checkpoint, if there is one.
-        ending: gets what has to be closed at the end.
+        on_exit: gets what has to be closed at the end.
     """
     began = time.perf_counter()
-    call, recipe, ranks, say = setting.call, setting.recipe, setting.ranks, setting.say
-    tokenizer, sharded = setting.tokenizer, call.shard == "fsdp"
-    around = Around(recipe, setting.run, setting.data, tokenizer, ranks, setting.precision, call.hellaswag)
+    call, recipe, ranks, say = parts.call, parts.recipe, parts.ranks, parts.say
+    tokenizer, sharded = parts.tokenizer, call.shard == "fsdp"
+    around = Around(recipe, parts.run, parts.data, tokenizer, ranks, parts.precision, call.hellaswag)
     wanted = evaluations(around)  # their files are read before anything is written
     network = new_network(recipe, tokenizer.n_vocab, ranks.device, sharded=sharded)
     known = take_weights(network, recipe, say) if newest is None and recipe.init else 0
     network.recompute = call.activation_checkpointing
     files, flops = config_files(network, tokenizer), network.flops_per_token(recipe.sequence_length)
-    stepper = new_stepper(recipe, network, ranks, setting.precision, sharded=sharded)
+    stepper = new_stepper(recipe, network, ranks, parts.precision, sharded=sharded)
     whole_network = functools.partial(network_to_evaluate, recipe, tokenizer.n_vocab, stepper)
     spikes = SpikeRule(call.on_spike, say)
-    state = resumed(setting, newest, stepper, spikes, known)
-    train_new_tokens_alone(setting, stepper, state)
+    state = resumed(parts, newest, stepper, spikes, known)
+    train_new_tokens_alone(parts, stepper, state)
     going_on = not state.is_done(recipe.steps)
-    stream = stream_of(recipe, setting.data, tokenizer)
+    stream = stream_of(recipe, parts.data, tokenizer)
     stream, enough = one_batch_of(stream, recipe, say if going_on else lambda text: None)
     first_batch = functools.partial(_first_batch, stream, ranks)
-    micro_batch = settle_micro_batch(setting, stepper, sharded, first_batch)
+    micro_batch = settle_micro_batch(parts, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
-    advice = _advice(setting, stepper, sharded, micro_batch.sequences)
+    advice = _advice(parts, stepper, sharded, micro_batch.sequences)
     accumulation(recipe, ranks.world_size)  # refuses a batch that doesn't divide
     batches = functools.partial(_batches, stream, recipe, ranks, micro_batch.sequences)
     if going_on and recipe.compile:
         say("compiling the training step")
         with explained_memory(lambda: "compiling", advice):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
-    if call.length is not None and setting.stored is None:
+    if call.length is not None and parts.stored is None:
         targets = stream.n_targets(0, recipe.ramp.at(0))
         rate = rate_of(recipe)(0)
         trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
         with explained_memory(lambda: "measuring", advice):
-            laid = choose_length(setting, trial, stream)
+            laid = choose_length(parts, trial, stream)
         recipe = laid.over(recipe, call.given)
         wanted = [evaluation.laid_over(recipe) for evaluation in wanted]
-        setting = replace(setting, recipe=recipe, laid=laid)
+        parts = replace(parts, recipe=recipe, laid=laid)
     due = Evaluations(wanted, whole_network, ranks, recipe.steps)
-    saver = open_saver(setting, stepper, files, newest, state, ending)
+    saver = open_saver(parts, stepper, files, newest, state, on_exit)
     watch.finish_first(saver.wait)
     state.recipe = recipe.to_dict()
     plan = plan_of(recipe, stepper, stream, flops)
     if going_on:
-        describe(setting, recipe, stream, micro_batch, stepper, saver)
+        describe(parts, recipe, stream, micro_batch, stepper, saver)
         tell_of(stream, say)
     # A finished run stays as it is: this call may be another machine's, or another recipe's with --override.
     unfinished = going_on or due.missing(state.step)
-    record = open_records(setting, recipe, state, ending) if unfinished else keep_nothing
+    record = open_records(parts, recipe, state, on_exit) if unfinished else keep_nothing
     stepper.distribute()
-    ending.enter_context(explained_memory(lambda: f"step {state.step + 1}", advice))
+    on_exit.enter_context(explained_memory(lambda: f"step {state.step + 1}", advice))
     return Training(
         plan,
         state,
@@ -178,30 +178,28 @@ def begin(setting: Setting, newest: Path | None, ending: contextlib.ExitStack, w
     )
 
 
-def choose_length(setting: Setting, trial: Trial, stream: Stream) -> LaidOut:
+def choose_length(parts: RunParts, trial: Trial, stream: Stream) -> LaidOut:
     """The steps of a new run whose length is given in minutes or epochs.
 
     Raises:
         UsageError: not even a few steps fit into the minutes.
     """
-    call = setting.call
+    call = parts.call
     if call.epochs is not None:
-        return choose_epochs(call.epochs, trial.recipe, stream, trial.evaluations, call.given, setting.say)
-    return choose_steps(setting, trial)
+        return choose_epochs(call.epochs, trial.recipe, stream, trial.evaluations, call.given, parts.say)
+    return choose_steps(parts, trial)
 
 
-def train_new_tokens_alone(setting: Setting, stepper: Stepper, state: TrainState) -> None:
+def train_new_tokens_alone(parts: RunParts, stepper: Stepper, state: TrainState) -> None:
     """Has the stepper train the rows of new tokens and nothing else, where the recipe says so.
 
     Raises:
         UsageError: the run began without new tokens.
     """
-    if setting.recipe.train_only != "new-tokens":
+    if parts.recipe.train_only != "new-tokens":
         return
-    if not 0 < state.init_ids < setting.tokenizer.n_vocab:
-        raise UsageError(
-            f"--train-only new-tokens: {setting.run.path} began without new tokens; leave it out"
-        )
+    if not 0 < state.init_ids < parts.tokenizer.n_vocab:
+        raise UsageError(f"--train-only new-tokens: {parts.run.path} began without new tokens; leave it out")
     stepper.first_new_row = state.init_ids
 
 
@@ -230,10 +228,10 @@ def _batches(stream: Stream, recipe: Recipe, ranks: Ranks, micro_batch: int, sam
 
 
 def settle_micro_batch(
-    setting: Setting, stepper: Stepper, sharded: bool, first_batch: Callable[[int], Batch]
+    parts: RunParts, stepper: Stepper, sharded: bool, first_batch: Callable[[int], Batch]
 ) -> MicroBatch:
     """The micro-batch, and why that one. A resumed run keeps its own where the ranks divide it."""
-    recipe, ranks, stored = setting.recipe, setting.ranks, setting.stored
+    recipe, ranks, stored = parts.recipe, parts.ranks, parts.stored
     unit = recipe.ramp.unit
     if recipe.micro_batch == "auto" and stored and unit % ranks.world_size == 0:
         # On more ranks than before it may not divide their share: the nearest below that does.
@@ -243,20 +241,20 @@ def settle_micro_batch(
     conditions = (
         f"{processor_name()}, {device_name(ranks.device)}, {stepper.precision.name}"
         f"{', recomputing' if stepper.network.recompute else ''}{', sharded' if sharded else ''}, "
-        f"{setting.tokenizer.n_vocab} ids"
+        f"{parts.tokenizer.n_vocab} ids"
     )
-    advice = _advice(setting, stepper, sharded, micro_batch=1)
+    advice = _advice(parts, stepper, sharded, micro_batch=1)
     return choose_micro_batch(
-        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, setting.say, advice
+        recipe, ranks, lambda n: stepper.try_out(first_batch(n)), conditions, parts.say, advice
     )
 
 
-def _advice(setting: Setting, stepper: Stepper, sharded: bool, micro_batch: int) -> str:
+def _advice(parts: RunParts, stepper: Stepper, sharded: bool, micro_batch: int) -> str:
     """What a person may try where memory runs out."""
     return memory_advice(
-        setting.recipe,
-        setting.ranks,
-        setting.precision,
+        parts.recipe,
+        parts.ranks,
+        parts.precision,
         micro_batch=micro_batch,
         recomputes=stepper.network.recompute,
         sharded=sharded,

@@ -93,7 +93,7 @@ class Recipe:
     steps: int = setting(19_073, AT_LEAST_1)
     """Optimizer steps. 19,073 of 524,288 tokens are 10 billion: one epoch of FineWeb-Edu's sample-10BT."""
     batch_tokens: int = setting(524_288, ABOVE_0)
-    """Tokens a step, over all ranks and micro-batches [1]."""
+    """Tokens in a step, over all ranks and micro-batches [1]."""
     batch_ramp_tokens: int = setting(0, AT_LEAST_0)
     """Tokens in which the batch grows along a line, from --batch-ramp-start-tokens to --batch-tokens; 0 for none. GPT-3
     took 4 to 12 billion [2]. --steps, the warmup and the decay still count steps."""
@@ -128,8 +128,8 @@ class Recipe:
     """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it [2]. 0 never scales."""
     average_decay: float = setting(0.0, BELOW_1)
     """Decay of a moving average of the weights over the steps; 0 for none. Validation, samples and the saved model use
-    the average. It acts as if the learning rate had come down already. Training itself goes on from the weights, not
-    from their average."""
+    the average. It is about as good as weights whose learning rate has already come down. Training itself goes on from
+    the weights, not from their average."""
     order: Order = "shuffled"
     """The order in which training reads the windows of the text: shuffled, in a new order each epoch; or sequential,
     from the first to the last, as the lecture's loader does."""
@@ -203,8 +203,8 @@ class Recipe:
         if fitting == self.batch_samples:
             fitting = 1 if fitting % 2 else fitting // 2
         raise UsageError(
-            f"--batch-ramp-start-tokens {start:,} is no smaller part of --batch-tokens {self.batch_tokens:,} that "
-            f"--sequence-length {length:,} divides; give {fitting * length}"
+            f"--batch-ramp-start-tokens is {start:,}; it must be a multiple of --sequence-length {length:,}, and a "
+            f"smaller divisor of --batch-tokens {self.batch_tokens:,}; give {fitting * length}"
         )
 
     def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:

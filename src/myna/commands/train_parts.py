@@ -14,8 +14,8 @@ from myna.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is settled before the network is built."""
+class RunParts:
+    """All that a run starts from: settled before the network is built."""
 
     call: TrainCall
     run: Run
