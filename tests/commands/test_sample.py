@@ -317,7 +317,7 @@ def test_a_middle_ends_at_a_frame(filling_folder, monkeypatch, capsys):
 def test_what_does_not_fit_around_a_middle_is_told(filling_folder, capsys):
     call = ("--suffix", "s" * 40, "--max-tokens", 10, "--seed", 3, "--temperature", 0)
     words = (
-        "of 64 tokens, of which the middle needs 10; the model does not see the first 15 tokens of the prompt"
+        "of which 10 are kept free for the middle; the model does not see the first 15 tokens of the prompt"
     )
     with pytest.warns(UserWarning, match=f"{words} and the last 15 tokens of the suffix$"):
         assert sample(filling_folder, "--prompt", "p" * 40, *call) == 0
@@ -326,7 +326,7 @@ def test_what_does_not_fit_around_a_middle_is_told(filling_folder, capsys):
 
 
 def test_a_middle_does_not_slide(filling_folder, capsys):
-    """The frames stand at the window's left end: without them there would be no suffix any more."""
+    """The special tokens stand at the window's left end: without them there would be no suffix any more."""
     call = ("--prompt", "p", "--suffix", "s" * 26, "--max-tokens", 200, "--seed", 3, "--json")
     assert sample(filling_folder, *call, "--count", 5) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -29,7 +29,7 @@ class Call:
     fits, the oldest turns are left out. Default: 512, or half of a context under 1024."""
     sampling: Annotated[SamplingFlags, tyro.conf.arg(name="")]
     json: bool = False
-    """Print a JSON object for each answer, a line each."""
+    """Print a JSON object for each answer, one per line."""
 
 
 def main(args: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ class Compare:
     texts: Annotated[TextFlags, tyro.conf.arg(name="")]
     running: Annotated[RunningFlags, tyro.conf.arg(name="")]
     json: bool = False
-    """Print a JSON object for each text, a line each, as `myna sample --json` does."""
+    """Print a JSON object for each text, one per line, as `myna sample --json` does."""
     html: Path | None = None
     """Write the comparison to this file (.html), too: one page that needs no network."""
 

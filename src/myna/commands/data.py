@@ -43,7 +43,7 @@ class Data:
     words: int = 13
     """overlap: so many words in a row count, in lower case and without punctuation."""
     workers: int | None = None
-    """overlap: processes. Default: one a core."""
+    """overlap: processes. Default: one per core."""
     out: Path | None = None
     """overlap: the JSON file to write. Default: print it."""
 

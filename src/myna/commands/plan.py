@@ -84,7 +84,7 @@ class PlanCall:
     tokens: tuple[float, ...] = ()
     """Tokens to train on, such as 1.3e12. Default: the recipe's."""
     batch_tokens: int | None = None
-    """Tokens a step, over all GPUs. Default: the recipe's."""
+    """Tokens in a step, over all GPUs. Default: the recipe's."""
     micro_batch: Literal["auto"] | int = "auto"
     """Sequences that a GPU computes at once; auto takes the most that fit."""
     precision: PrecisionName = "auto"

@@ -25,10 +25,10 @@ class Prepare:
 
     corpus: Annotated[tuple[str, ...], tyro.conf.Positional] = field(default=())
     """pydoc, shakespeare, fineweb-edu, fineweb, openwebtext, openwebtext2, c4, redpajama, slimpajama, wikipedia,
-    hf:OWNER/NAME[:CONFIG], an https or s3 address, or local files, folders and globs: .txt .md .jsonl .parquet .warc
-    .wet, text of any other name, all also with .gz or .zst (archives with .gz only). Binary and hidden files are left
-    out of folders. With --conversations: pydoc-chat, smoltalk, ultrachat, hf:OWNER/NAME[:CONFIG], .jsonl or
-    .parquet."""
+    hf:OWNER/NAME[:CONFIG], an https or s3 address, or local files, folders and globs. Files are .txt .md .jsonl
+    .parquet .warc .wet, or text with any other ending, each also compressed: .gz or .zst (.warc and .wet: .gz only).
+    In folders, binary and hidden files are skipped. With --conversations: pydoc-chat, smoltalk, ultrachat,
+    hf:OWNER/NAME[:CONFIG], .jsonl or .parquet."""
     out: Path | None = None
     """The folder to make."""
     tokenizer: str = "gpt2"
@@ -36,9 +36,9 @@ class Prepare:
     val_fraction: float | None = None
     """Share of the documents kept for validation. Default: 0.1, and 0.01 for web corpora."""
     shard_tokens: int = 100_000_000
-    """Tokens a shard file."""
+    """Tokens in each shard file."""
     workers: int | None = None
-    """Worker processes. Default: one a core. The result is the same for any number."""
+    """Worker processes. Default: one per core. The result is the same for any number."""
     column: str | None = None
     """The text column of parquet files, or field of JSONL. Default: text, content, or the only one with text."""
     skip_bad: bool = False
@@ -51,8 +51,8 @@ class Prepare:
     value). The tokenizer gets the special tokens of a conversation, if it has none. Shards also keep which ids are
     scored: the assistant's words, and the end of its turn."""
     part: str | None = None
-    """I/N: prepare only the Ith of N parts of the corpus, into OUT.parts. N machines share the work so, in any order.
-    `myna data join OUT` makes the dataset of the parts."""
+    """I/N: prepare only the Ith of N parts of the corpus, into OUT.parts. So N machines can share the work, in any
+    order. `myna data join OUT` then makes one dataset from the parts."""
     from_shards: Path | None = None
     """Convert a folder of token files (build-nanogpt .npy, llm.c .bin, nanoGPT .bin) instead of reading a corpus. Name
     the tokenizer they were made with."""
@@ -64,7 +64,8 @@ def main(args: Sequence[str]) -> None:
     call = parse(Prepare, args, command="prepare")
     if call.out is None:
         raise UsageError("where to? name the folder to make with --out DIR")
-    if call.out.name in ("", ".."):  # what is unfinished lies beside it, under its name
+    # Unfinished work is kept beside the folder, under the folder's name.
+    if call.out.name in ("", ".."):
         raise UsageError(
             f"--out {call.out} has no name of its own; give the folder to make, such as data/notes"
         )
@@ -87,11 +88,11 @@ def main(args: Sequence[str]) -> None:
     dataset = _run(call, tokenizer, part)
     print_result(dataset)
     if part is not None and "part" in dataset.info:
-        print(f"part {call.part} is done; when all {part[1]} are: myna data join {call.out}")
+        print(f"part {call.part} is done. When all {part[1]} are done, run: myna data join {call.out}")
 
 
 def _tokenizer(spec: str) -> "Tokenizer":
-    """What `Tokenizer.open` takes, or a run."""
+    """The tokenizer that --tokenizer names: anything that `Tokenizer.open` takes, or a run."""
     from myna.run import Run
     from myna.text.tokenizer import Tokenizer
 
@@ -127,7 +128,7 @@ def _run(call: Prepare, tokenizer: "Tokenizer", part: tuple[int, int] | None) ->
 
 
 def print_result(dataset: "Dataset") -> None:
-    """Prints what was made."""
+    """Prints the sizes of both splits, and how much was skipped and why."""
     source = dataset.info["source"]
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         print(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Let models continue a text. It ends at the end-of-text token, at --stop, or after --max-tokens."""
+    """Let models continue a text. A continuation ends at the end-of-text token, at --stop, or after --max-tokens."""
 
     models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL...")]
     """Run folders (the newest checkpoint of each), checkpoints, Hugging Face folders, URLs of these, or hub names such
@@ -32,11 +32,13 @@ class Sample:
     running: Annotated[RunningFlags, tyro.conf.arg(name="")]
     suffix: str | None = None
     """Fill in the middle: write what stands between the prompt and this text, for models trained with --fim-rate. The
-    middle ends where the model ends it. Where both don't fit the context, what is next to the middle is kept."""
+    middle ends where the model ends it. If prompt and suffix together don't fit the context, the parts next to the
+    middle are kept."""
     compile: bool = False
-    """Compile the step of several texts at once: seconds before the first, for --count or a --file of many prompts."""
+    """Compile the step that writes several texts at once, for --count, or a --file with many prompts. This takes
+    seconds before the first text."""
     json: bool = False
-    """Print a JSON object for each text, a line each."""
+    """Print a JSON object for each text, one per line."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -50,18 +52,19 @@ def main(args: Sequence[str]) -> None:
     from myna.generate.text import TextEngine
     from myna.model.open import find_folder
 
-    for model in call.models[1:]:  # before the texts of the first, which may take long
+    # Find all models now: the first one's texts may take long.
+    for model in call.models[1:]:
         find_folder(checked_name(model))
     write_any_character()
     total = len(prompts) * count
     for model in call.models:
         running = open_to_run(model, call.running)
-        encode, drawn = None, sampling
+        encode, sampling_here = None, sampling
         context = running.opened.model.config.block_size
         if call.suffix is None:
             warn_of_cut(prompts, running.tokenizer, context)
         else:
-            encode, drawn = filling(model, running.tokenizer, prompts, call.suffix, sampling, context)
+            encode, sampling_here = filling(model, running.tokenizer, prompts, call.suffix, sampling, context)
         running.store()
         engine = TextEngine(running.opened.model, running.tokenizer, autocast_dtype=running.precision.dtype)
         if call.compile and total > 1:
@@ -69,10 +72,10 @@ def main(args: Sequence[str]) -> None:
         if len(call.models) > 1 and not call.json:
             print(f"=== {model} ===", flush=True)
         if total == 1 and not call.json:
-            stream(engine, prompts[0], call.suffix or "", encode, drawn)
+            stream(engine, prompts[0], call.suffix or "", encode, sampling_here)
             continue
-        together = rows_at_once(running.opened.model.config)
-        texts = in_order(engine, prompts, count, drawn, together, encode)
+        texts_at_once = rows_at_once(running.opened.model.config)
+        texts = in_order(engine, prompts, count, sampling_here, texts_at_once, encode)
         for number, text in enumerate(texts, start=1):
             if call.json:
                 about = {"model": model, "prompt": text.prompt, "number": text.number, "seed": sampling.seed}
@@ -92,7 +95,7 @@ def filling(
     sampling: "Sampling",
     context: int,
 ) -> "tuple[Encode, Sampling]":
-    """How prompts become ids for the middle before a suffix, and how the middle is drawn. Says what doesn't fit.
+    """The function that encodes a prompt for filling in the middle, and the middle's sampling. Warns of what is cut.
 
     Raises:
         TokenizerError: the model can't fill. TextError: its context is too short.
@@ -111,13 +114,14 @@ def filling(
         unseen = [f"the first {of_prompt:,} tokens of the prompt"] * bool(of_prompt)
         unseen += [f"the last {of_suffix:,} tokens of the suffix"] * bool(of_suffix)
         warnings.warn(
-            f"prompt and suffix don't fit the model's context of {context} tokens, of which the middle needs "
-            f"{context - room}; the model does not see {' and '.join(unseen)}"
-            + f" (at most, in {len(prompts):,} prompts)"
+            f"prompt and suffix don't fit the model's context of {context} tokens, of which "
+            f"{context - room} are kept free for the middle; the model does not see {' and '.join(unseen)}"
+            + f" (the largest cuts among {len(prompts):,} prompts)"
             * (len(prompts) > 1),
             stacklevel=2,
         )
-    # The frames stand at the window's left: a text that fills the window ends, and does not slide.
+    # The special tokens around prefix and suffix are at the window's left end, and sliding would cut them off. So a
+    # text that fills the window ends.
     return encode, replace(sampling, stop_ids={*sampling.stop_ids, *stop_ids(tokenizer)}, slide=False)
 
 

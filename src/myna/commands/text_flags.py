@@ -33,7 +33,7 @@ class SamplingFlags:
     repetition_penalty: float = 1.0
     """Over 1 makes tokens that are in the text already less likely; 1.1 to 1.3 is usual."""
     stop: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """End before this text, wherever its tokens begin and end. May be given several times."""
+    """End before this text, even if it begins or ends inside a token. May be given several times."""
     seed: int | None = None
     """The same seed gives the same texts. Default: another one each time, the same for all models."""
 
@@ -45,7 +45,7 @@ class TextFlags:
     prompt: str | None = None
     """The text to continue. Ordinary text, also where it spells a special token. Empty: the beginning of a document."""
     file: Path | None = None
-    """Prompts, in place of --prompt: a text file, one a line; or a .jsonl file of strings, or objects with "prompt"."""
+    """Prompts, in place of --prompt: a text file, one per line; or .jsonl with strings, or objects with "prompt"."""
     count: int = 1
     """How many continuations of each prompt. The first of many is the one that --count 1 gives for the same seed."""
     max_tokens: int = 128
@@ -99,7 +99,7 @@ def read_prompts(flags: TextFlags) -> list[str]:
     if file.suffix == ".jsonl":
         prompts = [_prompt_of(line, f"{file}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise DataError(f"{file} holds no prompt; write one a line")
+        raise DataError(f"{file} holds no prompt; write one per line")
     return prompts
 
 

@@ -40,7 +40,7 @@ class Train:
     """Where bpe cuts text before merging: gpt2 (the default), gpt4, o200k, or a regular expression in the syntax of
     Python's regex module."""
     workers: int | None = None
-    """Processes that split and count. Default: one a core. The result is the same for any number."""
+    """Processes that split and count. Default: one per core. The result is the same for any number."""
     column: str | None = None
     """The text column of parquet files, or field of JSONL. Default: text, content, or the only one with text."""
 

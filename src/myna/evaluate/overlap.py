@@ -112,7 +112,7 @@ def touched_items(
     """The numbers of the texts that share `n` words in a row with a split's documents, ascending.
 
     Args:
-        workers: processes; None for one a core. The result is the same for any number.
+        workers: processes; None for one per core. The result is the same for any number.
         on_ids: called with the number of ids searched since the last call.
     """
     searched = Searched.of(texts, n)

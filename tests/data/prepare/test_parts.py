@@ -245,7 +245,7 @@ def test_the_commands(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["prepare", "--from-shards", str(out), "--out", str(out), "--part", "1/2"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert main([*call, "--part", "2/2"]) == 0
-    assert f"when all 2 are: myna data join {out}" in capsys.readouterr().out
+    assert f"When all 2 are done, run: myna data join {out}" in capsys.readouterr().out
     assert main(["data", "join", str(out)]) == 2
     assert "data lacks part 1/2" in capsys.readouterr().err
     assert main(["data", "show", str(out), "--tokenizer", "bytes"]) == 2

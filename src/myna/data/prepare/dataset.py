@@ -68,7 +68,7 @@ def prepare(
         corpus: what `sources/corpora.py` takes.
         val_fraction: share of the documents for validation; None for 0.1, or 0.01 for web corpora.
         shard_tokens: ids a file.
-        workers: processes; None for one a core, or none where the corpus is small. The result does not depend on it.
+        workers: processes; None for one per core, or none where the corpus is small. The result does not depend on it.
         column: the text column of parquet, or field of JSONL; None to find it.
         skip_bad: leave out and count documents that can't be used, rather than stop at the first.
         conversations: the documents are conversations, and the tokenizer has their special tokens.
