@@ -39,10 +39,11 @@ class RunningFlags:
     device: DeviceName = "auto"
     """Where to compute."""
     weights: WeightsName = "auto"
-    """How weights are stored: bf16 and fp16 are half the bytes, int8 a quarter for a little loss. auto: to write
-    texts on a CPU without AMX, fp16 where it is fast; else bf16 where the device multiplies in it; else fp32."""
+    """How weights are stored: bf16 and fp16 are half the bytes, int8 a quarter for a little loss. auto: fp16 to
+    write texts on a CPU without AMX, if that CPU is fast in fp16; else bf16, if the device multiplies in bf16; else
+    fp32."""
     precision: PrecisionName = "auto"
-    """What products of fp32 weights are computed in; auto as in training. Given, it keeps the weights in fp32."""
+    """The dtype of products with fp32 weights; auto chooses as in training. If you set it, the weights stay fp32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,8 @@ class Running:
     """A model ready to compute.
 
     Attributes:
-        precision: of the products of fp32 weights; of stored ones, fp32 for all that is not their products.
+        precision: the dtype of matrix products, if the weights are fp32. If they are stored in fewer bytes: fp32, for
+            everything but the products with these weights.
         weights: how they are to be stored: fp32, bf16, fp16 or int8.
         why: for people: why so.
     """

@@ -29,7 +29,7 @@ class Serve:
     as gpt2."""
     running: Annotated[RunningFlags, tyro.conf.arg(name="")]
     host: str = "127.0.0.1"
-    """The address to listen on. Any other than this machine's own needs an API key."""
+    """The address to listen on. Any but 127.0.0.1, ::1 and localhost needs an API key."""
     port: int = 8000
     """The port; 0 takes a free one."""
     runs: Path | None = None
@@ -39,9 +39,10 @@ class Serve:
     allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A name under which browsers ask this server, besides localhost. May be given several times."""
     compile: bool = False
-    """Compile the step of several texts at once before serving: seconds for each model, and more tokens a second."""
+    """Before serving, compile the step that writes several texts at once. This takes seconds per model, and gives more
+    tokens per second."""
     log_requests: bool = False
-    """Print a line for each request: its address and path, never what it says."""
+    """Print a line for each request: the client's address and the path, never the text."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
 
@@ -73,7 +74,7 @@ def main(args: Sequence[str]) -> None:
     from myna.serve.run import bound_socket, serve
     from myna.serve.runs import run_routes
 
-    # Bound before the models are read, which takes a while.
+    # Bind first: reading the models takes a while, and a port in use should be reported at once.
     with contextlib.closing(bound_socket(call.host, call.port)) as listening:
         served = []
         for name, spec in zip(unique_names(call.models), call.models, strict=True):
@@ -117,7 +118,7 @@ def check_limits(limits: Limits) -> None:
 
 
 def api_key(call: Serve) -> str | None:
-    """The key, from the file or the environment; None for none.
+    """The API key, from the file or the environment; None if neither gives one.
 
     Raises:
         DataError: the file can't be read. UsageError: it is empty.
@@ -138,6 +139,6 @@ def api_key(call: Serve) -> str | None:
         raise UsageError(f"{where} holds no key; write one, such as: openssl rand -hex 24")
     if any(letter.isspace() or not letter.isprintable() for letter in key):
         raise UsageError(
-            f"{where} holds more than a key: there is a space or a line break in it; leave the key alone"
+            f"{where} holds more than a key: there is a space or a line break in it; it must hold nothing but the key"
         )
     return key

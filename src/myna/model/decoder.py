@@ -318,8 +318,8 @@ def _check_names(network: Network) -> None:
     for name in (*network.looked_up, *network.vocabulary_rows, *([positions] if positions else [])):
         if name not in parameters:
             raise ModelError(
-                f"{kind.__name__} has no parameter {name!r}, which looked_up, vocabulary_rows or position_embedding "
-                "names"
+                f"{kind.__name__} has no parameter {name!r}, but looked_up, vocabulary_rows or position_embedding "
+                "lists it; correct the list"
             )
     shape = (network.config.block_size, network.config.n_embd)
     if positions and parameters[positions].shape != shape:

@@ -24,17 +24,17 @@ class Limits:
     max_text_bytes: int = 128 << 10
     """Bytes of a text whose tokens or merges are asked for; an answer is some eighty times as long."""
     max_seconds: float = 600.0
-    """From a request's arrival to its end. What was written by then is the answer."""
+    """Most seconds from a request's arrival to its end. What was written by then is the answer."""
     max_connections: int = 512
     """Connections at once. Beyond it, the one that has asked for nothing for longest is closed."""
     body_seconds: float = 30.0
-    """For a request's bytes to arrive: its head, and then its body."""
+    """Seconds in which a request's head must arrive, and then its body."""
     keep_alive_seconds: float = 15.0
     """A stream that is silent for so long sends a comment, so that nobody between takes it for dead."""
     drain_seconds: float = 30.0
-    """After SIGTERM, for running requests to end. Then they are cut."""
+    """Seconds that running requests get to end after SIGTERM. Then they are cut."""
     prefix_bytes: int = 512 << 20
-    """Keys and values of earlier texts that a model keeps for prompts that begin alike."""
+    """Bytes of keys and values of earlier texts that a model keeps for prompts that begin alike."""
 
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
