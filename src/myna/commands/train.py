@@ -67,8 +67,8 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     from myna.commands.train_data import hellaswag_file, open_data
     from myna.commands.train_end import finish
     from myna.commands.train_overfit import finish_overfit
-    from myna.commands.train_resume import settle_recipe
     from myna.commands.train_parts import RunParts
+    from myna.commands.train_resume import settle_recipe
     from myna.commands.train_start import begin, settle_machine, take_folder, try_checkpoints
     from myna.commands.train_stream import run_tokenizer
     from myna.model.checkpoint import checkpoint_step

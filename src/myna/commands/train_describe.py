@@ -1,8 +1,8 @@
 """What a run says of itself before it begins."""
 
 from myna.commands.train_call import Say
-from myna.commands.train_records import checkpoint_bytes
 from myna.commands.train_parts import RunParts
+from myna.commands.train_records import checkpoint_bytes
 from myna.commands.train_stream import tell_shares
 from myna.data.batches import Stream
 from myna.device import device_name

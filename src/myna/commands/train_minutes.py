@@ -9,8 +9,8 @@ import torch
 
 from myna.commands.train_call import Say
 from myna.commands.train_length import tell_schedule
-from myna.commands.train_records import checkpoint_bytes
 from myna.commands.train_parts import RunParts
+from myna.commands.train_records import checkpoint_bytes
 from myna.device import device_name
 from myna.errors import UsageError
 from myna.model.network import Network

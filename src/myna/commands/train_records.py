@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from myna.commands.train_about import about_data, environment
-from myna.commands.train_resume import EXTENDED_FROM
 from myna.commands.train_parts import RunParts
+from myna.commands.train_resume import EXTENDED_FROM
 from myna.errors import MynaError, OutputError, Stopped, first_line
 from myna.model.checkpoint import checkpoint_step
 from myna.train.keep.copies import Copier

@@ -15,8 +15,8 @@ from myna.commands.train_init import take_weights
 from myna.commands.train_length import choose_epochs
 from myna.commands.train_minutes import Trial, choose_steps
 from myna.commands.train_overfit import one_batch_of
-from myna.commands.train_records import keep_nothing, open_records, open_saver
 from myna.commands.train_parts import RunParts
+from myna.commands.train_records import keep_nothing, open_records, open_saver
 from myna.commands.train_standing import resumed
 from myna.commands.train_stream import stream_of, tell_of
 from myna.data.batches import Stream, micro_batches
