@@ -30,7 +30,7 @@ class Loop:
         read: shows a prompt and gives the next line, without its end; raises EOFError after the last.
         person: somebody sits there. An error is told and the conversation goes on, and Ctrl-C stops an answer. Without,
             an error or Ctrl-C ends the loop.
-        model: its name where answers are to be printed as JSON, a line each; None for text.
+        model: its name where answers are to be printed as JSON, one per line; None for text.
     """
 
     def __init__(self, chat: Chat, read: Callable[[str], str], *, person: bool, model: str | None = None):

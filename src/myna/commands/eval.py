@@ -88,7 +88,7 @@ def show(lines: dict[str, str]) -> None:
 
 
 def described() -> str:
-    """What --help says first: the tasks, a line each."""
+    """What --help says first: the tasks, one per line."""
     names = {name: f"{name}:{task.part}" if task.part else name for name, task in TASKS.items()}
     lines = [f"  {names[name]:<12} {task.summary}" for name, task in TASKS.items()]
     return "\n".join(["Score a model. The tasks:", "", *lines])
