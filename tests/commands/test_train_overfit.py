@@ -60,6 +60,7 @@ def test_a_batch_that_is_not_known_at_the_last_step_is_said_with_what_to_look_at
     assert f"step 3: the loss is {found[-1]:.4f} (lowest: " in said
     assert "is not known by heart" in said
     assert "  the learning rate, 0.01: " in said
+    assert "the learning rate 0.01 is higher than is usual for adamw (1e-06 to 0.006)" in said
 
 
 def test_each_step_has_the_same_batch(train, tmp_path):

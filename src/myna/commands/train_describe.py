@@ -8,6 +8,7 @@ from myna.data.batches import Stream
 from myna.device import device_name
 from myna.train.keep.saver import Saver
 from myna.train.micro_batch import MicroBatch
+from myna.train.optimizers import rate_note
 from myna.train.recipe import Recipe
 from myna.train.step import Stepper
 from myna.train.tiles import tile_note
@@ -42,7 +43,11 @@ def describe(
         f"on {device_name(parts.ranks.device)}, {precision.name} ({precision.reason}), "
         f"micro-batch {micro_batch.sequences} ({micro_batch.reason})"
     )
-    if note := tile_note(stepper.network.config, parts.ranks.device, precision):
+    notes = (
+        tile_note(stepper.network.config, parts.ranks.device, precision),
+        rate_note(recipe.optimizer, recipe.learning_rate),
+    )
+    for note in filter(None, notes):
         say(note)
     every = recipe.checkpoint_every or recipe.steps
     needed = saver.retention.most(recipe.steps, every) * checkpoint_bytes(stepper)
