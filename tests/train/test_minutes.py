@@ -1,5 +1,7 @@
 """How many steps fit into some minutes: the arithmetic, without a clock."""
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,9 @@ from myna.train.minutes import (
     rounded_up,
     steps_within,
 )
+from myna.train.recipe import Recipe
+
+DEMO = Recipe(steps=1200, warmup_steps=60, eval_every=200, sample_every=200, checkpoint_every=600)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -35,14 +40,12 @@ def test_each_count_of_steps_keeps_its_share(name, steps):
 
 
 def test_every_field_that_counts_steps_is_laid_over():
-    from dataclasses import fields
-
-    counts = {f.name for f in fields(named("pydoc")) if f.name.endswith(("_steps", "_every"))}
+    counts = {f.name for f in fields(DEMO) if f.name.endswith(("_steps", "_every"))}
     assert counts == set(LAID_OVER)
 
 
 def test_a_number_that_was_given_stays():
-    over = LaidOut(3, 1200, 120).over(named("pydoc"), given={"warmup_steps", "eval_every"})
+    over = LaidOut(3, 1200, 120).over(DEMO, given={"warmup_steps", "eval_every"})
     assert (over.warmup_steps, over.eval_every, over.sample_every) == (60, 200, 20)
 
 
@@ -58,8 +61,7 @@ def costs(step, evaluation, checkpoint):
 
 
 def laid(steps):
-    recipe = named("pydoc")
-    return LaidOut(1, recipe.steps, steps).over(recipe)
+    return LaidOut(1, DEMO.steps, steps).over(DEMO)
 
 
 def test_what_recurs_is_taken_off():
@@ -89,19 +91,19 @@ def test_what_is_chosen_fits_and_a_step_more_does_not(seconds, step, evaluation,
 def test_evaluations_that_take_too_long_come_less_often(evaluation, apart, evaluations):
     """Of 160 s they may have 48. At the least there is one before step 1, and one after the last."""
     each = costs(0.1, evaluation, 0)
-    chosen = lay_out(1, named("pydoc"), (), each, 160)
+    chosen = lay_out(1, DEMO, (), each, 160)
     assert chosen.apart == apart
     if not chosen.steps:
         assert evaluation == 90
         return
-    recipe = chosen.over(named("pydoc"))
+    recipe = chosen.over(DEMO)
     assert evaluations_of(recipe.eval_every, recipe.steps) == evaluations
     assert each.whole(recipe) <= 160 < each.whole(recipe) + 0.2
 
 
 def test_those_whose_number_was_given_do_not():
-    chosen = lay_out(1, named("pydoc"), {"eval_every"}, costs(0.1, 9, 0), 160)
-    assert chosen.over(named("pydoc"), {"eval_every"}).eval_every == 200
+    chosen = lay_out(1, DEMO, {"eval_every"}, costs(0.1, 9, 0), 160)
+    assert chosen.over(DEMO, {"eval_every"}).eval_every == 200
     assert chosen.steps == 1000  # six evaluations take 54 s, and one more would take too long
 
 
