@@ -7,7 +7,8 @@ from myna.recipes import RECIPES, named
 
 # Billions of tokens trained on; of the corpus, None where nobody has said; of the learning rate's decay.
 LENGTHS = {
-    "pydoc": (0.0025, None, 0.0025),
+    "pydoc": (0.00147, None, 0.00147),
+    "pydoc-speedrun": (0.00147, None, 0.00147),
     "shakespeare": (0.0049, None, 0.0049),
     "shakespeare-char": (0.0141, None, 0.0141),
     "gpt2-124m": (10.0, 10, 10.0),

@@ -17,17 +17,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from myna.errors import UsageError, unknown_name
+from myna.settings import NO_OPTIONS
 from myna.train.optimizers.adamw import AdamWOptions
 from myna.train.recipe import Recipe
 
 
 def pydoc() -> Recipe:
-    """The demo: Python's own documentation, which is on every machine. Minutes on two CPU cores.
+    """The demo: GPT-2's network learns Python's own documentation, which is on every machine. Minutes on two CPU cores.
 
-    Five passes over the text are too few to learn it by heart, so there is no dropout; and compiling would take
-    longer than it saves.
+    Muon and its schedule are those of `speedrun-124m`; trials chose the learning rate and the batch (docs/log.md, "The
+    demo with Muon"). A few passes over the text are too few to learn it by heart, so there is no dropout. Compiling
+    would take longer than it saves.
     """
-    return Recipe(
+    recipe = Recipe(
         name="pydoc",
         corpus=("pydoc",),
         tokenizer="train:4096",
@@ -36,17 +38,21 @@ def pydoc() -> Recipe:
         n_embd=256,
         block_size=256,
         sequence_length=256,
-        steps=1200,
-        batch_tokens=2048,
-        learning_rate=2e-3,
-        warmup_steps=60,
+        steps=360,
+        batch_tokens=4096,
         compile=False,
-        eval_every=200,
-        sample_every=200,
+        eval_every=60,
+        sample_every=60,
         sample_prompt="Return True if",
         sample_temperature=0.6,
-        checkpoint_every=600,
+        checkpoint_every=180,
     )
+    return _by_muon(recipe, learning_rate=0.028)
+
+
+def pydoc_speedrun() -> Recipe:
+    """The demo with NanoChat's network, too."""
+    return replace(pydoc(), name="pydoc-speedrun", network="nanochat", network_options=NO_OPTIONS)
 
 
 def shakespeare() -> Recipe:
@@ -208,20 +214,29 @@ def speedrun_124m() -> Recipe:
     a line. The script's network is similar to this one, but not the same, so its loss is no promise (docs/speedrun.md
     lists the differences).
     """
-    return Recipe(
+    recipe = Recipe(
         name="speedrun-124m",
         corpus=("fineweb",),
         network="nanochat",
         n_head=6,
         steps=3250,
+        eval_every=125,
+    )
+    return _by_muon(recipe, learning_rate=0.025)
+
+
+def _by_muon(recipe: Recipe, learning_rate: float) -> Recipe:
+    """With Muon and the schedule of [6]: constant for 30% of the steps, then a line to 0; no warmup, no clipping."""
+    return replace(
+        recipe,
         optimizer="muon",
-        learning_rate=0.025,
+        optimizer_options=NO_OPTIONS,
+        learning_rate=learning_rate,
         final_learning_rate_fraction=0.0,
         warmup_steps=0,
         decay="linear",
         constant_fraction=0.3,
         clip_norm=0.0,
-        eval_every=125,
     )
 
 
@@ -279,6 +294,7 @@ def chat_124m() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "pydoc": pydoc,
+    "pydoc-speedrun": pydoc_speedrun,
     "shakespeare": shakespeare,
     "shakespeare-char": shakespeare_char,
     "gpt2-124m": gpt2_124m,

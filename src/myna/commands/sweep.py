@@ -60,7 +60,7 @@ DIVERGED = re.compile(r"step [\d,]+: .*nothing was updated|updates in a row")
 class SweepCall:
     """Train a recipe many times, with every combination of some values, and show all in one table and one picture.
 
-    `myna sweep pydoc learning-rate=1e-3,2e-3 network=variants network.norm=pre,post`: a field with one value is the
+    `myna sweep pydoc learning-rate=0.01,0.02 network=variants network.norm=pre,post`: a field with one value is the
     same in all runs. `myna sweep lecture` asks the lecture's questions. The same call goes on after an interruption.
     """
 
@@ -141,7 +141,7 @@ def asked_sweep(call: SweepCall) -> Sweep:
 
     fixed, rows = combinations(fields)
     if len(rows) == 1 and (call.seeds or 1) == 1:
-        raise UsageError("nothing varies; give FIELD=V1,V2, as in learning-rate=1e-3,2e-3, or --seeds N")
+        raise UsageError("nothing varies; give FIELD=V1,V2, as in learning-rate=0.01,0.02, or --seeds N")
     return Sweep(call.recipe, fixed, rows, _seeds(named(call.recipe).seed, call.seeds or 1))
 
 
