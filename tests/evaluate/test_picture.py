@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from myna.evaluate.curves import read_all
+from myna.evaluate.panels import GREY, panels
 from myna.evaluate.picture import COLOURS, picture
+from myna.evaluate.report import report
 from myna.run import Run
 
 
@@ -122,3 +124,24 @@ def test_the_datasets_of_a_mixture_are_named(make_run, tmp_path, texts):
 
 def test_a_single_point_is_enough(make_run, tmp_path):
     assert draw(make_run(tmp_path / "one", steps=1)).size > 0
+
+
+def test_more_runs_than_colours_get_a_panel_for_each_row(make_run, tmp_path, texts):
+    paths = [make_run(tmp_path / f"run{number}") for number in range(len(COLOURS) + 2)]
+    report(paths, tmp_path / "each.png")
+    assert {path.name for path in paths} <= set(texts)
+    report(paths, tmp_path / "rows.png", rows={"base": paths[:2], "other": paths[2:]})
+    assert {f"{len(paths)} runs", "base", "other", "3.583", "+0.000"} <= set(texts)
+    assert not {path.name for path in paths} & set(texts)
+    pixels = imread(tmp_path / "rows.png")
+    for colour in (GREY, COLOURS[0]):
+        assert (np.abs(pixels[..., :3] - to_rgb(colour)) < 0.02).all(axis=-1).sum() > 50
+
+
+def test_a_row_without_a_validation_loss_has_no_difference(make_run, tmp_path, texts):
+    empty = Run(make_run(tmp_path / "empty", steps=0))
+    empty.metrics_path.write_text('{"step": 1, "tokens": 10, "train_loss": 2.5}\n')
+    png = panels({"base": read_all([make_run(tmp_path / "one")]), "other": read_all([empty.path])})
+    assert png.startswith(b"\x89PNG")
+    assert "3.583" in texts
+    assert not any(text.startswith(("+", "-")) for text in texts)

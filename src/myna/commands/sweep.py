@@ -335,11 +335,14 @@ def show(sweep: Sweep, folder: Path, results: Sequence[Result]) -> None:
     write_atomic(folder / "sweep.md", table.encode())
     print(table, end="")
     ended = [result for result in results if result.outcome in ("finished", "diverged") and result.step]
-    drawn = [folder / result.trial.name for result in ended]
+    rows: dict[str, list[Path]] = {}
+    for result in ended:
+        rows.setdefault(result.trial.variation.name, []).append(folder / result.trial.name)
+    drawn = [path for paths in rows.values() for path in paths]
     if drawn:
         picture = folder / "sweep.png"
         try:
-            report(drawn, picture)
+            report(drawn, picture, rows=rows)
         except MynaError as error:
             raise DataError(
                 f"the table is in {folder / 'sweep.md'}; the picture failed: {first_line(error)}"

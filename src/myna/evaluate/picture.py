@@ -48,7 +48,7 @@ def picture(drawn: Sequence[Curves]) -> bytes:
 
 def _headline(figure: Figure, left_panel: Axes, drawn: Sequence[Curves]) -> None:
     x = left_panel.get_position().x0
-    title = _words(drawn[0].name) if len(drawn) == 1 else f"{len(drawn)} runs"
+    title = words_of(drawn[0].name) if len(drawn) == 1 else f"{len(drawn)} runs"
     figure.text(x, 0.945, title, fontsize=17, fontweight="bold", color=INK, va="center")
     subtitle = final_values(drawn[0]) if len(drawn) == 1 else range_of_tokens(drawn)
     figure.text(x, 0.885, subtitle, fontsize=10.5, color=MUTED, va="center")
@@ -97,7 +97,7 @@ def _draw_loss(axes: Axes, drawn: Sequence[Curves]) -> None:
                 "--",
                 color=colour,
                 linewidth=0.9,
-                label=f"validation, {_words(name)}",
+                label=f"validation, {words_of(name)}",
             )
     last = max(curves.last_tokens for curves in drawn)
     low, high = _loss_range(drawn, last)
@@ -136,7 +136,7 @@ def shared_line(drawn: Sequence[Curves]) -> Line | None:
     return Line(first.value, f"{first.label}, validation: {first.value:.4f}", side)
 
 
-def _words(name: str) -> str:
+def words_of(name: str) -> str:
     """A name as it is in a picture: "$" would begin a formula, and a label that begins with "_" leaves legends."""
     return name.encode("utf-8", "replace").decode("utf-8").lstrip("_").replace("$", r"\$")
 
@@ -153,7 +153,7 @@ def _validation_labels(drawn: Sequence[Curves]) -> list[str]:
     in_bits = len({tokenizer_of(curves.recipe) for curves in drawn}) > 1
     labels = []
     for curves in drawn:
-        label = _words(curves.name)
+        label = words_of(curves.name)
         if in_bits and len(curves.bits_per_byte):
             label += f": {curves.bits_per_byte.values[-1]:.3f} bits per byte"
         elif len(curves.val):
@@ -201,7 +201,7 @@ def _draw_hellaswag(axes: Axes, drawn: Sequence[Curves]) -> None:
                 accuracy,
                 color=colour,
                 linewidth=1.6,
-                label=f"{_words(curves.name)}: {accuracy[-1]:.4f}",
+                label=f"{words_of(curves.name)}: {accuracy[-1]:.4f}",
                 **_dots(len(tokens)),
             )
     for size, gpt2, gpt3 in sorted({row for curves in scored if (row := curves.hellaswag_references)}):

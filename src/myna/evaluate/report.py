@@ -2,12 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from myna.errors import DataError
 from myna.evaluate.curves import Curves, NothingRecordedError, read_all
-from myna.evaluate.picture import picture
+from myna.evaluate.panels import panels
+from myna.evaluate.picture import COLOURS, picture
 from myna.evaluate.report_page import report_page
 from myna.files import write_atomic
 from myna.run import Run
@@ -16,10 +17,19 @@ POLL_S = 3.0
 RELOAD_S = 5
 
 
-def report(runs: Sequence[Path], out: Path, *, reload_s: int | None = None) -> list[Curves]:
+def report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    rows: Mapping[str, Sequence[Path]] | None = None,
+    reload_s: int | None = None,
+) -> list[Curves]:
     """Writes the picture of one or more runs, and the page beside it; each whole or not at all.
 
+    More runs than there are colours get a small panel each.
+
     Args:
+        rows: which runs share a panel, by its name; all of them together are `runs`. Without it each has its own.
         out: the PNG. The page has the same name and the ending .html.
         reload_s: seconds after which the page reads itself anew, while the runs go on.
     Returns:
@@ -31,7 +41,12 @@ def report(runs: Sequence[Path], out: Path, *, reload_s: int | None = None) -> l
         raise DataError("no run to draw; give the folder of at least one")
     drawn = read_all(runs)
     page = report_page(drawn, reload_s=reload_s)
-    image = picture(drawn)
+    if len(drawn) <= len(COLOURS):
+        image = picture(drawn)
+    else:
+        read = dict(zip(runs, drawn, strict=True))
+        rows = rows or {curves.name: [path] for path, curves in read.items()}
+        image = panels({name: [read[path] for path in paths] for name, paths in rows.items()})
     page.write(page_beside(out))
     # The picture comes last: that it is there says that the report is whole.
     write_atomic(out, image)
