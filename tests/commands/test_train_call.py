@@ -26,7 +26,7 @@ def help_of(capsys, *args):
 
 
 def test_help_spells_out_the_sources_and_the_options(capsys):
-    said = help_of(capsys)
+    said = help_of(capsys, "gpt2-124m")
     assert "[1] GPT-2: Radford et al. 2019" in said
     assert "[2] GPT-3: Brown et al. 2020, arXiv:2005.14165" in said
     assert f"Networks: {', '.join(NETWORKS)}. Optimizers: {', '.join(OPTIMIZERS)}." in said
@@ -34,6 +34,7 @@ def test_help_spells_out_the_sources_and_the_options(capsys):
         assert f"--optimizer.{option} FLOAT" in said
         assert f"(default: {default})" in said
     assert "(default: 0.8)" in help_of(capsys, "shakespeare-char")  # its beta1
+    assert "--optimizer.newton-schulz-steps INT" in help_of(capsys)  # the demo's, which has Muon
 
 
 @pytest.mark.parametrize(
