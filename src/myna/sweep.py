@@ -273,6 +273,7 @@ LECTURE = Sweep(
         "final_learning_rate_fraction": "0.1",
         "warmup_steps": "15",
         "decay": "cosine",
+        "constant_fraction": "0",
         "clip_norm": "1",
         "eval_every": "100",
         "sample_every": "0",
