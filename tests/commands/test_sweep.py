@@ -11,7 +11,9 @@ import pytest
 from myna.cli import main
 from myna.commands import sweep as command
 from myna.errors import Stopped
+from myna.recipes import named
 from myna.sweep import LECTURE
+from myna.train.recipe import Recipe
 
 FIELDS = """
     n-layer=1 n-head=2 n-embd=16 block-size=16 sequence-length=16 batch-tokens=64 warmup-steps=0 compile=false
@@ -162,5 +164,10 @@ def test_the_lectures_questions_are_recipes_that_can_be():
     base = by_name["base"]  # GPT-2's way to train, whatever the demo's is
     assert (base.optimizer, base.learning_rate, base.warmup_steps, base.clip_norm) == ("adamw", 2e-3, 15, 1.0)
     assert (base.decay, base.constant_fraction, base.final_learning_rate_fraction) == ("cosine", 0.0, 0.1)
+    # What the demo sets by itself is named, so its next tuning does not reach the questions.
+    demo, plain = named("pydoc").to_dict(), Recipe().to_dict()
+    not_asked = {"name", "corpus", "tokenizer", "compile", "sample_prompt", "sample_temperature"}
+    options = {"network_options", "optimizer_options"}  # those of other parts than the base's
+    assert {key for key in demo if demo[key] != plain[key]} - not_asked - options <= set(LECTURE.fixed)
     base = json.dumps(by_name.pop("base").to_dict())
     assert all(json.dumps(recipe.to_dict()) != base for recipe in by_name.values())

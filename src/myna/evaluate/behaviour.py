@@ -132,7 +132,8 @@ def rise(curves: Curves) -> Finding | None:
     high = int((medians - before).argmax())
     low = int(medians[: high + 1].argmin())
     height = medians[high] - medians[low]
-    # Neighbouring steps differ by their noise. A median's error is sqrt(pi / 2) times a mean's.
+    # Neighbouring steps differ by their noise: half of such differences are under 0.954 deviations. A median's error
+    # is sqrt(pi / 2) times a mean's.
     noise = np.median(np.abs(np.diff(blocks, axis=1)), axis=1) / 0.954
     errors = np.sqrt(np.pi / 2 / size) * noise
     if height <= max(RISE_NATS, RISE_ERRORS * float(np.hypot(errors[low], errors[high]))):

@@ -3,7 +3,6 @@
 One panel for all shows up to six runs well (`picture.py`). Beyond that neither colours nor a legend can be told apart.
 """
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from myna.evaluate.curves import Curves, range_of_tokens, smoothed, token_count
-from myna.evaluate.picture import COLOURS, FAINT, INK, MUTED, words_of
+from myna.evaluate.curves import Curves, range_of_tokens, smoothed
+from myna.evaluate.picture import COLOURS, INK, MUTED, png_of, token_axes, words_of
 
 COLUMNS = 5
 GREY = "#9aa1aa"
@@ -53,14 +52,9 @@ def panels(rows: Mapping[str, Sequence[Curves]]) -> bytes:
         axes.set_title(note(rows[name], rows[first]), loc="right", fontsize=8.5, color=MUTED, pad=4)
         axes.set_xlim(0, 1.03 * max(curves.last_tokens for curves in drawn))
         axes.set_ylim(low, high)
-        axes.xaxis.set_major_formatter(FuncFormatter(token_count))
-        axes.xaxis.set_major_locator(MaxNLocator(3))
+        token_axes(axes, ticks=3, label_size=7.5)
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(axis="y", color=FAINT, linewidth=0.8)
-        axes.tick_params(length=0, labelsize=7.5, labelcolor=MUTED)
         axes.tick_params(labelbottom=number >= len(rows) - across)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
     for axes in grid.flat[len(rows) :]:
         axes.set_visible(False)
     x = 0.5 / width
@@ -70,9 +64,7 @@ def panels(rows: Mapping[str, Sequence[Curves]]) -> bytes:
     notes = f"{range_of_tokens(drawn)}  ·  training loss, nats per token; dot: last validation loss"
     notes += f"  ·  grey: {words_of(first)}"
     figure.text(x, 1 - 0.58 / height, notes, fontsize=8.5, color=MUTED, va="center")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _curves(axes: Axes, runs: Sequence[Curves], colour: str) -> None:

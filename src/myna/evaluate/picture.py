@@ -41,6 +41,11 @@ def picture(drawn: Sequence[Curves]) -> bytes:
     if with_hellaswag:
         _draw_hellaswag(panels[1], drawn)
     _headline(figure, panels[0], drawn)
+    return png_of(figure)
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as a file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -58,11 +63,16 @@ def _prepare(axes: Axes, title: str, notes: Sequence[str]) -> None:
     axes.set_title(title, loc="left", fontsize=11.5, color=INK, pad=10)
     axes.set_title("  ·  ".join(notes), loc="right", fontsize=9, color=MUTED, pad=10)
     axes.set_xlabel("tokens trained on", fontsize=10, color=MUTED)
+    token_axes(axes, ticks=6, label_size=9.5)
+
+
+def token_axes(axes: Axes, *, ticks: int, label_size: float) -> None:
+    """Tokens along the bottom, and lines across instead of a frame."""
     axes.xaxis.set_major_formatter(FuncFormatter(token_count))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks))
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9.5, labelcolor=MUTED)
+    axes.tick_params(length=0, labelsize=label_size, labelcolor=MUTED)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#b9bec5")

@@ -1,7 +1,6 @@
 """The pictures of `myna inspect`, each from arrays to a PNG. Signed numbers are blue below 0 and orange above."""
 
 import functools
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from myna.evaluate.inspect.prompt import LensRow
 from myna.evaluate.inspect.tokens import Ranking
 from myna.evaluate.inspect.weights import Smoothness, TensorRow
-from myna.evaluate.picture import COLOURS, FAINT, INK, MUTED
+from myna.evaluate.picture import COLOURS, FAINT, INK, MUTED, png_of
 from myna.text.render import legible
 
 SIGNED = LinearSegmentedColormap.from_list("signed", [COLOURS[0], "#ffffff", COLOURS[1]])
@@ -85,12 +84,6 @@ def _inches(
     figure.subplots_adjust(**edges, **spaces)
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _plain(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.set_title(title, loc="left", fontsize=10, color=INK, pad=6, parse_math=False)
     axes.set_xlabel(x, fontsize=9, color=MUTED)
@@ -126,7 +119,7 @@ def matrix(values: np.ndarray, title: str, subtitle: str, x: str, y: str) -> byt
     _inches(figure, 0.75, 0.35, 0.6, 0.85)
     _plain(axes, "", x, y)
     _scale(figure, _signed(axes, values, aspect="auto", interpolation="nearest"), axes)
-    return _png(figure)
+    return png_of(figure)
 
 
 def curves(series: Sequence[tuple[str, np.ndarray]], title: str, subtitle: str, x: str) -> bytes:
@@ -142,7 +135,7 @@ def curves(series: Sequence[tuple[str, np.ndarray]], title: str, subtitle: str, 
     axes.legend(
         frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4
     )
-    return _png(figure)
+    return png_of(figure)
 
 
 def smoothness(series: Sequence[Smoothness], subtitle: str) -> bytes:
@@ -163,7 +156,7 @@ def smoothness(series: Sequence[Smoothness], subtitle: str) -> bytes:
     axes.legend(
         frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2
     )
-    return _png(figure)
+    return png_of(figure)
 
 
 def weights(tensors: dict[str, np.ndarray], layer: int, subtitle: str) -> bytes:
@@ -189,7 +182,7 @@ def weights(tensors: dict[str, np.ndarray], layer: int, subtitle: str) -> bytes:
         spread.hist(array.ravel(), bins=60, range=(-limit, limit), color=COLOURS[0])
         spread.set_yticks([])
         spread.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
-    return _png(figure)
+    return png_of(figure)
 
 
 def _name_tokens(axes: Axes, tokens: Sequence[str], x: bool, y: bool) -> None:
@@ -228,7 +221,7 @@ def attention(maps: np.ndarray, tokens: Sequence[str], layer: int, subtitle: str
         _name_tokens(axes, tokens, lowest, number % columns == 0)
     figure.supxlabel("takes from", fontsize=9, color=MUTED, y=0.18 / figure.get_size_inches()[1])
     figure.supylabel("position", fontsize=9, color=MUTED, x=0.12 / figure.get_size_inches()[0])
-    return _png(figure)
+    return png_of(figure)
 
 
 def attention_overview(maps: Sequence[np.ndarray], subtitle: str) -> bytes:
@@ -262,7 +255,7 @@ def attention_overview(maps: Sequence[np.ndarray], subtitle: str) -> bytes:
                     "va": "center",
                 }
                 axes.set_ylabel(f"layer {layer}", **about)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _evenly(n: int, most: int) -> list[int]:
@@ -302,7 +295,7 @@ def logit_lens(
         for at, word in enumerate(words[first:]):
             ink = "white" if p[len(rows) - 1 - number, at] > 0.55 else INK
             axes.text(at, number, word, ha="center", va="center", fontsize=8, color=ink, parse_math=False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def shares(rows: Sequence[TensorRow], subtitle: str) -> bytes:
@@ -320,7 +313,7 @@ def shares(rows: Sequence[TensorRow], subtitle: str) -> bytes:
     for number, row in enumerate(shown):
         axes.text(100 * row.share, number, f"  {row.share:.1%}", va="center", fontsize=8.5, color=MUTED)
     axes.set_xlim(0, 100 * shown[0].share * 1.08)
-    return _png(figure)
+    return png_of(figure)
 
 
 def undertrained(ranking: Ranking, listed: Sequence[int], names: Sequence[str], subtitle: str) -> bytes:
@@ -370,7 +363,7 @@ def undertrained(ranking: Ranking, listed: Sequence[int], names: Sequence[str], 
     axes.legend(
         frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3
     )
-    return _png(figure)
+    return png_of(figure)
 
 
 def columns_with_variance(matrix: np.ndarray, count: int) -> list[int]:
