@@ -436,6 +436,27 @@ def test_who_hangs_up_has_left_before_the_next_step(stream):
         assert one.complete(prompt="ab", max_tokens=3, seed=1)["usage"]["completion_tokens"] == 3
 
 
+def test_a_stream_sends_its_first_words_while_the_rest_is_written():
+    gate = Gate()
+    with running(model=gate.model) as one:
+        connection = raw_request(one, {"prompt": "x", "max_tokens": 40, "seed": 1, "stream": True})
+        with connection, connection.makefile("rb") as lines:
+            for _ in range(8):  # enough bytes for a whole character
+                assert gate.begun.acquire(timeout=30)
+                gate.free.release()
+            assert gate.begun.acquire(timeout=30)  # the model stands in its ninth step
+            while not (line := lines.readline()).startswith(b"data: "):
+                assert line
+            first = json.loads(line[6:])["choices"][0]
+            assert first["text"]
+            assert first["finish_reason"] is None
+            gate.open = True
+            gate.free.release()
+            rest = lines.read()
+        assert rest.count(b"data: ") >= 2
+        assert b"data: [DONE]" in rest
+
+
 def test_a_full_queue_answers_429_and_those_before_it_are_served():
     gate = Gate()
     with running(Limits(max_texts=1, max_waiting=2, max_choices=1), model=gate.model) as one:

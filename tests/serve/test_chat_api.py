@@ -119,7 +119,6 @@ def test_the_official_client_streaming_and_not(site, client):
     deltas = [chunk.choices[0].delta for chunk in chunks[:-1]]
     assert "".join(delta.content or "" for delta in deltas) == choice.message.content
     assert [delta.role for delta in deltas] == ["assistant"] + [None] * (len(deltas) - 1)
-    assert len(deltas) > 5
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].usage == whole.usage
