@@ -19,7 +19,7 @@ PATTERN = regex.compile(
 
 
 def split(text: str, pattern: regex.Pattern[str] = PATTERN) -> list[str]:
-    """The pieces of a text; joined, they are the text."""
+    """The pieces (pre-tokens) of a text; joined, they are the text."""
     return pattern.findall(text)
 
 

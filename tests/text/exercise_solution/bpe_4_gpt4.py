@@ -11,8 +11,9 @@ from pathlib import Path
 
 import regex
 
-# GPT-2's with five changes: contractions in any case, one sign of any kind before letters, digits in threes without a
-# space, line breaks at the end of signs, and white space that ends with a line break.
+# GPT-2's with five changes: contractions in any case, any one character before letters (but no letter, digit or line
+# break), digits in threes without a space, line breaks at the end of signs, and white space that ends with a line
+# break.
 PATTERN = regex.compile(
     r"'(?i:[sdmt]|ll|ve|re)"
     r"|[^\r\n\p{L}\p{N}]?+\p{L}++"
@@ -32,7 +33,7 @@ def read_ranks(path: str | Path) -> dict[bytes, int]:
 
 
 def encode_piece(piece: bytes, ranks: dict[bytes, int]) -> list[int]:
-    """The ids of one piece: the first neighbours with the lowest rank merge, until no neighbours have a rank."""
+    """The ids of one pre-token: the leftmost pair with the lowest rank merges, until no pair has a rank."""
     parts = [bytes([byte]) for byte in piece]
     while len(parts) > 1:
         joined = [ranks.get(left + right) for left, right in pairwise(parts)]
