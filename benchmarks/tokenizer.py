@@ -1,18 +1,22 @@
 """The tokenizer's claims, measured: each a ratio of two things run in turn on the same text, on this machine.
 
-    python benchmarks/tokenizer.py                      all of it, some three minutes on 2 cores
-    python benchmarks/tokenizer.py small|large|encode|runs
+    python benchmarks/tokenizer.py                      all of it, some ten minutes on 2 cores
+    python benchmarks/tokenizer.py small|large|sizes|encode|runs
 
     small   training on 1 MB to 512 ids, against minbpe's algorithm                    asserts 200x
     large   training on 100 MB to 50,257 ids, against Hugging Face's trainer, rustbpe  asserts no slower than the first
+    sizes   `myna tokenizer train` on 60 MB, 500 MB and all text there is, as a whole
+            process with its memory, against a program that calls rustbpe              asserts 1.5 times its time
     encode  bulk encoding of 100 MB on one thread, against tiktoken; the same ids      asserts 8x
     runs    a megabyte of one character                                                asserts 1 s each
 
 The text is real: sources and documentation of the Python packages on this machine, of /usr/share and of Python itself,
-each file once, up to 100 MB. cl100k's ranks can't be had offline, so "gpt4" is its pattern with ranks trained here, and
-tiktoken runs the same ranks. Each section runs in a process of its own, with the threads it names.
+each file once, up to 100 MB where nothing else is said. cl100k's ranks can't be had offline, so "gpt4" is its pattern
+with ranks trained here, and tiktoken runs the same ranks. Each section runs in a process of its own, with the threads
+it names.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -31,11 +36,11 @@ THREADS = {"small": "1", "encode": "1", "runs": "1"}
 LARGEST_FILE = 2_000_000
 
 
-def real_text(n_bytes: int) -> list[str]:
+def real_text(n_bytes: int, suffixes: set[str] = SUFFIXES) -> list[str]:
     """About `n_bytes` of text from this machine's files, a document a file."""
     texts: list[str] = []
     seen: set[bytes] = set()
-    for data in _files():
+    for data in _files(suffixes):
         digest = hashlib.sha256(data).digest()
         if digest in seen:
             continue
@@ -50,10 +55,10 @@ def real_text(n_bytes: int) -> list[str]:
     return texts
 
 
-def _files() -> Iterator[bytes]:
+def _files(suffixes: set[str]) -> Iterator[bytes]:
     for root in (sysconfig.get_path("purelib"), "/usr/share", sysconfig.get_path("stdlib")):
         for path in sorted(Path(root).rglob("*")):
-            if path.suffix in SUFFIXES and path.is_file() and not path.is_symlink():
+            if path.suffix in suffixes and path.is_file() and not path.is_symlink():
                 try:
                     if path.stat().st_size <= LARGEST_FILE:
                         yield path.read_bytes()
@@ -171,6 +176,100 @@ def hugging_face_train(texts: list[str], vocab_size: int, expression: str) -> An
     return tokenizer
 
 
+# What is trained on, by name: bytes, and the endings of the files.
+CORPORA = {
+    "60 MB of Python": (60_000_000, {".py"}),
+    "500 MB": (500_000_000, SUFFIXES),
+    "all": (1 << 40, SUFFIXES),
+}
+# rustbpe's whole program: reads the same files, trains, and writes the ranks.
+RUSTBPE_PROGRAM = """
+import base64, sys
+from pathlib import Path
+import rustbpe
+folder, pattern, out = sys.argv[1:]
+tokenizer = rustbpe.Tokenizer()
+texts = (path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir()))
+tokenizer.train_from_iterator(texts, 50_256, pattern=pattern)
+with open(out, "wb") as file:
+    for token, rank in tokenizer.get_mergeable_ranks():
+        file.write(base64.b64encode(bytes(token)) + f" {rank}\\n".encode())
+"""
+
+
+def sizes() -> dict[str, Any]:
+    """Whole processes to 50,257 ids with GPT-2's pattern: the quicker of two turns, and the most memory."""
+    import importlib.util
+
+    from myna.text import patterns
+
+    found: dict[str, Any] = {}
+    for name, (n_bytes, suffixes) in CORPORA.items():
+        with tempfile.TemporaryDirectory() as place:
+            folder, out = Path(place) / "text", Path(place) / "out"
+            folder.mkdir()
+            n_bytes = 0
+            for number, batch in enumerate(batched(real_text(n_bytes, suffixes), 4_000_000)):
+                n_bytes += (folder / f"{number:04d}.txt").write_bytes("".join(batch).encode("utf-8"))
+            commands = {
+                "ours": [
+                    *(sys.executable, "-m", "myna", "tokenizer", "train", str(folder)),
+                    *("--vocab-size", "50257", "--out", f"{out}.tiktoken"),
+                ],
+                "rustbpe": [sys.executable, "-c", RUSTBPE_PROGRAM, str(folder), patterns.GPT2.rust, str(out)],
+            }
+            if importlib.util.find_spec("rustbpe") is None:
+                del commands["rustbpe"]
+            turns: dict[str, list[tuple[float, int]]] = {which: [] for which in commands}
+            for _ in range(2):
+                for which, command in commands.items():
+                    turns[which].append(whole_process(command))
+                    for made in Path(place).glob("out*"):
+                        made.unlink()
+        best = {which: min(times) for which, times in turns.items()}
+        found[name] = {"bytes": n_bytes} | {
+            which: {"s": seconds, "peak_bytes": peak} for which, (seconds, peak) in best.items()
+        }
+        told = ", ".join(
+            f"{which} {seconds:.1f} s, {peak / 1e6:,.0f} MB" for which, (seconds, peak) in best.items()
+        )
+        print(f"sizes: {name} ({n_bytes / 1e6:.0f} MB): {told}", flush=True)
+        if "rustbpe" in best:
+            assert best["ours"][0] <= 1.5 * best["rustbpe"][0], best
+    return found
+
+
+def whole_process(command: list[str]) -> tuple[float, int]:
+    """Seconds of a program, and the most bytes that it and its processes had together, looked at every 0.2 s."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, session_bytes(process.pid))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    seconds = time.perf_counter() - start
+    assert process.returncode == 0, command
+    return seconds, peak
+
+
+def session_bytes(session: int) -> int:
+    """Memory of the processes of a session; what several share is counted once (Linux's Pss)."""
+    total = 0
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(place.name)) == session:
+                line = next(
+                    x for x in (place / "smaps_rollup").read_text().splitlines() if x.startswith("Pss:")
+                )
+                total += int(line.split()[1]) * 1024
+        except (OSError, StopIteration):
+            continue
+    return total
+
+
 def encode() -> dict[str, Any]:
     """Bulk encoding of 100 MB on one thread, and the same ids."""
     import numpy as np
@@ -268,7 +367,7 @@ def runs() -> dict[str, Any]:
     return found
 
 
-SECTIONS = {"small": small, "large": large, "encode": encode, "runs": runs}
+SECTIONS = {"small": small, "large": large, "sizes": sizes, "encode": encode, "runs": runs}
 
 
 def main(names: list[str]) -> None:

@@ -1,8 +1,10 @@
 """The trainer on arrays gives the reference's merges, one by one."""
 
+from collections.abc import Iterator
 from pydoc_data.topics import topics
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +23,15 @@ words = st.dictionaries(
 )
 
 
-@settings(max_examples=300)
+@pytest.fixture(params=[0, 3, merging.FEW], scope="module", autouse=True)
+def few(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Merges in array operations alone, in both ways, and place by place alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "FEW", request.param)
+        yield request.param
+
+
+@settings(max_examples=200)
 @given(words, st.integers(0, 60))
 def test_equals_the_reference(counts: dict[bytes, int], n_merges: int) -> None:
     assert merging.train(counts, n_merges) == bpe.train(counts, n_merges)

@@ -1,13 +1,18 @@
 """Each dialect of a pattern cuts alike, and blocks don't change the cuts."""
 
+from itertools import pairwise, product
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from myna.errors import TokenizerError
 from myna.text import patterns
+from myna.text.counting import segment_ends
 
 CLASSICS = [patterns.GPT2, patterns.GPT4]
+KNOWN = [*CLASSICS, patterns.O200K]
 ascii_text = st.text(st.characters(max_codepoint=127), max_size=60)
 tricky = st.lists(
     st.sampled_from(
@@ -17,7 +22,7 @@ tricky = st.lists(
 ).map("".join)
 
 
-@pytest.mark.parametrize("pattern", CLASSICS, ids=lambda p: p.name)
+@pytest.mark.parametrize("pattern", KNOWN, ids=lambda p: p.name)
 @settings(max_examples=300)
 @given(text=st.one_of(ascii_text, tricky, st.text()))
 def test_pieces_are_the_split(pattern: patterns.Pattern, text: str) -> None:
@@ -27,12 +32,39 @@ def test_pieces_are_the_split(pattern: patterns.Pattern, text: str) -> None:
     assert all(pieces)
 
 
-@pytest.mark.parametrize("pattern", CLASSICS, ids=lambda p: p.name)
+@pytest.mark.parametrize("pattern", KNOWN, ids=lambda p: p.name)
 @given(text=st.one_of(tricky, ascii_text))
 def test_blocks_do_not_change_the_pieces(pattern: patterns.Pattern, text: str) -> None:
     blocks = list(patterns.blocks(pattern, text, block_characters=5))
     assert "".join(blocks) == text
     assert [piece for block in blocks for piece in pattern.split(block)] == list(pattern.split(text))
+
+
+@pytest.mark.parametrize("pattern", KNOWN, ids=lambda p: p.name)
+def test_both_sides_of_a_cut_are_split_alone(pattern: patterns.Pattern) -> None:
+    """Each two ASCII characters that are cut, with what could bind them to what stands around."""
+    pairs = [(a, b) for before, after in pattern.cuts for a in before for b in after]
+    assert len(pairs) > 5000
+    for a, b in pairs:
+        for before, after in (("", ""), ("'", "s"), (" ", " "), ("\n", "\n"), ("é", "\u0301"), ("x'", "l")):
+            left, right = before + a, b + after
+            assert list(pattern.split(left + right)) == [*pattern.split(left), *pattern.split(right)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", KNOWN, ids=lambda p: p.name)
+def test_segments_of_all_short_texts(pattern: patterns.Pattern) -> None:
+    """A million texts of up to five characters, one of each kind that a pattern treats in its own way."""
+    kinds = ["a", "s", "L", "1", " ", "\n", "\t", "\r", "'", ".", "/", "é", "\u0301", "\x1c", "\u00a0", "中"]
+    for length in range(1, 6):
+        for characters in product(kinds, repeat=length):
+            text = "".join(characters)
+            data = text.encode()
+            ends = segment_ends(data, np.array([len(data)]), pattern).tolist()
+            segments = [data[start:end].decode() for start, end in pairwise([0, *ends])]
+            assert [piece for segment in segments for piece in pattern.pieces(segment)] == list(
+                pattern.split(text)
+            )
 
 
 def test_long_text_is_cut_into_blocks() -> None:

@@ -18,17 +18,23 @@ from myna.text.training import learn
 TEXTS = [*list(topics.values())[:20], "naïve café 中文字 😀😀 привет мир " * 50, "", "x" * 5000]
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", r"\w+|\s+|[^\w\s]"])
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "o200k", r"\w+|\s+|[^\w\s]"])
 def test_the_same_for_one_and_two_workers(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "BATCH_CHARACTERS", 10_000)
     one, two = (Tokenizer.train(TEXTS, 700, pattern, workers=n) for n in (1, 2))
     assert one.to_json() == two.to_json()
 
 
-def test_counts_are_those_of_the_plain_split(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pattern", [*patterns.BY_NAME, r"[a-z]+"])
+def test_counts_are_those_of_the_plain_split(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "BATCH_CHARACTERS", 5_000)
-    plain = Counter(piece.encode() for text in TEXTS for piece in patterns.GPT4.split(text))
-    assert count_pretokens(iter(TEXTS), patterns.GPT4) == plain
+    monkeypatch.setattr(counting, "MOST_SEGMENTS", 1_000)
+    split = patterns.named(pattern)
+    plain = Counter(piece.encode() for text in TEXTS for piece in split.split(text))
+    sizes: list[int] = []
+    assert count_pretokens(iter(TEXTS), split, on_bytes=sizes.append) == plain
+    assert sum(sizes) == sum(len(text.encode()) for text in TEXTS)
+    assert not split.cuts or len(counting.known_segments(split)) < 3_000
 
 
 def test_ids_are_bytes_then_merges_then_end_of_text() -> None:

@@ -1,7 +1,9 @@
 """Learning merges at corpus size: `bpe.train`'s rule and result, on flat arrays.
 
-The unique pre-tokens lie end to end in one array; links to the next and previous live token turn a merge into a few
-array operations over the places where its pair stands. Tests hold it to `bpe.train`, merge by merge.
+The unique pre-tokens lie end to end in one array, and links lead to the next and previous live token. A merge of a
+frequent pair is a few array operations over the places where the pair stands. Of 50,000 merges 95% are of pairs that
+stand in fewer than a hundred places. For those a loop over the places is faster, since an array operation takes some
+microseconds however short the array is. Tests hold both ways to `bpe.train`, merge by merge.
 """
 
 import heapq
@@ -12,7 +14,10 @@ import numpy as np
 from myna.text.bpe import Pair
 
 BORDER = -1  # lies between pre-tokens, and is the neighbour of a first and of a last token
+FEW = 96  # places: of 0 to 256, the fastest on text of 60 MB; 64 to 128 were within a tenth
 LEFT_BITS = 32  # a pair as one integer: left << 32 | right, so that integers compare as pairs do
+PAIR_BITS = 64
+PAIR_MASK = (1 << PAIR_BITS) - 1
 
 
 class Corpus:
@@ -23,8 +28,8 @@ class Corpus:
         after, before (P,) int32 the place of the neighbour
         weights  (P,) int64 how often the pre-token around the place occurs
         counts   pair -> occurrences now
-        places   pair -> (k,) int32 ascending: where its left token stood when the pair came up; later merges may have
-                 used up some of these places
+        places   pair -> k ascending places, an array or a list: where its left token stood when the pair came up; later
+                 merges may have used up some of them
     """
 
     def __init__(self, counts: Mapping[bytes, int]) -> None:
@@ -42,8 +47,10 @@ class Corpus:
         self.weights[inside] = np.repeat(occurrences, lengths)
         self.after = np.arange(1, size + 1, dtype=np.int32)
         self.before = np.arange(-1, size - 1, dtype=np.int32)
+        # The same memory; a single number is read three times as fast through these.
+        self._views = (self.tokens.data, self.after.data, self.before.data, self.weights.data)
         self.counts: dict[int, int] = {}
-        self.places: dict[int, np.ndarray] = {}
+        self.places: dict[int, list[int] | np.ndarray] = {}
         lefts = np.flatnonzero(inside[:-1] & inside[1:]).astype(np.int32)
         keys = self.tokens[lefts] * 256 + self.tokens[lefts + 1]
         for key, total, places in grouped(keys, self.weights[lefts], lefts):
@@ -53,9 +60,47 @@ class Corpus:
     def merge(self, pair: int, new_id: int) -> list[int]:
         """Replaces a pair wherever it stands, from the left; returns the pairs that came up."""
         left, right = pair >> LEFT_BITS, pair & ((1 << LEFT_BITS) - 1)
-        tokens, after, before = self.tokens, self.after, self.before
         del self.counts[pair]
         at = self.places.pop(pair)
+        if len(at) <= FEW:
+            return self._merge_few(at if isinstance(at, list) else at.tolist(), left, right, new_id)
+        return self._merge_many(np.asarray(at), left, right, new_id)
+
+    def _merge_few(self, at: list[int], left: int, right: int, new_id: int) -> list[int]:
+        """The merge in a loop over the places."""
+        tokens, after, before, weights = self._views
+        counts = self.counts
+        places: dict[int, list[int]] = {}
+        for place in at:
+            second = after[place]
+            if tokens[place] != left or tokens[second] != right:
+                continue
+            previous, following = before[place], after[second]
+            tokens[second] = BORDER
+            tokens[place] = new_id
+            after[place] = following
+            before[following] = place
+            weight = weights[place]
+            x, y = tokens[previous], tokens[following]
+            if x != BORDER:
+                self._lower(x << LEFT_BITS | left, weight)
+                key = x << LEFT_BITS | new_id
+                counts[key] = counts.get(key, 0) + weight
+                places.setdefault(key, []).append(previous)
+            if y != BORDER:
+                self._lower(right << LEFT_BITS | y, weight)
+                key = new_id << LEFT_BITS | y
+                counts[key] = counts.get(key, 0) + weight
+                places.setdefault(key, []).append(place)
+        # Where two merged pairs stand side by side, (new, left) came up with the first and went with the second.
+        born = [key for key in places if key in counts]
+        for key in born:
+            self.places[key] = places[key]
+        return born
+
+    def _merge_many(self, at: np.ndarray, left: int, right: int, new_id: int) -> list[int]:
+        """The merge in array operations over the places."""
+        tokens, after, before = self.tokens, self.after, self.before
         at = at[(tokens[at] == left) & (tokens[after[at]] == right)]
         if left == right:
             at = every_other(at, after)
@@ -91,7 +136,8 @@ class Corpus:
         if count is None:  # the pair that is being merged, in a run such as "aaa"
             return
         if count == total:
-            del self.counts[pair], self.places[pair]
+            del self.counts[pair]
+            self.places.pop(pair, None)
         else:
             self.counts[pair] = count - total
 
@@ -127,21 +173,27 @@ def train(
 ) -> list[Pair]:
     """The same as `bpe.train`, which explains arguments, result and the rule for ties."""
     corpus = Corpus(counts)
-    heap = [(-count, pair) for pair, count in corpus.counts.items()]
+    counts_now = corpus.counts
+    # A heap as in `bpe.train`. An entry is one integer, pair - count * 2^64, which compares faster than a tuple.
+    heap = [pair - (count << PAIR_BITS) for pair, count in counts_now.items()]
     heapq.heapify(heap)
     merges: list[Pair] = []
     while heap and len(merges) < n_merges:
-        negative, pair = heapq.heappop(heap)
-        count = corpus.counts.get(pair)
+        entry = heap[0]
+        pair = entry & PAIR_MASK
+        count = counts_now.get(pair)
         if count is None:
+            heapq.heappop(heap)
             continue
-        if count != -negative:
-            heapq.heappush(heap, (-count, pair))
+        current = pair - (count << PAIR_BITS)
+        if current != entry:
+            heapq.heapreplace(heap, current)
             continue
+        heapq.heappop(heap)
         born = corpus.merge(pair, 256 + len(merges))
         merges.append((pair >> LEFT_BITS, pair & ((1 << LEFT_BITS) - 1)))
         for other in born:
-            heapq.heappush(heap, (-corpus.counts[other], other))
+            heapq.heappush(heap, other - (counts_now[other] << PAIR_BITS))
         if on_merge:
             on_merge(len(merges))
     return merges

@@ -8,6 +8,7 @@ Face's tokenizer.json), and Python's `re`, which is faster.
 
 import functools
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -64,21 +65,52 @@ CUSTOM_MARK = "(?#myna)"
 SECONDS_PER_MEGACHARACTER = 100.0
 SECONDS_AT_LEAST = 5.0
 SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
+# Where these patterns always cut: (the ASCII characters before, those after). A text is split there as its two sides
+# are, each as a text of its own. For no side ends in whitespace, and the patterns look ahead only from whitespace.
+ASCII, LETTERS, DIGITS = "".join(map(chr, range(128))), string.ascii_letters, string.digits
+SIGNS, SPACES = string.punctuation, "\t\n\v\f\r "
+NO_LETTERS, NO_DIGITS = (
+    ASCII.translate(dict.fromkeys(map(ord, LETTERS))),
+    ASCII.translate(dict.fromkeys(map(ord, DIGITS))),
+)
+GPT2_CUTS = (
+    (LETTERS, NO_LETTERS),
+    (DIGITS, NO_DIGITS),
+    (SIGNS, SPACES + DIGITS),
+    (SIGNS.replace("'", ""), LETTERS),  # 's is one pre-token
+)
+GPT4_CUTS = (
+    (LETTERS, NO_LETTERS),
+    (DIGITS, NO_DIGITS),
+    (
+        SIGNS,
+        "\t " + DIGITS,
+    ),  # a line break belongs to the signs before it, and a sign to the letters after it
+)
+O200K_CUTS = (
+    (LETTERS, NO_LETTERS.replace("'", "")),  # it's is one pre-token
+    *GPT4_CUTS[1:],
+)
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A split pattern in its dialects; `name` is "gpt2", "gpt4", "o200k", "none" (no cut at all) or "custom"."""
+    """A split pattern in its dialects; `name` is "gpt2", "gpt4", "o200k", "none" (no cut at all) or "custom".
+
+    Attributes:
+        cuts: where it is known to cut, see GPT2_CUTS. Of a custom pattern nothing is known.
+    """
 
     name: str
     python: str
     rust: str
     oniguruma: str
     ascii: str = ""
+    cuts: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_classic(self) -> bool:
-        """Whether it is GPT-2's or GPT-4's: `pieces`, `blocks` and the engines have faster ways for these."""
+        """Whether it is GPT-2's or GPT-4's, for which the engines have faster ways."""
         return self.name in ("gpt2", "gpt4")
 
     @functools.cached_property
@@ -123,9 +155,9 @@ class Pattern:
 
     def pieces(self, text: str) -> list[str]:
         """The same as `split`, as a list and faster."""
-        if not self.is_classic:
+        if not self.cuts:
             return list(self.split(text))
-        return (self._compiled_ascii if text.isascii() else self.compiled).findall(text)
+        return (self._compiled_ascii if self.ascii and text.isascii() else self.compiled).findall(text)
 
     def pre_tokenizer(self) -> dict[str, Any]:
         """The `pre_tokenizer` section of a Hugging Face tokenizer.json that cuts as this pattern does."""
@@ -155,12 +187,11 @@ def split_then_byte_level(expression: str, add_prefix_space: bool = False) -> di
 def blocks(pattern: Pattern, text: str, block_characters: int = 1 << 16) -> Iterator[str]:
     """Cuts a long text into blocks whose pre-tokens, block after block, are those of the text.
 
-    The cuts are before a space or newline that follows an ASCII letter or digit: there GPT-2's and GPT-4's patterns
-    always end a pre-token, and what they find after it does not depend on what came before. Of other patterns
-    nothing is known, and the text is one block.
+    They are cut before a space or newline that follows an ASCII letter or digit, since all of `Pattern.cuts` are cut
+    there. With a pattern that has none, the text is one block.
     """
     start = 0
-    while pattern.is_classic and len(text) - start > block_characters:
+    while pattern.cuts and len(text) - start > block_characters:
         cut = SAFE_CUT.search(text, start + block_characters)
         if cut is None:
             break
@@ -177,9 +208,9 @@ def _compile(expression: str) -> "regex.Pattern[str]":
 
 
 NONE = Pattern("none", "", "", "")
-GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA, GPT2_ASCII)
-GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA, GPT4_ASCII)
-O200K = Pattern("o200k", O200K_PATTERN, O200K_PATTERN, O200K_PATTERN)
+GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA, GPT2_ASCII, GPT2_CUTS)
+GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA, GPT4_ASCII, GPT4_CUTS)
+O200K = Pattern("o200k", O200K_PATTERN, O200K_PATTERN, O200K_PATTERN, cuts=O200K_CUTS)
 BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "o200k": O200K, "none": NONE}
 # The same patterns, by the expressions that other programs use for them. There `$` means the end of the text.
 BY_SPELLING = {
