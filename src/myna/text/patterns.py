@@ -17,8 +17,9 @@ import regex
 
 from myna.errors import TokenizerError
 
-# These are the forms that tiktoken 0.9 and later use. They cut as the first releases did. Their quantifiers are
-# possessive, so only `\s+(?!\S)`, and in GPT-4's `\s*[\r\n]`, can backtrack over more than one character. Sources:
+# These are the forms that tiktoken 0.9 and later use. They cut as the first releases did, but GPT-4's form keeps the
+# whitespace at the end of a text in one pre-token. Their quantifiers are possessive. So only two parts can backtrack
+# over more than one character: `\s+(?!\S)`, and `\s*[\r\n]` in GPT-4's pattern. Sources:
 # https://github.com/openai/gpt-2/blob/master/src/encoder.py
 # https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py (r50k_pat_str, cl100k_base)
 GPT2_RUST = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
@@ -50,7 +51,8 @@ QWEN2_ONIGURUMA = (
 # The spelling of GPT-2's first release. (That of cl100k is not here: it cuts whitespace at the end of a text
 # differently.)
 GPT2_FIRST = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# For text that is all ASCII, Python's own `re` splits twice as fast as `regex`; its \s and classes are spelled out.
+# For text that is all ASCII, Python's `re` splits twice as fast as `regex`. But it has no \p{L} and no \p{N}, and
+# its \s also matches U+001C to U+001F. So these patterns spell the characters out.
 GPT2_ASCII = (
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]++| ?[0-9]++| ?[^\t-\r A-Za-z0-9]++"
     r"|[\t-\r ]++\Z|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]"
@@ -59,38 +61,29 @@ GPT4_ASCII = (
     r"'(?:[sdmtSDMT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\nA-Za-z0-9]?+[A-Za-z]++|[0-9]{1,3}+"
     r"| ?[^\t-\r A-Za-z0-9]++[\r\n]*+|[\t-\r ]++\Z|[\t-\r ]*[\r\n]|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]"
 )
-# This regex comment marks a custom pattern in tokenizer.json: it is written for Python's `regex`, and is read back so.
+# In tokenizer.json this regex comment stands before a custom pattern. It says that the pattern is in the syntax of
+# Python's `regex`, and `from_pre_tokenizer` reads it so.
 CUSTOM_MARK = "(?#myna)"
-# A sane pattern splits some 10 MB a second; one that is a thousand times slower backtracks without bound.
+# A sane pattern splits some 10 MB a second. One that is a thousand times slower is taken to backtrack without bound.
 SECONDS_PER_MEGACHARACTER = 100.0
 SECONDS_AT_LEAST = 5.0
 SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
-# Where these patterns always cut: (the ASCII characters before, those after). A text is split there as its two sides
-# are, each as a text of its own. For no side ends in whitespace, and the patterns look ahead only from whitespace.
-ASCII, LETTERS, DIGITS = "".join(map(chr, range(128))), string.ascii_letters, string.digits
-SIGNS, SPACES = string.punctuation, "\t\n\v\f\r "
-NO_LETTERS, NO_DIGITS = (
-    ASCII.translate(dict.fromkeys(map(ord, LETTERS))),
-    ASCII.translate(dict.fromkeys(map(ord, DIGITS))),
-)
+# Where these patterns always cut: between one of the first ASCII characters and one of the second. Both sides of such a
+# cut have the pre-tokens that each has as a text of its own. The reason is that no token crosses the cut, that patterns
+# look ahead only from whitespace, and that no left side ends in whitespace. A slow test tries all short texts.
+LETTERS, DIGITS, SIGNS, SPACES = string.ascii_letters, string.digits, string.punctuation, "\t\n\v\f\r "
+NO_LETTERS = "".join(chr(code) for code in range(128) if chr(code) not in LETTERS)
+NO_DIGITS = "".join(chr(code) for code in range(128) if chr(code) not in DIGITS)
 GPT2_CUTS = (
     (LETTERS, NO_LETTERS),
     (DIGITS, NO_DIGITS),
     (SIGNS, SPACES + DIGITS),
     (SIGNS.replace("'", ""), LETTERS),  # 's is one pre-token
 )
-GPT4_CUTS = (
-    (LETTERS, NO_LETTERS),
-    (DIGITS, NO_DIGITS),
-    (
-        SIGNS,
-        "\t " + DIGITS,
-    ),  # a line break belongs to the signs before it, and a sign to the letters after it
-)
-O200K_CUTS = (
-    (LETTERS, NO_LETTERS.replace("'", "")),  # it's is one pre-token
-    *GPT4_CUTS[1:],
-)
+# A sign belongs to the letters after it, and a line break to the signs before it.
+GPT4_CUTS = ((LETTERS, NO_LETTERS), (DIGITS, NO_DIGITS), (SIGNS, "\t " + DIGITS))
+# it's is one pre-token.
+O200K_CUTS = ((LETTERS, NO_LETTERS.replace("'", "")), *GPT4_CUTS[1:])
 
 
 @dataclass(frozen=True)
@@ -212,7 +205,8 @@ GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA,
 GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA, GPT4_ASCII, GPT4_CUTS)
 O200K = Pattern("o200k", O200K_PATTERN, O200K_PATTERN, O200K_PATTERN, cuts=O200K_CUTS)
 BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "o200k": O200K, "none": NONE}
-# The same patterns, by the expressions that other programs use for them. There `$` means the end of the text.
+# The same patterns, by the expressions that other programs use for them. In those programs `$` means the end of the
+# text. In Python it also stands before a last line break, so ours has \Z.
 BY_SPELLING = {
     spelling: pattern
     for pattern, spellings in (
@@ -244,7 +238,7 @@ def named(pattern: str) -> Pattern:
 
 
 def from_pre_tokenizer(section: Any) -> Pattern | None:
-    """The pattern that a tokenizer.json's `pre_tokenizer` means, or None if it is no pattern that this file writes."""
+    """The pattern that a tokenizer.json's `pre_tokenizer` means, or None if `Pattern.pre_tokenizer` never writes it."""
     if not isinstance(section, dict):
         return None
     if section.get("type") == "ByteLevel":
