@@ -77,6 +77,12 @@ def test_extra_special_tokens_in_a_list_and_by_name(tmp_path: Path) -> None:
     assert tok.special_tokens == {"<|endoftext|>": 279, "<tool>": 280, "<s>": 281}
 
 
+def test_a_setting_of_any_name_is_only_a_setting(tmp_path: Path) -> None:
+    special_map = {"by_name": "x", "by_key": 5, "pad_token": "<tool>"}
+    tok = Tokenizer.load(folder(tmp_path, GPT4, special_tokens_map=special_map))
+    assert tok.special_tokens == {"<|endoftext|>": 279, "<tool>": 280}
+
+
 def test_the_class_of_the_model_type(tmp_path: Path) -> None:
     path = folder(tmp_path, GPT4, config={"model_type": "gpt2"})
     assert Tokenizer.load(path).vocabulary.pattern.name == "gpt2"
