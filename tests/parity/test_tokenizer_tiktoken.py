@@ -147,7 +147,8 @@ def oracle_of(name: str) -> tiktoken.Encoding:
 @settings(max_examples=300, deadline=None)
 @given(
     parts=st.lists(
-        st.tuples(st.sampled_from([" ", "\n", "\t", "a", "!", "1", "\r", "\x1c"]), st.integers(1, 40)), max_size=8
+        st.tuples(st.sampled_from([" ", "\n", "\t", "a", "!", "1", "\r", "\x1c"]), st.integers(1, 40)),
+        max_size=8,
     )
 )
 @example(parts=[("\n", 3), (" ", 2), ("\n", 1), (" ", 2), ("a", 1), ("!", 1)])

@@ -27,8 +27,8 @@ from myna.text.ranks import rank_file
 from myna.text.tokenizer_json import to_json
 from myna.text.vocabulary import Vocabulary
 
-# For a text of at most this many characters, tiktoken starts faster than gigatoken, and stays far below the million steps
-# of backtracking after which its regex engine gives up.
+# For a text of at most this many characters, tiktoken starts faster than gigatoken, and stays far below the million
+# steps of backtracking after which its regex engine gives up.
 SHORT_CHARACTERS = 10_000
 # Whitespace for the split patterns: what \s means in `regex`, Rust and Oniguruma. Python's \s also matches U+001C to
 # U+001F.
@@ -71,8 +71,8 @@ class RankModel:
 
     @functools.cached_property
     def _tiktoken(self) -> Any:
-        # tiktoken splits by GPT-2's and GPT-4's patterns itself. For any other pattern, Python's `regex` splits the text,
-        # and tiktoken only gets single pieces. It never uses the pattern that stands here for another (any character).
+        # tiktoken splits by GPT-2's and GPT-4's patterns itself. For any other pattern, Python's `regex` splits the
+        # text, and tiktoken only gets single pieces. Then it never uses the pattern given here (any one character).
         pattern = self.vocabulary.pattern
         rust = pattern.rust if pattern.is_classic else r"[\s\S]"
         encoding = tiktoken.Encoding(

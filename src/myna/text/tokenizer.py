@@ -51,7 +51,7 @@ class Tokenizer:
         return self.n_vocab
 
     def __eq__(self, other: object) -> bool:
-        """Whether both write the same tokenizer.json: the same tokens, pattern and special tokens, whatever the name."""
+        """Whether both write the same tokenizer.json: tokens, pattern and special tokens. The names don't count."""
         if not isinstance(other, Tokenizer):
             return NotImplemented
         return self.model is other.model or self.to_json() == other.to_json()
@@ -123,8 +123,8 @@ class Tokenizer:
         tokenizer.model; one rank file. `load` follows every file of the directory that changes the ids, as transformers
         5 does, or refuses the directory.
 
-        A file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. `load` ignores the other files of its folder.
-        Only for a rank file it also reads the .json file beside it, which `save` writes.
+        A file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. `load` ignores the other files of its
+        folder. Only with a rank file, `load` also reads the .json file beside it, which `save` writes.
 
         Raises:
             TokenizerError: there is no tokenizer, or Myna can't give the same ids.
