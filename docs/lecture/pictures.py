@@ -36,8 +36,8 @@ def merges(text: str = " tokenization") -> Figure:
     """Leaves are bytes, and each knot is a merge with its rank: the lowest rank of all merges first."""
     tokenizer = Tokenizer.gpt2()
     steps = why(tokenizer, text)
-    # (token, x, y) of the pieces as they stand; a merge is drawn above the higher of its two parts.
-    knots = [(piece, float(at), 0) for at, piece in enumerate(steps[0].pieces)]
+    # (token, x, y) of the tokens as they stand; a merge is drawn above the higher of its two parts.
+    knots = [(token, float(at), 0) for at, token in enumerate(steps[0].tokens)]
     figure, axes = pyplot.subplots(figsize=(9, 4.6), dpi=120)
     for token, x, y in knots:
         axes.text(x, y, legible(token), ha="center", va="center", color=GREY, fontsize=13)
@@ -62,7 +62,7 @@ def merges(text: str = " tokenization") -> Figure:
         )
         knots[at : at + 2] = [(token, x, y)]
         print(f"{number:>2}  rank {step.ranks[at]:>6,}  {legible(left[0])} + {legible(right[0])}")
-    axes.set_xlim(-0.7, len(steps[0].pieces) - 0.3)
+    axes.set_xlim(-0.7, len(steps[0].tokens) - 0.3)
     axes.set_ylim(-0.6, max(y for _, _, y in knots) + 0.7)
     axes.set_axis_off()
     return figure

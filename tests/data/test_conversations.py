@@ -15,6 +15,7 @@ from myna.data.conversations import conversation_text, messages_of
 from myna.data.packing import IGNORE, Conversations, ConversationStream, find_conversations, pack
 from myna.data.shards import open_dataset
 from myna.data.sources.pydoc_chat import pydoc_conversations
+from myna.data.split import Split
 from myna.errors import DataError
 from myna.model import loss
 from myna.text.chat import encode_conversation, with_chat_tokens
@@ -219,6 +220,7 @@ def test_conversations_are_found_and_cut_at_a_turn(conversations, monkeypatch, T
     found = find_conversations(split, EOT, T)
     kept, cut, left_out = plain_find(*stream(split), T)
     assert list(zip(found.starts, found.lengths, found.scored, strict=True)) == kept
+    assert {array.dtype for array in (found.starts, found.lengths, found.scored)} == {np.dtype(np.int64)}
     assert (found.n_cut, found.n_left_out) == (cut, left_out)
     assert (cut > 0, left_out > 0) == (T < 500, T < 50)
 
@@ -272,6 +274,19 @@ def test_targets_are_the_scored_ids(tmp_path, capsys):
     assert positions[0].tolist() == [*range(len(ids) - 1), *range(36 - len(ids) + 1)]
     with pytest.raises(DataError, match="no conversation whose first answer ends within 20 tokens"):
         ConversationStream(data.train, 20, seed=0, eot=EOT)
+
+
+def test_a_split_without_a_scored_id_or_without_an_id(tmp_path, capsys):
+    data, _ = prepared(tmp_path, capsys, written(tmp_path / "x.jsonl", [{"messages": messages("a", "b")}]))
+    mask = data.path / "train_000000.scored.npy"
+    np.save(mask, np.zeros_like(np.load(mask)))
+    unscored = open_dataset(data.path, verify=False).train
+    empty = Split("empty", [], data.vocab_size, scored=Split("its mask", [], 2))
+    for split, left_out in ((unscored, 1), (empty, 0)):
+        found = find_conversations(split, EOT, 100)
+        assert (len(found.starts), found.n_cut, found.n_left_out) == (0, 0, left_out)
+        with pytest.raises(DataError, match="no conversation whose first answer ends"):
+            ConversationStream(split, 100, seed=0, eot=EOT, limit=5)
 
 
 def test_the_first_conversations_up_to_a_limit():

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import regex
 import tiktoken
 import tiktoken_ext.openai_public as public
 from hypothesis import example, given, settings
@@ -146,18 +147,32 @@ def oracle_of(name: str) -> tiktoken.Encoding:
 @settings(max_examples=300, deadline=None)
 @given(
     parts=st.lists(
-        st.tuples(st.sampled_from([" ", "\n", "\t", "a", "!", "1", "\r"]), st.integers(1, 40)), max_size=8
+        st.tuples(st.sampled_from([" ", "\n", "\t", "a", "!", "1", "\r", "\x1c"]), st.integers(1, 40)),
+        max_size=8,
     )
 )
 @example(parts=[("\n", 3), (" ", 2), ("\n", 1), (" ", 2), ("a", 1), ("!", 1)])
 @example(parts=[("!", 1), ("\n", 3), (" ", 2), ("\r", 1), ("\t", 3), ("a", 1)])
+@example(parts=[(" ", 3), ("\x1c", 1), ("a", 1)])
+@example(parts=[("\x1c", 1), ("\n", 3), ("a", 1)])
 def test_whitespace_is_cut_where_the_pattern_cuts(parts: list[tuple[str, int]]) -> None:
     text = "".join(character * count for character, count in parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "LONG_RUN", re.compile(r"\s{3,}"))
+        patch.setattr(engines, "LONG_RUN", re.compile(engines.WHITESPACE + "{3,}"))
         for tok in (Tokenizer.gpt2(), gpt4_like()):
             assert isinstance(tok.model, RankModel)
             assert tok.model.encode_cut(text) == oracle_of(tok.vocabulary.pattern.name).encode_ordinary(text)
+            # A pre-token never crosses a cut.
+            split = tok.vocabulary.pattern.split
+            parts_of_text = engines.cut_long_runs(tok.vocabulary.pattern.name, text)
+            assert [piece for part in parts_of_text for piece in split(part)] == list(split(text))
+
+
+def test_whitespace_is_that_of_the_patterns() -> None:
+    """For Python's `re`, U+001C to U+001F are whitespace too. For `regex` and Rust they are not."""
+    ours, of_patterns = re.compile(engines.WHITESPACE), regex.compile(r"\s")
+    text = "".join(map(chr, range(0x3001)))
+    assert ours.findall(text) == of_patterns.findall(text)
 
 
 MILLION = 1_000_000

@@ -4,6 +4,7 @@ The cases: round trips, batches, special tokens allowed or not, offsets, single 
 """
 
 import copy
+import itertools
 import pickle
 import unittest.mock
 from functools import cache
@@ -93,6 +94,18 @@ def test_any_bytes_have_ids_that_decode_to_them(name: str, data: bytes) -> None:
     ids = tok.encode_bytes(data)
     assert tok.decode_bytes(ids) == data
     assert ids == encoding._encode_bytes(data)
+
+
+@by_pattern
+def test_what_whitespace_joins_bytes_that_are_not_utf8(name: str) -> None:
+    tokens = [*(bytes([byte]) for byte in range(256)), b"  ", b" \x1c", b"\n\x1c", b"\n\n", b" \xff"]
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    pattern = both(name)[0].vocabulary.pattern
+    tok = Tokenizer.from_ranks(ranks, pattern.python)
+    encoding = tiktoken.Encoding(name, pat_str=pattern.rust, mergeable_ranks=ranks, special_tokens={})
+    for characters in itertools.product(" \n\r\x1ca!\u3000", repeat=4):
+        data = "".join(characters).encode() + b"\xff"
+        assert tok.encode_bytes(data) == encoding._encode_bytes(data)
 
 
 def test_cut_off_text_has_the_ids_of_its_beginning() -> None:

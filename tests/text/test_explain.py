@@ -43,8 +43,8 @@ def test_halves_of_a_character_are_named() -> None:
 def test_the_trace_ends_in_the_tokens(text: str) -> None:
     for word in explain.words(GPT2, text):
         steps = explain.why(GPT2, word)
-        assert [GPT2.vocabulary.ranks[piece] for piece in steps[-1].pieces] == GPT2.encode(word)
-        assert steps[0].pieces == tuple(bytes([byte]) for byte in word.encode())
+        assert [GPT2.vocabulary.ranks[token] for token in steps[-1].tokens] == GPT2.encode(word)
+        assert steps[0].tokens == tuple(bytes([byte]) for byte in word.encode())
         ranks = [step.ranks[step.chosen] for step in steps if step.chosen is not None]
         assert ranks == sorted(ranks)  # type: ignore[type-var]
 

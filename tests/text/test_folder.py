@@ -77,6 +77,12 @@ def test_extra_special_tokens_in_a_list_and_by_name(tmp_path: Path) -> None:
     assert tok.special_tokens == {"<|endoftext|>": 279, "<tool>": 280, "<s>": 281}
 
 
+def test_a_setting_of_any_name_is_only_a_setting(tmp_path: Path) -> None:
+    special_map = {"by_name": "x", "by_key": 5, "pad_token": "<tool>"}
+    tok = Tokenizer.load(folder(tmp_path, GPT4, special_tokens_map=special_map))
+    assert tok.special_tokens == {"<|endoftext|>": 279, "<tool>": 280}
+
+
 def test_the_class_of_the_model_type(tmp_path: Path) -> None:
     path = folder(tmp_path, GPT4, config={"model_type": "gpt2"})
     assert Tokenizer.load(path).vocabulary.pattern.name == "gpt2"
@@ -100,8 +106,8 @@ REFUSED = {
     "another file": ({"tokenizer_config": {"fast_tokenizer_files": ["tokenizer.4.json"]}}, "fast_tokenizer_files"),
     "a taken id": ({"tokenizer_config": {"added_tokens_decoder": {"7": {"content": "<new>"}}}}, "the id 7"),
     "an id too far": ({"added_tokens": {"<new>": 300}}, "the id 300"),
-    "no id": ({"added_tokens": {"<new>": "x"}}, "no id"),
-    "no token": ({"tokenizer_config": {"added_tokens_decoder": {"280": 5}}}, "no added token"),
+    "no id": ({"added_tokens": {"<new>": "x"}}, "'x' is not the id"),
+    "no token": ({"tokenizer_config": {"added_tokens_decoder": {"280": 5}}}, "not an added token"),
     "no object": ({"tokenizer_config": "[1]"}, "tokenizer_config.json holds no JSON object"),
     "no JSON": ({"special_tokens_map": "{"}, "special_tokens_map.json is not JSON"),
     "nested": ({"config": "[" * 100_000}, "config.json is not JSON .its brackets are nested too deeply"),
@@ -139,7 +145,7 @@ def test_dropout_is_switched_off_and_named(tmp_path: Path) -> None:
 def test_a_stated_id_that_its_library_would_change_is_refused() -> None:
     content = json.loads(GPT2.to_json())
     content["added_tokens"].append({**content["added_tokens"][0], "content": "<x>", "id": 400})
-    with pytest.raises(TokenizerError, match="the id 400 for the added token '<x>'"):
+    with pytest.raises(TokenizerError, match="the added token '<x>' the id 400"):
         Tokenizer.from_json(json.dumps(content).encode())
 
 

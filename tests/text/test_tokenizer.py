@@ -65,6 +65,14 @@ def test_batch_and_arrays_are_encode(tok: Tokenizer, texts: list[str]) -> None:
     assert lengths.dtype == np.int64
 
 
+@all_tokenizers
+def test_an_iterator_of_texts_is_read_once(tok: Tokenizer) -> None:
+    texts = ["a", "", "it's\n"]
+    assert tok.encode_batch(iter(texts)) == tok.encode_batch(texts) == [tok.encode(text) for text in texts]
+    assert tok.encode_arrays(text for text in texts)[1].tolist() == tok.encode_arrays(texts)[1].tolist()
+    assert tok.encode_batch(iter([])) == []
+
+
 def test_arrays_of_a_large_vocabulary_are_uint32() -> None:
     vocabulary = GPT2.vocabulary
     large = Tokenizer(

@@ -1,4 +1,4 @@
-"""Which ids sample number k has. So the order of training is a function of k, the same for any number of ranks.
+"""This file decides which ids sample number k has. The order of training is the same for any number of ranks.
 
 The train shards together are one stream of N ids, read as a ring: after the last id comes the first. Each epoch draws
 a start at random. From there it cuts the ring into ceil(N/T) windows of T+1 ids at stride T. It visits the windows in
@@ -57,11 +57,11 @@ def epoch_draw(seed: int, epoch: int) -> tuple[int, np.ndarray]:
 def windows_of_samples(
     first_sample: int, count: int, per_epoch: int, *, seed: int, order: Order
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The numbers of the windows that `count` samples from `first_sample` on are, one epoch at a time.
+    """Which windows the `count` samples from `first_sample` on are.
 
     Yields:
-        for each epoch that the samples touch: 64 random bits for its start (0 in sequential order), and the numbers of
-        the windows in the order of the samples.
+        one item for each epoch that the samples touch: 64 random bits for the epoch's start (0 in sequential order),
+        and the numbers of the windows in the order of the samples.
     """
     while count:
         epoch, within = divmod(first_sample, per_epoch)
@@ -70,8 +70,8 @@ def windows_of_samples(
         if order == "sequential":
             yield 0, numbers
         else:
-            origin, keys = epoch_draw(seed, epoch)
-            yield origin, permute(numbers, per_epoch, keys)
+            start_bits, keys = epoch_draw(seed, epoch)
+            yield start_bits, permute(numbers, per_epoch, keys)
         first_sample, count = first_sample + take, count - take
 
 
@@ -102,10 +102,10 @@ class TrainStream:
     def windows(self, first_sample: int, count: int) -> np.ndarray:
         """Where the windows of samples first_sample, first_sample + 1, ... begin in the stream: (count,) int64."""
         starts, done = np.empty(count, dtype=np.int64), 0
-        for origin, numbers in windows_of_samples(
+        for start_bits, numbers in windows_of_samples(
             first_sample, count, self.windows_per_epoch, seed=self.seed, order=self.order
         ):
-            offset = origin % self.split.n_tokens
+            offset = start_bits % self.split.n_tokens
             starts[done : done + len(numbers)] = (
                 offset + numbers * self.sequence_length
             ) % self.split.n_tokens
@@ -188,13 +188,13 @@ def val_windows(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Non-overlapping windows over a split's first targets, in order: each target is scored once.
+    """Windows from the split's beginning on, in order. Their targets don't overlap: each target is scored once.
 
     Args:
         limit: score at most this many targets, over all ranks.
         rank, world_size: this rank gets windows rank, rank + world_size, ...
     Yields:
-        inputs and targets, each (T,) int64; the last window of the split may be shorter.
+        inputs and targets, each (T,) int64. The last window may be shorter, at the split's end or at the limit.
     """
     targets = min(limit, max(split.n_tokens - 1, 0))
     for start in range(rank * sequence_length, targets, world_size * sequence_length):

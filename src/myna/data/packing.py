@@ -5,10 +5,11 @@ the others are `IGNORE`. Its positions begin at 0. What is left of a window is p
 
 Which conversations share a window is a function of the data, T and the seed: best fit, the longest first, and among
 equally long ones in an order that the seed draws. So every conversation is there once an epoch, and nearly every
-position is used. The order of the windows is another in each epoch, as it is for text (`batches.py`).
+position is used. In shuffled order, each epoch visits the windows in another order, as it does for text (`batches.py`).
 
-What follows the last scored id teaches nothing and is left out. A conversation longer than a window is cut after the
-last answer that fits; where not even the first fits, it is left out. Both are counted.
+The ids after the last scored id teach nothing and are left out. A conversation longer than a window is cut after the
+last answer that fits. If not even the first answer fits, the whole conversation is left out. `Conversations` counts the
+cut ones (`n_cut`) and those left out (`n_left_out`).
 """
 
 from collections import deque
@@ -21,7 +22,8 @@ from myna.data.split import SCAN_IDS, Split
 from myna.errors import DataError
 from myna.settings import Order
 
-IGNORE = -100  # a target that no loss counts; the same as `myna.model.loss.IGNORE`
+# A target that no loss counts; the same as `myna.model.loss.IGNORE`.
+IGNORE = -100
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Conversations:
     n_left_out: int
 
     def first(self, limit: int) -> "Conversations":
-        """Those whose scored ids add up to `limit` at most; the first one in any case."""
+        """As many conversations from the beginning as have at most `limit` scored ids together, but at least one.
+
+        `n_cut` and `n_left_out` remain those of the whole split.
+        """
         count = max(1, int(np.searchsorted(np.cumsum(self.scored), limit, side="right")))
         return replace(
             self, starts=self.starts[:count], lengths=self.lengths[:count], scored=self.scored[:count]
@@ -56,27 +61,45 @@ def find_conversations(split: Split, eot: int, sequence_length: int) -> Conversa
     Args:
         eot: the id that begins each.
     """
+    starts, answer_ends, scored_before = _scan(split, eot)
+    conversation_ends = np.append(starts, split.n_tokens)[1:]
+    # The last answer of each conversation, and the last one that also fits the window.
+    last_ends = _last_at_most(answer_ends, conversation_ends)
+    used_ends = _last_at_most(answer_ends, np.minimum(conversation_ends, starts + sequence_length + 1))
+    fits = used_ends > starts
+    n_cut, n_left_out = int((fits & (last_ends > used_ends)).sum()), int((~fits).sum())
+    starts, used_ends = starts[fits], used_ends[fits]
+    return Conversations(
+        starts, used_ends - starts, scored_before[used_ends] - scored_before[starts], n_cut, n_left_out
+    )
+
+
+def _scan(split: Split, eot: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One pass over a split.
+
+    Returns:
+        where conversations begin, in order; where answers end, in order, after a 0 that is no answer's end; how many
+        ids before each place are scored, (n_tokens + 1,). All are int64.
+    """
     assert split.scored is not None
-    starts, ends, counts = [], [], [np.zeros(1, dtype=np.int64)]
+    zero = np.zeros(1, dtype=np.int64)
+    starts, answer_ends, scored_before = [zero[:0]], [zero], [zero]
     for first in range(0, split.n_tokens, SCAN_IDS):
         count = min(SCAN_IDS, split.n_tokens - first)
         starts.append(first + np.flatnonzero(split.read(first, count) == eot))
-        # One more, to see whether an answer ends with the last; after the stream's end comes no scored id.
-        more = min(1, split.n_tokens - first - count)
-        scored = np.append(split.scored.read(first, count + more), [0] * (1 - more))
-        ends.append(first + np.flatnonzero(np.diff(scored) < 0) + 1)
-        counts.append(counts[-1][-1:] + np.cumsum(scored[:count]))
-    start, answer_end = np.concatenate(starts), np.concatenate(ends)
-    before = np.concatenate([counts[0], *counts[1:]])  # scored ids before each place
-    end = np.append(start[1:], split.n_tokens)
-    # The last answer that ends within the conversation and the window.
-    last = np.searchsorted(answer_end, np.minimum(end, start + sequence_length + 1), side="right") - 1
-    used = np.where(last >= 0, answer_end[np.maximum(last, 0)], 0)
-    fits = used > start
-    whole_last = answer_end[np.maximum(np.searchsorted(answer_end, end, side="right") - 1, 0)]
-    n_cut = int((fits & (whole_last > used)).sum())
-    start, used = start[fits], used[fits]
-    return Conversations(start, used - start, before[used] - before[start], n_cut, int((~fits).sum()))
+        # Read one id more than the chunk, to see whether an answer ends with the chunk's last id. After the stream's
+        # last id, a 0 stands for it.
+        with_next = np.zeros(count + 1, dtype=np.int64)
+        available = min(count + 1, split.n_tokens - first)
+        with_next[:available] = split.scored.read(first, available)
+        answer_ends.append(first + np.flatnonzero(np.diff(with_next) < 0) + 1)
+        scored_before.append(scored_before[-1][-1] + np.cumsum(with_next[:count]))
+    return np.concatenate(starts), np.concatenate(answer_ends), np.concatenate(scored_before)
+
+
+def _last_at_most(places: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """For each limit, the last of the ordered `places` that is not beyond it. The first place is beyond no limit."""
+    return places[np.searchsorted(places, limits, side="right") - 1]
 
 
 def pack(lengths: np.ndarray, room: int, seed: int) -> list[list[int]]:
@@ -84,7 +107,7 @@ def pack(lengths: np.ndarray, room: int, seed: int) -> list[list[int]]:
 
     Args:
         lengths: (N,) of the pieces, each at most `room`.
-        seed: of the order among pieces of one length.
+        seed: draws the order of pieces that are equally long.
     Returns:
         the numbers of the pieces of each window; every piece is in one.
 
@@ -95,14 +118,17 @@ def pack(lengths: np.ndarray, room: int, seed: int) -> list[list[int]]:
     order = shuffled[np.argsort(-lengths[shuffled], kind="stable")]
     windows: list[list[int]] = []
     open_by_room: list[deque[int]] = [deque() for _ in range(room + 1)]
-    rooms = 0  # bit r is set where a window with r places left is open
+    # Bit r is set if a window with r places left is open.
+    rooms = 0
     for piece in order.tolist():
         length = int(lengths[piece])
+        # Clear the bits below `length`. The lowest bit that is left is the window with the least room that is enough.
         fitting = rooms >> length << length
         if fitting:
-            left = (fitting & -fitting).bit_length() - 1  # the least that is enough
+            left = (fitting & -fitting).bit_length() - 1
             number = open_by_room[left].popleft()
-            rooms ^= (not open_by_room[left]) << left
+            if not open_by_room[left]:
+                rooms ^= 1 << left
             windows[number].append(piece)
         else:
             left, number = room, len(windows)
@@ -122,7 +148,8 @@ class ConversationStream:
         sequence_length: T.
         seed: any integer; another seed is another packing and another order.
         eot: the id that begins each conversation.
-        limit: scored targets at most: of the first conversations of the stream. None for all.
+        limit: take conversations from the beginning of the stream while they have at most this many scored targets
+            together, but at least one conversation. None takes all.
         order: sequential visits the windows as they were packed.
     Raises:
         DataError: no conversation fits.
@@ -172,14 +199,16 @@ class ConversationStream:
         """One window.
 
         Returns:
-            inputs (T,), targets (T,), positions (T,): int64. A conversation begins wherever a position is 0; the
-            padding is one, too.
+            inputs (T,), targets (T,), positions (T,): int64. A new text begins wherever a position is 0. The padding
+            counts as a text of its own.
         """
         assert self.split.scored is not None
         inputs, targets, positions = (np.empty(self.sequence_length, dtype=np.int64) for _ in range(3))
         at = 0
         for piece in self.packed[number]:
-            start, length = (int(of[piece]) for of in (self.conversations.starts, self.conversations.lengths))
+            start, length = (
+                int(array[piece]) for array in (self.conversations.starts, self.conversations.lengths)
+            )
             ids, scored = self.split.read(start, length), self.split.scored.read(start + 1, length - 1)
             part = slice(at, at + length - 1)
             inputs[part], positions[part] = ids[:-1], np.arange(length - 1)

@@ -57,8 +57,8 @@ def open_dataset(
     Args:
         verify: hash the files in parallel, and compare with dataset.json. A file that was verified before is not read
             again if its size, times and inode are unchanged.
-        tokenizer: refuse the dataset unless this tokenizer made it, or unless this one only adds special tokens to the
-            one that did. The files of other projects don't name their tokenizer, so give it for these.
+        tokenizer: the tokenizer that must have made the dataset. One that only has more special tokens is accepted,
+            too; any other is refused. The files of other projects don't name their tokenizer, so give it for these.
         splits: those that will be read. The files of the others may be missing.
     Raises:
         DataError: no dataset, a damaged one, or one made with another tokenizer.

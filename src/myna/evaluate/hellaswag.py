@@ -1,7 +1,7 @@
 """HellaSwag: which of four endings continues the context?
 
-A model that only continues text answers by likelihood: it chooses the ending whose tokens cost least after the context.
-"Least" has three readings, all from the same log-probabilities:
+A model that can only continue a text answers by likelihood: it chooses the ending that is most likely after the
+context. "Most likely" has three readings, all from the same log-probabilities:
 
     hellaswag_acc        the largest sum of log-probabilities                 (lm-evaluation-harness: acc)
     hellaswag_acc_token  the largest mean per token of the ending             (the lecture's; GPT-3's paper)
@@ -172,7 +172,8 @@ def encode_items(items: Sequence[Item], tokenizer: Tokenizer, block_size: int) -
     """Items as ids, for a model that sees `block_size` positions.
 
     Context and completion are encoded apart and then joined, as in the lecture. GPT-2's pattern splits before a space,
-    so with it this gives the same ids as encoding them together. An empty context means the beginning of a document.
+    so with GPT-2's pattern, the joined ids are those of the joined text. An empty context (only an `Item` made by hand
+    can have one) means the beginning of a document.
 
     If a text is longer than the window, its last part is kept: see `continuations.question`.
     """

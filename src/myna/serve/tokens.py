@@ -74,8 +74,8 @@ def merges(body: Any, models: Models, limits: Limits) -> dict[str, Any]:
             return None
         return [
             {
-                "parts": [part.decode("utf-8", errors="replace") for part in step.pieces],
-                "bytes": [list(part) for part in step.pieces],
+                "parts": [part.decode("utf-8", errors="replace") for part in step.tokens],
+                "bytes": [list(part) for part in step.tokens],
                 "ranks": list(step.ranks),
                 "chosen": step.chosen,
             }

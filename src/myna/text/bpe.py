@@ -20,9 +20,9 @@ Two choices make training deterministic everywhere:
 
 Why a rank per token is enough. tiktoken merges any two neighbours whose joined bytes are a token, lowest id first. It
 doesn't ask from which pair the token was learned. For trained merges, the result is the same. Take a run of bytes that
-ends as one token. No merge crosses the run's borders before that, so the merges within the run don't depend on its
-neighbours. So just before the last merge, the run always consists of the same two parts: those from which training
-learned the token. `parts` uses this to recover the pairs.
+encoding finally joins into one token. Until that last merge, no merge crosses the run's borders, so the merges within
+the run don't depend on its neighbours. So just before the last merge, the run always consists of the same two parts:
+those from which training learned the token. `parts` uses this to recover the pairs.
 
 Source: Sennrich, Haddow, Birch, arXiv:1508.07909; bytes as the base, Radford et al. 2019 (GPT-2), section 2.2.
 """
@@ -114,10 +114,10 @@ def merge_in_place(ids: list[int], pair: Pair, new_id: int) -> list[tuple[Pair, 
     return changes
 
 
-def encode(piece: bytes, merges: Sequence[Pair]) -> list[int]:
+def encode(pre_token: bytes, merges: Sequence[Pair]) -> list[int]:
     """The ids of one pre-token: the lowest-ranked pair is merged wherever it stands, until no pair has a rank."""
     new_ids = {pair: 256 + i for i, pair in enumerate(merges)}
-    ids = list(piece)
+    ids = list(pre_token)
     while len(ids) > 1:
         pair = min(pairwise(ids), key=lambda pair: new_ids.get(pair, float("inf")))
         if pair not in new_ids:
@@ -146,48 +146,53 @@ def token_bytes(merges: Sequence[Pair]) -> list[bytes]:
 
 @dataclass(frozen=True)
 class EncodingState:
-    """One state of a piece while it is encoded.
+    """One state of a pre-token while it is encoded.
 
     Attributes:
-        pieces: the tokens that it consists of now.
+        tokens: the tokens that it consists of now.
         ranks: for each pair of neighbours, the rank of the token that they would make; None if there is none.
-        chosen: the number of the pair that merges next, the first of the lowest rank; None at the end.
+        chosen: the number of the pair that merges next: the one with the lowest rank, and the leftmost if several have
+            it. None at the end.
     """
 
-    pieces: tuple[bytes, ...]
+    tokens: tuple[bytes, ...]
     ranks: tuple[int | None, ...]
     chosen: int | None
 
 
-def trace(piece: bytes, ranks: Mapping[bytes, int]) -> Iterator[EncodingState]:
+def trace(pre_token: bytes, ranks: Mapping[bytes, int]) -> Iterator[EncodingState]:
     """The encoding of one pre-token step by step: which pairs could merge, and which one does.
 
-    >>> [step.pieces for step in trace(b"abc", {b"bc": 256, b"abc": 257})]
+    >>> [step.tokens for step in trace(b"abc", {b"bc": 256, b"abc": 257})]
     [(b'a', b'b', b'c'), (b'a', b'bc'), (b'abc',)]
     """
-    pieces = [piece[i : i + 1] for i in range(len(piece))]
+    tokens = [pre_token[i : i + 1] for i in range(len(pre_token))]
     while True:
-        joined = [ranks.get(left + right) for left, right in pairwise(pieces)]
+        joined = [ranks.get(left + right) for left, right in pairwise(tokens)]
         lowest = min((rank for rank in joined if rank is not None), default=None)
         chosen = None if lowest is None else joined.index(lowest)
-        yield EncodingState(tuple(pieces), tuple(joined), chosen)
+        yield EncodingState(tuple(tokens), tuple(joined), chosen)
         if chosen is None:
             return
-        pieces[chosen : chosen + 2] = [pieces[chosen] + pieces[chosen + 1]]
+        tokens[chosen : chosen + 2] = [tokens[chosen] + tokens[chosen + 1]]
 
 
 def parts(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
-    """Encodes a piece with only the tokens of a rank below `below`. With a token's own rank, this gives its two parts.
+    """Encodes `token` with only the tokens whose rank is less than `below`.
+
+    If `below` is the token's own rank, the result is the two parts that its merge joined. (It is more than two parts if
+    no merge makes the token.)
 
     >>> parts(b"abc", {b"a": 97, b"b": 98, b"c": 99, b"bc": 256, b"abc": 257}, below=257)
     [b'a', b'bc']
     """
-    pieces = [token[i : i + 1] for i in range(len(token))]
-    while len(pieces) > 1:
-        joined = [ranks.get(a + b, below) for a, b in pairwise(pieces)]
-        rank = min(joined)
-        if rank >= below:
+    tokens = [token[i : i + 1] for i in range(len(token))]
+    while len(tokens) > 1:
+        # A pair that makes no token gets the rank `below`, which is too large to merge.
+        joined = [ranks.get(left + right, below) for left, right in pairwise(tokens)]
+        lowest = min(joined)
+        if lowest >= below:
             break
-        i = joined.index(rank)
-        pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
-    return pieces
+        i = joined.index(lowest)
+        tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
+    return tokens

@@ -4,7 +4,7 @@ Both are other people's Rust, exact almost everywhere; this file knows where the
 
 - tiktoken panics (a PanicException, which is no Exception) on a run of some hundred thousand spaces before a letter:
   its regex engine gives up backtracking. Long runs of whitespace are cut here, at the places the pattern cuts.
-- gigatoken encodes text that spells a special token as that token. It is never told of any.
+- gigatoken encodes text that spells a special token as that token. So Myna gives gigatoken no special tokens.
 - gigatoken's Unicode tables are newer than tiktoken's, so letters that entered Unicode lately are split differently.
   `characters` knows them, and a stretch of text that holds one goes to tiktoken.
 """
@@ -27,21 +27,27 @@ from myna.text.ranks import rank_file
 from myna.text.tokenizer_json import to_json
 from myna.text.vocabulary import Vocabulary
 
-# Up to this many characters tiktoken is quicker to start, and far from the million steps it may backtrack.
+# For a text of at most this many characters, tiktoken starts faster than gigatoken, and stays far below the million
+# steps of backtracking after which its regex engine gives up.
 SHORT_CHARACTERS = 10_000
-# A run of whitespace this long is cut before tiktoken sees it.
-LONG_RUN = re.compile(r"\s{2000,}")
+# Whitespace for the split patterns: what \s means in `regex`, Rust and Oniguruma. Python's \s also matches U+001C to
+# U+001F.
+WHITESPACE = r"[^\S\x1c-\x1f]"
+# In a text of more than SHORT_CHARACTERS, a run of whitespace this long is cut before tiktoken sees it.
+LONG_RUN = re.compile(WHITESPACE + "{2000,}")
 # A longer text is encoded in blocks of this many characters: Python answers a signal between them.
 BLOCK_CHARACTERS = 1 << 22
-# Where tiktoken doesn't know the pattern, the ids of this many pieces are remembered, none of them longer than this.
+# If tiktoken doesn't split by the pattern, remember the ids of this many pieces (pre-tokens),
 CACHED_PIECES = 1 << 16
+# but only of pieces with at most this many characters.
 CACHED_CHARACTERS = 64
 
 
 class RankModel:
     """A byte-level BPE vocabulary and the engines that encode with it. No text is ever a special token."""
 
-    decode = None  # the bytes of an id depend on no other id
+    # Each id has bytes of its own, so the model needs no joint decoding.
+    decode_together = None
     is_exact = True
     unknown: int | None = None
 
@@ -65,7 +71,8 @@ class RankModel:
 
     @functools.cached_property
     def _tiktoken(self) -> Any:
-        # Any other pattern is split by Python's `regex`; tiktoken sees only its pieces.
+        # tiktoken splits by GPT-2's and GPT-4's patterns itself. For any other pattern, Python's `regex` splits the
+        # text, and tiktoken only gets single pieces. Then it never uses the pattern given here (any one character).
         pattern = self.vocabulary.pattern
         rust = pattern.rust if pattern.is_classic else r"[\s\S]"
         encoding = tiktoken.Encoding(
@@ -75,16 +82,21 @@ class RankModel:
 
     @functools.cached_property
     def _gigatoken(self) -> Any | None:
-        """None where gigatoken can't take this vocabulary: another pattern, free ids, or tokens that no merge makes."""
+        """None if gigatoken can't take this vocabulary.
+
+        It takes no pattern other than gpt2 and gpt4, no ids without a token, and no tokens that no merge makes.
+        """
         vocabulary = self.vocabulary
         if not vocabulary.pattern.is_classic or None in vocabulary.tokens or not vocabulary.is_complete:
             return None
-        try:  # it reads ranks from a file alone
+        try:
+            # gigatoken can read ranks only from a file.
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "ranks.tiktoken")
                 path.write_bytes(rank_file(vocabulary.ranks))
                 return gigatoken.Tokenizer.from_tiktoken(path, vocabulary.pattern.name, special_tokens={})
-        except OSError:  # there is no place for one: tiktoken gives the same ids
+        except OSError:
+            # No temporary file can be written. tiktoken gives the same ids.
             return None
 
     def encode(self, text: str) -> list[int]:
@@ -111,24 +123,35 @@ class RankModel:
         return ids
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """See `Model.encode_bytes`. The last pre-token before the first byte that is no UTF-8 is one with all after it.
+        """See `Model.encode_bytes`. The ids are those of tiktoken's `_encode_bytes`.
 
-        So tiktoken does it too: cut-off text mostly has the ids of the whole character's first bytes.
+        Splitting stops at the first byte that is not UTF-8. The last pre-token before it and all bytes after that are
+        encoded as one piece. If that pre-token's first token is whitespace, the whitespace tokens before it join them.
+        So if a text is cut within a character, its last ids are mostly those that the whole character begins with.
         """
         if self._is_bytes:
             return list(data)
         try:
             return self.encode(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            before = self.vocabulary.pattern.pieces(data[: error.start].decode("utf-8"))
-        last = len(before) - 1
-        while last > 0 and before[last].isspace() and before[last - 1].isspace():
-            last -= 1
-        at = len("".join(before[:last]).encode("utf-8"))
-        return self._encode_pieces(before[: max(last, 0)]) + self._tiktoken.encode_single_piece(data[at:])
+            rest = data[error.start :]
+            pieces = self.vocabulary.pattern.pieces(data[: error.start].decode("utf-8"))
+        if not pieces:
+            return self._tiktoken.encode_single_piece(rest)
+        ids = self._encode_pieces(pieces)
+        kept = len(ids) - len(self._encode_piece(pieces[-1]))
+        if self._is_blank(ids[kept]):
+            while kept and self._is_blank(ids[kept - 1]):
+                kept -= 1
+        tail = self._tiktoken.decode_bytes(ids[kept:]) + rest
+        return ids[:kept] + self._tiktoken.encode_single_piece(tail)
+
+    def _is_blank(self, i: int) -> bool:
+        """Whether the token consists of the characters that tiktoken takes for whitespace after a cut."""
+        return not (self.vocabulary.tokens[i] or b"").strip(b" \n\t")
 
     def encode_cut(self, text: str) -> list[int]:
-        """The ids by tiktoken alone, with long runs of whitespace cut out of its way."""
+        """The ids by tiktoken alone, which gets each long run of whitespace in parts."""
         return [
             i
             for part in cut_long_runs(self.vocabulary.pattern.name, text)
@@ -164,21 +187,28 @@ class RankModel:
         layout = self._gigatoken.encode_batch(easy).layout
         offsets = np.asarray(layout.offsets.data, dtype=np.int64)
         ids, lengths = np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
-        parts, done = [], 0
-        for number in hard:  # their ids go where the empty texts stood
+        # The hard texts went in as empty texts, so offsets[number] is where their ids belong. Insert them there.
+        parts, copied = [], 0
+        for number in hard:
             row = np.array(self.encode(texts[number]), dtype=np.uint32)
-            at = offsets[number] - offsets[0]
-            parts += [ids[done:at], row]
-            lengths[number], done = len(row), at
-        return np.concatenate([*parts, ids[done:]]) if hard else ids, lengths
+            place = offsets[number] - offsets[0]
+            parts += [ids[copied:place], row]
+            lengths[number], copied = len(row), place
+        return np.concatenate([*parts, ids[copied:]]) if hard else ids, lengths
 
 
 def cut_long_runs(pattern_name: str, text: str) -> Iterator[str]:
     """Cuts a text around its long runs of whitespace, where the pattern gpt2 or gpt4 would cut it in any case.
 
-    In a run, the pattern takes: (gpt4 only: newlines right after punctuation belong to the punctuation; then all up to
-    the last newline;) then all but the last character, which may belong to the word that follows. A run that ends
-    a text is one pre-token, and so is each part of a run here, being a text that is a run.
+    The pattern takes a run in this order:
+
+    1. gpt4 only: newlines right after punctuation, together with the punctuation.
+    2. gpt4 only: all up to the last newline.
+    3. All but the last character.
+    4. The last character, which may belong to the word after it.
+
+    A run at the end of a text is one pre-token. Each part of a run goes to tiktoken as a text of its own, so it is one
+    pre-token, too.
 
     >>> list(cut_long_runs("gpt2", "a" + " " * 2000 + "b")) == ["a", " " * 1999, " b"]
     True

@@ -18,7 +18,7 @@ from myna.parsing import parse_json
 from myna.paths import said_of_link
 from myna.text import gpt2, patterns
 from myna.text.engines import RankModel
-from myna.text.folder import ADDED, CONFIG, FILE, SPECIAL_MAP, Beside, check_added
+from myna.text.folder import ADDED, AS_WRITTEN, CONFIG, SPECIAL_MAP, FolderSettings, check_added
 from myna.text.foreign import SENTENCEPIECE_FORMAT, HuggingFaceModel, SentencePieceModel
 from myna.text.model import Model
 from myna.text.ranks import load_ranks
@@ -71,14 +71,14 @@ def _load_file(path: Path) -> Model:
 def _load_directory(path: Path) -> Model:
     names = names_in(path)
     if TOKENIZER_JSON in names:
-        return _with_beside((path / TOKENIZER_JSON).read_bytes(), path, str(path / TOKENIZER_JSON))
+        return _with_settings((path / TOKENIZER_JSON).read_bytes(), path, str(path / TOKENIZER_JSON))
     for merges, vocab in PAIRS:
         if merges in names and vocab in names:
             model = read_gpt2_files((path / merges).read_bytes(), (path / vocab).read_bytes(), str(path))
-            return _with_beside(to_json(model.vocabulary), path, str(path), model)
+            return _with_settings(to_json(model.vocabulary), path, str(path), model)
     if SENTENCEPIECE in names:
         model_file = SentencePieceModel((path / SENTENCEPIECE).read_bytes(), str(path / SENTENCEPIECE))
-        Beside(path).check_sentencepiece(model_file.special_tokens, model_file.pieces)
+        FolderSettings(path).check_sentencepiece(model_file.special_tokens, model_file.pieces)
         return model_file
     ranks = [name for name in names if name.endswith(".tiktoken")]
     if len(ranks) == 1:
@@ -89,24 +89,30 @@ def _load_directory(path: Path) -> Model:
     )
 
 
-def _with_beside(data: bytes, path: Path, name: str, of_pair: RankModel | None = None) -> Model:
-    """The tokenizer of a tokenizer.json (or of GPT-2's pair of files, said as one) and of all that stands beside it.
+def _with_settings(data: bytes, path: Path, name: str, of_pair: RankModel | None = None) -> Model:
+    """The tokenizer of a tokenizer.json and of the settings in its folder.
 
+    Args:
+        data: a tokenizer.json; that of `of_pair`, if the folder holds GPT-2's pair of files instead.
     Raises:
-        TokenizerError: what stands there can't be followed.
+        TokenizerError: the settings can't be followed.
     """
     content = _parsed(data, name)
     if content.get("format") == SENTENCEPIECE_FORMAT:
         return SentencePieceModel.from_envelope(content, name)
-    beside = Beside(path)
-    if beside.says_nothing():
+    settings = FolderSettings(path)
+    if settings.are_empty():
         return of_pair or read_json(data, name)
-    classes = beside.read_as("", "GPT2Tokenizer") if of_pair else beside.read_as(data.decode("utf-8"), FILE)
-    if of_pair and classes[0] == FILE:
-        raise beside.refused(f"{beside.named_class} reads a tokenizer.json, which is not there")
-    found = [beside.effective(content, one) for one in (classes[:1] if of_pair else classes)]
+    classes = (
+        settings.read_as("", "GPT2Tokenizer")
+        if of_pair
+        else settings.read_as(data.decode("utf-8"), AS_WRITTEN)
+    )
+    if of_pair and classes[0] == AS_WRITTEN:
+        raise settings.refused(f"{settings.config_class} reads a tokenizer.json, which is not there")
+    found = [settings.effective(content, one) for one in (classes[:1] if of_pair else classes)]
     if any(other != found[0] for other in found):
-        raise beside.refused(f"which class reads it hangs on the model type {beside.model_type}")
+        raise settings.refused(f"which class reads it depends on the model type {settings.model_type}")
     if found[0] == content:
         return of_pair or read_json(data, name)
     return read_json(json_bytes(found[0]), name)

@@ -103,7 +103,7 @@ class HuggingFaceModel:
         self.special_tokens = {token.content: i for i, token in added if token.special}
         content = parse_json(data)
         self.is_exact = _keeps_all_text(content)
-        self.decode: Callable[[Sequence[int]], str] | None = None if self.is_exact else self._decode
+        self.decode_together: Callable[[Sequence[int]], str] | None = None if self.is_exact else self._decode
         model = content["model"]
         unknown = model.get("unk_token")
         self.unknown: int | None = None
@@ -222,7 +222,7 @@ class SentencePieceModel:
         """See `Model.encode_arrays`."""
         return flat([self.encode(text) for text in texts])
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode_together(self, ids: Sequence[int]) -> str:
         """The text, as the library joins it."""
         return self._processor.decode(list(ids))
 

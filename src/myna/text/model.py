@@ -20,10 +20,10 @@ class Model(Protocol):
     unknown: int | None
 
     @property
-    def decode(self) -> Callable[[Sequence[int]], str] | None:
-        """The library's own way to join ids, where the text of an id depends on its neighbours.
+    def decode_together(self) -> Callable[[Sequence[int]], str] | None:
+        """The library's own way to join ids, if the text of an id depends on its neighbours.
 
-        None where it doesn't: the text of ids is then their bytes in `token_table`, joined.
+        None if each id has bytes of its own. The text of ids is then their bytes in `token_table`, joined.
         """
 
     def token_table(self) -> list[bytes | None]:

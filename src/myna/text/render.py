@@ -129,8 +129,8 @@ def merges(word: str, steps: Sequence[EncodingState]) -> RenderableType:
     table.add_column("the parts before the merge, and the rank of each pair of neighbours")
     for number, step in enumerate(steps, start=1):
         stands = Text()
-        for i, piece in enumerate(step.pieces):
-            stands.append(legible(piece), style=COLOURS[i % len(COLOURS)])
+        for i, token in enumerate(step.tokens):
+            stands.append(legible(token), style=COLOURS[i % len(COLOURS)])
             if i < len(step.ranks):
                 rank = step.ranks[i]
                 style = "bold green" if i == step.chosen else "dim"
@@ -138,7 +138,7 @@ def merges(word: str, steps: Sequence[EncodingState]) -> RenderableType:
         if step.chosen is None:
             table.add_row("", "", "done", stands)
         else:
-            left, right = step.pieces[step.chosen : step.chosen + 2]
+            left, right = step.tokens[step.chosen : step.chosen + 2]
             joined = Text.assemble(
                 legible(left), (" + ", "dim"), legible(right), (" = ", "dim"), legible(left + right)
             )

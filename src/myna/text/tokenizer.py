@@ -51,7 +51,7 @@ class Tokenizer:
         return self.n_vocab
 
     def __eq__(self, other: object) -> bool:
-        """Whether both give the same ids to every text: their names don't count."""
+        """Whether both write the same tokenizer.json: tokens, pattern and special tokens. The names don't count."""
         if not isinstance(other, Tokenizer):
             return NotImplemented
         return self.model is other.model or self.to_json() == other.to_json()
@@ -69,6 +69,7 @@ class Tokenizer:
     @classmethod
     def bytes(cls) -> "Tokenizer":
         """Each token is one byte of UTF-8, and the byte is its id. `<|endoftext|>` is 256."""
+        # Inside a method, `bytes` is the type. In the class body it is this method, so annotations say builtins.bytes.
         tokens = tuple(bytes([byte]) for byte in range(256))
         return cls(RankModel(Vocabulary(patterns.NONE, tokens, {END_OF_TEXT: 256})), "bytes")
 
@@ -118,12 +119,15 @@ class Tokenizer:
     def load(cls, path: str | Path) -> "Tokenizer":
         """Reads a tokenizer from a file or directory.
 
-        A directory holds a tokenizer.json, vocab.bpe and encoder.json, merges.txt and vocab.json, a tokenizer.model, or
-        one rank file. A file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. In a directory, `load`
-        follows every file that changes the ids, as transformers 5 does, or refuses the directory. A file is read alone.
+        A directory holds one of these: tokenizer.json; vocab.bpe with encoder.json; merges.txt with vocab.json;
+        tokenizer.model; one rank file. `load` follows every file of the directory that changes the ids, as transformers
+        5 does, or refuses the directory.
+
+        A file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. `load` ignores the other files of its
+        folder. Only with a rank file, `load` also reads the .json file beside it, which `save` writes.
 
         Raises:
-            TokenizerError: there is none, or it can't be read exactly.
+            TokenizerError: there is no tokenizer, or Myna can't give the same ids.
         """
         model = exchange.load(Path(path))
         place = Path(path).resolve()
@@ -289,7 +293,7 @@ class Tokenizer:
             )
         return found
 
-    def encode_batch(self, texts: Sequence[str], allowed_special: Allowed = ()) -> list[list[int]]:
+    def encode_batch(self, texts: Iterable[str], allowed_special: Allowed = ()) -> list[list[int]]:
         """`encode` of each text."""
         if allowed_special:
             return [self.encode(text, allowed_special) for text in many(texts, "texts")]
@@ -298,14 +302,15 @@ class Tokenizer:
         flat = ids.tolist()
         return [flat[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
 
-    def encode_arrays(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_arrays(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids of many texts in one flat array, and how many each text has: fast, and without special tokens.
 
         Returns:
             ids     (N,) uint16, or uint32 when the vocabulary needs it
-            lengths (len(texts),) int64
+            lengths (number of texts,) int64
         """
-        for text in many(texts, "texts"):
+        texts = list(many(texts, "texts"))
+        for text in texts:
             check_text(text)
         ids, lengths = self.model.encode_arrays(texts)
         return ids.astype(np.uint16 if self.n_vocab <= 1 << 16 else np.uint32, copy=False), lengths
@@ -326,7 +331,7 @@ class Tokenizer:
         Raises:
             TokenizerError: an id is outside the vocabulary.
         """
-        if self.model.decode is not None:
+        if self.model.decode_together is not None:
             return self.decode(ids).encode("utf-8")
         return self._table.join(id_list(ids))
 
@@ -339,13 +344,13 @@ class Tokenizer:
         Raises:
             TokenizerError: an id is outside the vocabulary. TextError: bytes are not UTF-8, and errors is "strict".
         """
-        if self.model.decode is None:
+        if self.model.decode_together is None:
             return text_of(self.decode_bytes(ids), errors)
         ids = id_list(ids)
         for i in ids:
             # Raises for an id outside the vocabulary.
             self.token_bytes(i)
-        return self.model.decode(ids)
+        return self.model.decode_together(ids)
 
     def decode_batch(self, rows: Iterable[Iterable[int]], errors: str = "replace") -> list[str]:
         """`decode` of each row of ids."""
@@ -358,7 +363,7 @@ class Tokenizer:
         ('a 😀', [0, 1, 2])
         """
         ids = id_list(ids)
-        if self.model.decode is None:
+        if self.model.decode_together is None:
             return with_offsets(map(self.token_bytes, ids))
         stream, text, offsets = self.stream_decoder(), "", []
         for i in ids:
@@ -368,7 +373,7 @@ class Tokenizer:
 
     def stream_decoder(self) -> StreamDecoder | ContextStreamDecoder:
         """For ids that come one by one: `feed` them, then `finish`."""
-        if self.model.decode is None:
+        if self.model.decode_together is None:
             return StreamDecoder(self.decode_bytes)
         return ContextStreamDecoder(self.decode)
 
@@ -391,8 +396,9 @@ class Tokenizer:
         """Writes a tokenizer so that `load` reads the same one.
 
         Args:
-            path: a directory, which may exist; it gets tokenizer.json and tokenizer_config.json. Or a name that ends
-                in `.tiktoken`: this rank file is written, and a small .json file beside it for what ranks leave out.
+            path: a directory, which may exist. `save` writes tokenizer.json and tokenizer_config.json there. If the
+                path ends in `.tiktoken`, `save` writes a rank file instead, and beside it a small .json file with the
+                pattern and the special tokens.
         Raises:
             OutputError: the path can't be written.
         """
