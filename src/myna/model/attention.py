@@ -132,9 +132,9 @@ def join_heads(y: Tensor) -> Tensor:
 
 
 @functools.cache
-def _mask(n: int, dtype: torch.dtype) -> Tensor:
+def _mask(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(n, n): 0 where a query may look, -inf at the keys after it."""
-    return torch.full((n, n), float("-inf"), dtype=dtype).triu(1)
+    return torch.full((n, n), float("-inf"), dtype=dtype, device=device).triu(1)
 
 
 def _probabilities(q: Tensor, k: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def _probabilities(q: Tensor, k: Tensor) -> Tensor:
     """
     n = q.shape[1]
     scores = _scaled_product(q, k.transpose(1, 2), _scale(q))
-    scores[:, :, -n:].add_(_mask(n, q.dtype))
+    scores[:, :, -n:].add_(_mask(n, q.dtype, q.device))
     return scores.softmax(dim=-1)
 
 
