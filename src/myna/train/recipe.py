@@ -6,7 +6,6 @@ the named recipes.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -257,7 +256,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Recipe":
-        """The inverse of `to_dict`; it also reads recipes of older versions, and ignores keys that it doesn't know.
+        """The inverse of `to_dict`. It ignores keys that it doesn't know.
+
+        It also reads recipes of older versions. They lack newer fields and options, so each of these needs the default
+        that says what runs did before it.
 
         Raises:
             UsageError, ModelError: a value is not possible.
@@ -307,32 +309,22 @@ class Change:
 
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
-    """By name, the fields in which a recipe differs from a stored one, without those that may change at any time."""
-    # An older recipe lacks newer fields. Runs of that time behaved as these values say.
-    before: dict[str, Any] = {
-        "fim_rate": 0.0,
-        "decay_steps": 0,
-        "decay": "cosine",
-        "constant_fraction": 0.0,
-        "order": "shuffled",
-        "overfit": False,
-        "batch_ramp_tokens": 0,
-    } | upgraded(stored)
-    now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
-    changes = _changes(now, before, rules, "")
-    for of in ("network", "optimizer"):
-        key, options = f"{of}_options", getattr(recipe, f"{of}_options")
+    """By name, the fields in which a recipe differs from a stored one, without those that may change at any time.
+
+    An older recipe lacks newer fields and options. Their defaults say what runs of that time did.
+
+    Raises:
+        UsageError, ModelError: a stored value is not possible.
+    """
+    now, before = recipe.to_dict(), Recipe.from_dict(stored).to_dict()
+    changes = _changes(now, before, resume_rules(recipe), "")
+    for which in ("network", "optimizer"):
+        key = f"{which}_options"
         changes.pop(key, None)
-        if now[of] == before.get(of, now[of]):
-            # An option that a stored recipe lacks is newer than the recipe. Its default is what was done before.
-            lacking = _as_json(dataclasses.asdict(type(options)()))
-            changes |= _changes(now[key], lacking | before.get(key, {}), resume_rules(options), f"{of}.")
+        if now[which] == before[which]:
+            rules = resume_rules(getattr(recipe, key))
+            changes |= _changes(now[key], before[key], rules, f"{which}.")
     return changes
-
-
-def _as_json(values: dict[str, Any]) -> dict[str, Any]:
-    """The values as JSON would read them back: a tuple becomes a list."""
-    return json.loads(json.dumps(values))
 
 
 def _changes(
@@ -341,5 +333,5 @@ def _changes(
     return {
         prefix + name: Change(rules[name], f"{flag(name, prefix)} was {before[name]!r}, now {value!r}")
         for name, value in now.items()
-        if name in before and before[name] != value and rules[name] != "free"
+        if before[name] != value and rules[name] != "free"
     }
