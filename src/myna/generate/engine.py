@@ -173,9 +173,15 @@ class Engine:
             first_row: the number of the first text, which selects its random numbers. So with one seed, texts 4 to 7
                 are the same whether or not texts 0 to 3 are drawn too.
         Raises:
-            ModelError: no ids, or an id outside the model's vocabulary.
+            ModelError: no ids, an id outside the model's vocabulary, or with `Sampling.prompt_logprobs` more ids than
+                `block_size`.
         """
         (ids,) = check_rows([ids], self.model.config.vocab_size)
+        if sampling.prompt_logprobs and len(ids) > self.block_size:
+            raise ModelError(
+                f"the prompt has {len(ids)} ids, and the model scores at most {self.block_size}; shorten the prompt, "
+                "or leave prompt_logprobs out"
+            )
         window = ids[-self.block_size :]
         scores: list[LogProbs | None] = [None] if sampling.prompt_logprobs else []
         slots = [Slot(Draw(sampling, first_row + n, ids), list(window), scores) for n in range(count)]
