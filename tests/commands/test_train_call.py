@@ -156,13 +156,24 @@ def test_a_run_of_before_there_were_other_optimizers_goes_on(train, refused, tmp
     (run.checkpoints / "step_00000002").rename(tmp_path / "away")
     stored = run.recipe()
     stored |= stored.pop("optimizer_options")
-    for name in ("network", "network_options", "optimizer", "decay_steps", "average_decay", "init", "train_only"):
+    for name in (
+        "network",
+        "network_options",
+        "optimizer",
+        "decay_steps",
+        "average_decay",
+        "init",
+        "train_only",
+    ):
         del stored[name]
     run.recipe_path.write_text(json.dumps(stored))
     for more, says in (
         (["--optimizer.beta1", 0.7], "--optimizer.beta1 was 0.8, now 0.7"),
         (["--average-decay", 0.9], "--average-decay was 0.0, now 0.9"),
-        (["--optimizer", "muon", "--override"], "--optimizer was 'adamw', now 'muon'); --optimizer cannot change"),
+        (
+            ["--optimizer", "muon", "--override"],
+            "--optimizer was 'adamw', now 'muon'); --optimizer cannot change",
+        ),
         (["--network", "nanochat"], "--network was 'gpt2', now 'nanochat'); --network cannot change"),
     ):
         assert says in refused("--out", run.path, "--steps", 2, *more)

@@ -10,9 +10,10 @@ others by one piece at a time. A text that joins or leaves costs the others noth
 alone: it has its own positions, mask and random numbers. (In any engine, the other rows of a batch may change the last
 bits of a floating-point sum. Then two ids whose likelihoods agree to six digits can change places.)
 
-The window. A model sees at most `block_size` positions. The engine keeps the last `block_size` ids of a longer prompt.
-A text that has filled its window ends, or it goes on from the window's last half (`Sampling.slide`; `block_size // 2`
-ids, at least one). The engine computes that half anew, as it does a prompt, and then draws the next half window of ids.
+The window. A model sees at most `block_size` positions. The engine keeps the last `block_size` ids of a longer prompt,
+or refuses the prompt if its ids are to be scored (`Sampling.prompt_logprobs`). A text that has filled its window ends,
+or it goes on from the window's last half (`Sampling.slide`; `block_size // 2` ids, at least one). The engine computes
+that half anew, as it does a prompt, and then draws the next half window of ids.
 """
 
 from collections import deque
@@ -46,7 +47,8 @@ class Slot:
     """One text: its place in the engine, and its progress.
 
     Attributes:
-        window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet.
+        window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet. In a
+            text that ended when its window was full, it has one id more.
         n_new: ids drawn so far.
         draw: the text's sampling rules and random numbers.
         row: the text's row in the cache while it runs. None until its prompt is computed, and after its end.
@@ -141,7 +143,7 @@ class Engine:
         halves the bytes to read, against fp32.
 
         Returns:
-            why the step could not be compiled, if so. It is then computed as before.
+            None if the step is compiled. Else the reason why not; the engine then goes on without compiling.
         """
         assert not self.busy, "compile before the first text"
         dtype = self.dtype or (torch.bfloat16 if self.model.stored_on is not None else None)
@@ -358,6 +360,7 @@ class Engine:
         return New(slot, None, finish_reason="length")
 
     def _failed(self, slot: Slot) -> New:
+        # A kept prefix may hold the NaN, and would bring it into other texts.
         self.prefixes.clear()
         slot.finish_reason = "error"
         error = ModelError(

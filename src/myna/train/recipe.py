@@ -94,11 +94,12 @@ class Recipe:
     batch_tokens: int = setting(524_288, ABOVE_0)
     """Tokens in a step, over all ranks and micro-batches [1]."""
     batch_ramp_tokens: int = setting(0, AT_LEAST_0)
-    """Tokens in which the batch grows along a line, from --batch-ramp-start-tokens to --batch-tokens; 0 for none. GPT-3
-    took 4 to 12 billion [2]. --steps, the warmup and the decay still count steps."""
+    """The number of training tokens over which the batch grows linearly, from --batch-ramp-start-tokens to
+    --batch-tokens; 0 for a constant batch. GPT-3 took 4 to 12 billion [2]. --steps, the warmup and the decay still
+    count steps."""
     batch_ramp_start_tokens: int = setting(32_768, ABOVE_0)
     """With --batch-ramp-tokens: tokens of the first step, and the unit by which the batch grows [2]. It must divide
-    --batch-tokens, and ranks times micro-batch must divide its sequences."""
+    --batch-tokens. Its number of sequences must be a multiple of ranks times micro-batch."""
     micro_batch: Literal["auto"] | int = setting("auto", _MICRO_BATCH)
     """Sequences that one rank computes at once. Speed and memory depend on it; it changes the weights only by
     rounding. auto measures several and takes the fastest. Set a number when two runs must be identical."""
@@ -121,14 +122,14 @@ class Recipe:
     decay_steps: int = setting(0, AT_LEAST_0)
     """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
     constant_fraction: float = setting(0.0, UP_TO_1)
-    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. It counts the steps
-    up to the end of the decay."""
+    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. 1 stands for the
+    steps up to the end of the decay, not for --steps."""
     clip_norm: float = setting(1.0, AT_LEAST_0)
     """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it [2]. 0 never scales."""
     average_decay: float = setting(0.0, BELOW_1)
     """Decay of a moving average of the weights over the steps; 0 for none. Validation, samples and the saved model use
-    the average. It is about as good as weights whose learning rate has already come down. Training itself goes on from
-    the weights, not from their average."""
+    the average. It is about as good as the weights would be if the learning rate had already come down. Training itself
+    goes on from the weights, not from their average."""
     order: Order = "shuffled"
     """The order in which training reads the windows of the text: shuffled, in a new order each epoch; or sequential,
     from the first to the last, as the lecture's loader does."""
@@ -143,8 +144,8 @@ class Recipe:
     model learns to write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""
 
     precision: PrecisionName = "auto"
-    """What matrix products are computed in; auto: bf16 where the device is made for it, fp16 on older CUDA
-    GPUs, on Apple GPUs the first of bf16, fp16 and fp32 that works in a trial, else fp32."""
+    """What matrix products are computed in. auto: bf16 on a device that is made for it; fp16 on older CUDA GPUs; on
+    Apple GPUs, the first of bf16, fp16 and fp32 that works in a trial; fp32 on all other devices."""
     compile: bool = setting(True, resume="free")
     """Compile the training step with torch.compile; if that fails, train without it and say why."""
 
@@ -186,7 +187,8 @@ class Recipe:
                 f"the nearest are {' and '.join(near)}"
             )
         self._check_ramp()
-        self.network_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
+        # Refuse an impossible shape before anything is prepared.
+        self.network_config(vocab_size=1)
 
     def _check_ramp(self) -> None:
         start, length = self.batch_ramp_start_tokens, self.sequence_length
@@ -203,25 +205,26 @@ class Recipe:
             fitting = 1 if fitting % 2 else fitting // 2
         raise UsageError(
             f"--batch-ramp-start-tokens is {start:,}; it must be a multiple of --sequence-length {length:,}, and a "
-            f"smaller divisor of --batch-tokens {self.batch_tokens:,}; give {fitting * length}"
+            f"divisor of --batch-tokens {self.batch_tokens:,} that is smaller than it; give {fitting * length}"
         )
 
-    def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:
+    def _settle_options(self, which: Literal["network", "optimizer"], kind: type[Options]) -> None:
         """Sets the kind's default options if none were given, and refuses the options of another kind."""
-        options = getattr(self, f"{of}_options")
+        options = getattr(self, f"{which}_options")
         if type(options) is Options:
             options = kind()
             # A frozen dataclass can set its own fields only this way.
-            object.__setattr__(self, f"{of}_options", options)
+            object.__setattr__(self, f"{which}_options", options)
         if type(options) is not kind:
             raise UsageError(
-                f"{of}_options are {type(options).__name__}, and {getattr(self, of)} takes {kind.__name__}; give those"
+                f"{which}_options are {type(options).__name__}, and {getattr(self, which)} takes {kind.__name__}; give "
+                "those"
             )
-        check_settings(options, prefix=f"{of}.")
+        check_settings(options, prefix=f"{which}.")
 
     @property
     def batch_samples(self) -> int:
-        """G, the sequences of a step over all ranks, once the batch is whole."""
+        """G, the sequences of a step over all ranks, once the batch has grown to its full size."""
         return self.batch_tokens // self.sequence_length
 
     @property
