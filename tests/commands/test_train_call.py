@@ -151,17 +151,32 @@ def one_step(small_run, tmp_path_factory):
 
 
 def test_a_run_of_before_there_were_other_optimizers_goes_on(train, refused, tmp_path, capsys):
-    """Its recipe.json has AdamW's numbers among the recipe's own."""
+    """Its recipe.json has AdamW's numbers among the recipe's own, and lacks the newer fields."""
     run = train(tmp_path / "run", 2, "--checkpoint-every", 1)
     (run.checkpoints / "step_00000002").rename(tmp_path / "away")
     stored = run.recipe()
     stored |= stored.pop("optimizer_options")
-    for name in ("network", "network_options", "optimizer", "decay_steps"):
+    for name in (
+        "network",
+        "network_options",
+        "optimizer",
+        "decay_steps",
+        "average_decay",
+        "init",
+        "train_only",
+    ):
         del stored[name]
     run.recipe_path.write_text(json.dumps(stored))
-    assert "--optimizer.beta1 was 0.8, now 0.7" in refused(
-        "--out", run.path, "--steps", 2, "--optimizer.beta1", 0.7
-    )
+    for more, says in (
+        (["--optimizer.beta1", 0.7], "--optimizer.beta1 was 0.8, now 0.7"),
+        (["--average-decay", 0.9], "--average-decay was 0.0, now 0.9"),
+        (
+            ["--optimizer", "muon", "--override"],
+            "--optimizer was 'adamw', now 'muon'); --optimizer cannot change",
+        ),
+        (["--network", "nanochat"], "--network was 'gpt2', now 'nanochat'); --network cannot change"),
+    ):
+        assert says in refused("--out", run.path, "--steps", 2, *more)
     train(run.path, 2, "--checkpoint-every", 1)
     assert "resuming after step 1" in capsys.readouterr().out
     assert run.recipe()["optimizer_options"]["beta1"] == 0.8

@@ -344,6 +344,16 @@ def test_a_prompt_can_be_scored(max_tokens, piece):
         assert not other.prompt_logprobs
 
 
+def test_a_prompt_over_the_window_is_not_scored_in_part():
+    engine, asked = Engine(small_model(block_size=8)), Sampling(max_tokens=1, prompt_logprobs=True)
+    (slot,) = engine.add([1] * 8, asked)
+    list(run(engine))
+    assert len(slot.prompt_logprobs) == 8
+    with pytest.raises(ModelError, match="the prompt has 9 ids, and the model scores at most 8; shorten"):
+        engine.add([1] * 9, asked)
+    assert not engine.busy
+
+
 def test_between_two_steps_the_model_is_as_it_was():
     model = small_model(dropout=0.5).train()
     engine = Engine(model)

@@ -2,7 +2,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from myna.model.attention import QUERIES, attention, blocked_attention, join_heads, split_heads
+from myna.model import attention as source
+from myna.model.attention import (
+    QUERIES,
+    attention,
+    attention_map,
+    blocked_attention,
+    join_heads,
+    split_heads,
+)
 from myna.model.cache import KVCache
 
 
@@ -83,3 +91,18 @@ def test_a_position_does_not_see_those_after_it():
     before, after = blocked_attention(*qkv), blocked_attention(*changed)
     assert torch.equal(before[:, : QUERIES + 3], after[:, : QUERIES + 3])
     assert not torch.equal(before[:, QUERIES + 3 :], after[:, QUERIES + 3 :])
+
+
+def test_the_mask_of_a_map_is_on_the_device_of_the_queries(monkeypatch):
+    """The meta device stands for a GPU. It takes a mask of the CPU, too, so look at the mask itself."""
+    masks, made = [], source._mask
+    monkeypatch.setattr(source, "_mask", lambda *given: masks.append(made(*given)) or masks[-1])
+    q = torch.zeros(1, 2, 3, 4, device="meta")
+    assert attention_map(q, q).device == q.device
+    assert [mask.device for mask in masks] == [q.device]
+
+
+@pytest.mark.gpu
+def test_a_map_on_a_gpu_is_that_of_the_cpu():
+    q, k, _ = heads(1, 9, 2, 8)
+    torch.testing.assert_close(attention_map(q.cuda(), k.cuda()).cpu(), attention_map(q, k))

@@ -107,7 +107,7 @@ def test_what_is_no_config_is_refused_in_our_words(config):
         (torch.ones(1, 3, dtype=torch.bool), r"ids are torch\.bool"),
         ([[1, 2]], "ids are list; give a tensor"),
         ("abc", "ids are str; give a tensor"),
-        (torch.zeros(2, 0, dtype=torch.int64), "one or more each"),  # torch's own error before
+        (torch.zeros(2, 0, dtype=torch.int64), "both at least 1"),  # torch's own error before
         (torch.tensor([1, 2]), "as in ids.None. for one sequence"),
     ],
 )

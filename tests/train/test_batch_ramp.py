@@ -132,7 +132,7 @@ def test_a_finished_run_goes_on_further(train, hashes, tmp_path):
         ((*RAMP, "--minutes", 1), "--minutes measures one kind of step"),
         ((*RAMP, "--overfit"), "no use for --batch-ramp-tokens; leave it out"),
         (("--batch-ramp-start-tokens", 64), "does nothing without --batch-ramp-tokens"),
-        (("--batch-ramp-tokens", 900), "start-tokens is 32,768; .* smaller divisor of --batch-tokens 256; give 128"),
+        (("--batch-ramp-tokens", 900), "start-tokens is 32,768; .* 256 that is smaller than it; give 128"),
         ((*RAMP[:2], "--batch-ramp-start-tokens", 192), "multiple of --sequence-length 32, .* give 64"),
         ((*RAMP[:2], "--batch-ramp-start-tokens", 48), "multiple of --sequence-length 32, .* give 32"),
         ((*RAMP[:2], "--batch-ramp-start-tokens", 256), "give 128"),

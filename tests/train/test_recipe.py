@@ -111,21 +111,24 @@ def test_a_recipe_goes_through_its_file_of_today_and_of_before(name):
         assert changed_fields(recipe, stored) == {}
 
 
-def test_a_run_of_before_there_were_decay_steps_decays_to_its_end():
-    stored = as_before_there_were_other_optimizers(Recipe(steps=9))
-    assert changed_fields(Recipe(steps=9), stored) == {}
-    assert changed_fields(Recipe(steps=9, decay_steps=8), stored).keys() == {"decay_steps"}
-
-
-def test_a_decay_that_an_older_recipe_does_not_name_was_a_cosine():
-    stored = Recipe().to_dict()
-    for name in ("decay", "constant_fraction"):
-        del stored[name]
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decay_steps": 8},
+        {"decay": "linear", "constant_fraction": 0.3},
+        {"average_decay": 0.99},
+        {"init": "gpt2", "train_only": "new-tokens"},
+        {"order": "sequential", "fim_rate": 0.5},
+        {"batch_ramp_tokens": 1 << 30},
+        {"overfit": True},
+        {"network": "nanochat"},
+        {"optimizer": "muon"},
+    ],
+)
+def test_a_field_that_an_older_recipe_lacks_was_at_its_default(change):
+    stored = {name: value for name, value in Recipe().to_dict().items() if name not in change}
     assert changed_fields(Recipe(), stored) == {}
-    assert changed_fields(Recipe(decay="linear", constant_fraction=0.3), stored).keys() == {
-        "decay",
-        "constant_fraction",
-    }
+    assert changed_fields(Recipe(**change), stored).keys() == change.keys()
 
 
 def test_an_option_that_an_older_recipe_lacks_was_at_its_default():

@@ -148,7 +148,7 @@ def test_the_update_is_torchs_own_bit_for_bit():
 def test_an_update_that_the_host_has_not_read_is_the_same_bit_for_bit(clip_norm):
     """The way of a GPU, on the CPU, where nothing is clipped."""
     first, unread = stepper(clip_norm=clip_norm), stepper(clip_norm=clip_norm)
-    unread.updates_unread = True
+    unread.updates_before_reading = True
     assert run(first, steps=5) == run(unread, steps=5)
     assert torch.equal(weights(first), weights(unread))
 
@@ -156,7 +156,7 @@ def test_an_update_that_the_host_has_not_read_is_the_same_bit_for_bit(clip_norm)
 def test_a_clipped_update_that_the_host_has_not_read_is_the_same_up_to_rounding():
     """It divides by what the other way multiplies with, and Adam magnifies the rounding of tiny gradients."""
     first, unread = stepper(clip_norm=0.1), stepper(clip_norm=0.1)
-    unread.updates_unread = True
+    unread.updates_before_reading = True
     for more, atol in ((1, 1e-6), (4, 1e-5)):  # an update is 1e-2
         a, b = run(first, steps=more), run(unread, steps=more)
         assert a[0].grad_norm > 0.1
@@ -168,7 +168,7 @@ def test_a_clipped_update_that_the_host_has_not_read_is_the_same_up_to_rounding(
 @pytest.mark.parametrize("after", [0, 2])
 def test_an_update_that_the_host_has_not_read_is_left_out_where_something_is_not_finite(where, after):
     it = stepper(average_decay=0.9)
-    it.updates_unread = True
+    it.updates_before_reading = True
     run(it, steps=after)
     before, average = weights(it), {name: value.clone() for name, value in it.average.values.items()}
     state = {name: tensor.clone() for name, tensor in it.optimizer.named_state().items()}
@@ -181,9 +181,26 @@ def test_an_update_that_the_host_has_not_read_is_left_out_where_something_is_not
         assert torch.equal(tensor, state.get(name, torch.zeros_like(tensor)))
 
 
+def test_a_rank_whose_own_gradient_is_finite_is_not_named():
+    """The norm overflows, but no gradient is infinite or NaN, except that of a weight that is not trained."""
+    it = stepper()
+    it.first_new_row = 90
+    spoil(it, "gradient")
+    largest = []
+
+    def enlarge(gradient):
+        largest.append(float(gradient[90:].abs().max()))
+        return gradient / largest[0] * 3e38
+
+    it.network.wte.weight.register_hook(enlarge)
+    with pytest.raises(DivergedError, match="step 1: the gradient's norm is inf; nothing was updated"):
+        run(it, steps=1)
+    assert largest[1] == pytest.approx(largest[0])
+
+
 def test_an_overflow_in_fp16_is_left_out_unread_too():
     first, unread = stepper("fp16", clip_norm=0.0), stepper("fp16", clip_norm=0.0)
-    unread.updates_unread = True
+    unread.updates_before_reading = True
     before, scale = weights(unread), unread.scaler.get_scale()
     for it in (first, unread):
         overflow = spoil(it, "gradient")
@@ -198,7 +215,7 @@ def test_an_overflow_in_fp16_is_left_out_unread_too():
 
 def test_whoever_may_stop_an_update_is_told_the_loss_first():
     it, told = stepper(), []
-    it.updates_unread = True
+    it.updates_before_reading = True
     before = weights(it)
 
     def stop(loss):
@@ -212,16 +229,16 @@ def test_whoever_may_stop_an_update_is_told_the_loss_first():
     assert torch.equal(weights(it), before)
 
 
-def test_a_gpu_updates_unread_where_the_optimizer_can_skip(monkeypatch):
+def test_a_gpu_updates_before_reading_where_the_optimizer_can_skip(monkeypatch):
     """Muon's own update can't, and neither can AdamW beside it: all parts make an update or none."""
     monkeypatch.setattr(steps.torch.amp, "GradScaler", lambda *args, **options: None)
     for optimizer, can in (("adamw", True), ("sgd", True), ("adam", True), ("muon", False)):
         it = stepper(optimizer=optimizer, optimizer_options=NO_OPTIONS)
         assert it.optimizer.skips_on_device is can
-        assert not it.updates_unread
+        assert not it.updates_before_reading
         gpu = Ranks(0, 1, torch.device("cuda"))
         on_gpu = Stepper(it.network, it.optimizer, ranks=gpu, precision=it.precision, clip_norm=1.0, seed=0)
-        assert on_gpu.updates_unread is can
+        assert on_gpu.updates_before_reading is can
 
 
 def test_fp16_scales_its_loss_and_skips_an_overflow():

@@ -10,9 +10,10 @@ others by one piece at a time. A text that joins or leaves costs the others noth
 alone: it has its own positions, mask and random numbers. (In any engine, the other rows of a batch may change the last
 bits of a floating-point sum. Then two ids whose likelihoods agree to six digits can change places.)
 
-The window. A model sees at most `block_size` positions. The engine keeps the last `block_size` ids of a longer prompt.
-A text that has filled its window ends, or it goes on from the window's last half (`Sampling.slide`; `block_size // 2`
-ids, at least one). The engine computes that half anew, as it does a prompt, and then draws the next half window of ids.
+The window. A model sees at most `block_size` positions. The engine keeps the last `block_size` ids of a longer prompt,
+or refuses the prompt if its ids are to be scored (`Sampling.prompt_logprobs`). A text that has filled its window ends,
+or it goes on from the window's last half (`Sampling.slide`; `block_size // 2` ids, at least one). The engine computes
+that half anew, as it does a prompt, and then draws the next half window of ids.
 """
 
 from collections import deque
@@ -46,7 +47,8 @@ class Slot:
     """One text: its place in the engine, and its progress.
 
     Attributes:
-        window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet.
+        window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet. In a
+            text that ended when its window was full, it has one id more.
         n_new: ids drawn so far.
         draw: the text's sampling rules and random numbers.
         row: the text's row in the cache while it runs. None until its prompt is computed, and after its end.
@@ -141,7 +143,7 @@ class Engine:
         halves the bytes to read, against fp32.
 
         Returns:
-            why the step could not be compiled, if so. It is then computed as before.
+            None if the step is compiled. Else the reason why not; the engine then goes on without compiling.
         """
         assert not self.busy, "compile before the first text"
         dtype = self.dtype or (torch.bfloat16 if self.model.stored_on is not None else None)
@@ -173,9 +175,15 @@ class Engine:
             first_row: the number of the first text, which selects its random numbers. So with one seed, texts 4 to 7
                 are the same whether or not texts 0 to 3 are drawn too.
         Raises:
-            ModelError: no ids, or an id outside the model's vocabulary.
+            ModelError: no ids, an id outside the model's vocabulary, or with `Sampling.prompt_logprobs` more ids than
+                `block_size`.
         """
         (ids,) = check_rows([ids], self.model.config.vocab_size)
+        if sampling.prompt_logprobs and len(ids) > self.block_size:
+            raise ModelError(
+                f"the prompt has {len(ids)} ids, and the model scores at most {self.block_size}; shorten the prompt, "
+                "or leave prompt_logprobs out"
+            )
         window = ids[-self.block_size :]
         scores: list[LogProbs | None] = [None] if sampling.prompt_logprobs else []
         slots = [Slot(Draw(sampling, first_row + n, ids), list(window), scores) for n in range(count)]
@@ -352,6 +360,7 @@ class Engine:
         return New(slot, None, finish_reason="length")
 
     def _failed(self, slot: Slot) -> New:
+        # A kept prefix may hold the NaN, and would bring it into other texts.
         self.prefixes.clear()
         slot.finish_reason = "error"
         error = ModelError(

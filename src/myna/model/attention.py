@@ -1,10 +1,11 @@
 """Causal attention over all heads, by the device's fastest kernel. Training and cached decoding call one function.
 
-On GPUs the kernel is torch's `scaled_dot_product_attention`. On a CPU torch's kernel multiplies small blocks. In bf16
-it reaches a tenth of the processor's matrix speed. `blocked_attention` computes the same in few large matrix products.
-Each takes 256 queries of all heads, and the keys up to the last of these queries. So most of what the causal mask would
-discard is never computed. The backward pass computes each block's probabilities again, and nothing of size T x T is
-kept for it.
+The kernel is torch's `scaled_dot_product_attention`, except in two cases on a CPU: a compiled decoding step uses
+`_of_one`, and training in bf16 without dropout uses `blocked_attention`. torch's kernel for a CPU multiplies small
+blocks; in bf16 it reaches a tenth of the processor's matrix speed. `blocked_attention` computes the same in few large
+matrix products. Each takes 256 queries of all heads, and the keys up to the last of these queries. So most of what the
+causal mask would discard is never computed. The backward pass computes each block's probabilities again, and nothing of
+size T x T is kept for it.
 
 Source of the recomputation: FlashAttention, Dao et al. 2022, arXiv:2205.14135, algorithm 4.
 """
@@ -29,7 +30,7 @@ FOR_ANY_SHAPE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDP
 # Queries in a block. With 128 to 512, the times were within a tenth of each other (docs/log.md).
 QUERIES = 256
 
-# Functions that each `attention` without a cache calls with q, k and v. Only `attention_watched` adds any.
+# Functions that every call of `attention` without a cache calls with q, k and v. Only `attention_watched` adds any.
 _watchers: list[Callable[[Tensor, Tensor, Tensor], None]] = []
 
 
@@ -83,7 +84,7 @@ def _of_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def kernels_for_any_shape(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Within the block, attention on CUDA uses the first kernel of `FOR_ANY_SHAPE` that can compute it.
+    """Inside the `with` statement, attention on CUDA uses the first kernel of `FOR_ANY_SHAPE` that can compute it.
 
     On compute capability 9.0 torch prefers cuDNN's kernel, which builds a plan for each new shape. Training has
     one shape, but decoding and scoring texts meet new shapes all the time. The setting holds for all threads.
@@ -95,7 +96,7 @@ def kernels_for_any_shape(device: torch.device) -> contextlib.AbstractContextMan
 
 @contextlib.contextmanager
 def attention_watched(see: Callable[[Tensor, Tensor, Tensor], None]) -> Iterator[None]:
-    """Within the block, each `attention` without a cache calls `see(q, k, v)`; all three are (B, H, T, D).
+    """Inside the `with` statement, every call of `attention` without a cache calls `see(q, k, v)`, each (B, H, T, D).
 
     Use it in one thread, and not with compiled code.
     """
@@ -132,9 +133,9 @@ def join_heads(y: Tensor) -> Tensor:
 
 
 @functools.cache
-def _mask(n: int, dtype: torch.dtype) -> Tensor:
+def _mask(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(n, n): 0 where a query may look, -inf at the keys after it."""
-    return torch.full((n, n), float("-inf"), dtype=dtype).triu(1)
+    return torch.full((n, n), float("-inf"), dtype=dtype, device=device).triu(1)
 
 
 def _probabilities(q: Tensor, k: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ def _probabilities(q: Tensor, k: Tensor) -> Tensor:
     """
     n = q.shape[1]
     scores = _scaled_product(q, k.transpose(1, 2), _scale(q))
-    scores[:, :, -n:].add_(_mask(n, q.dtype))
+    scores[:, :, -n:].add_(_mask(n, q.dtype, q.device))
     return scores.softmax(dim=-1)
 
 
@@ -157,6 +158,7 @@ def _scale(q: Tensor) -> float:
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """scale * a @ b, in one kernel."""
+    # With beta=0 baddbmm ignores its first argument, even a NaN in it.
     return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 

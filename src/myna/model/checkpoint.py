@@ -119,7 +119,7 @@ def _manifest(directory: Path, hashes: Mapping[str, str]) -> bytes:
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """What a manifest lists of a file beside it."""
+    """What a manifest says of one file in its directory."""
 
     file: str
     n_bytes: int
@@ -167,7 +167,9 @@ def verify(path: Path) -> None:
         with reading(manifest):
             raw = manifest.read_bytes()
     except NOT_THERE as error:
-        raise CheckpointError(f"{manifest} is missing; the checkpoint was never whole") from error
+        raise CheckpointError(
+            f"{manifest} is missing, so the checkpoint can't be checked; use another checkpoint"
+        ) from error
     for listed in read_manifest(raw, manifest):
         verify_file(path, listed)
 

@@ -10,8 +10,10 @@ from myna.settings import ABOVE_0, AT_LEAST_0, NO_OPTIONS, Options, is_number, i
 # 50304, which is 393 * 128.)
 VOCABULARY_MULTIPLE = 128
 
-MOST_LAYERS = 1000  # ten times GPT-3's: more is a slip of the finger, and would build modules for minutes
-LARGEST = 1 << 31  # of any size; a product of two of them still fits torch's 64 bits
+# Ten times GPT-3's. More is a typing error, and would build modules for minutes.
+MOST_LAYERS = 1000
+# The largest value of each other size below. The product of two still fits in int64.
+LARGEST = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ class NetworkConfig:
             most = MOST_LAYERS if name == "n_layer" else LARGEST
             if not 1 <= value <= most:
                 raise ModelError(f"model shape: {name} is {value}; give 1 to {most:,}")
-            object.__setattr__(self, name, int(value))  # a NumPy number would not go into config.json
+            # A NumPy number would not go into config.json.
+            object.__setattr__(self, name, int(value))
         if self.n_embd % self.n_head:
             raise ModelError(
                 f"model shape: width n_embd {self.n_embd} does not divide into n_head {self.n_head} heads; "
@@ -54,7 +57,7 @@ class NetworkConfig:
 
     @property
     def padded_vocab_size(self) -> int:
-        """Rows of the embedding as computed with; those from `vocab_size` on stand for no token."""
+        """How many rows the embedding has in memory. Those from `vocab_size` on are padding, and stand for no token."""
         return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
     @property
@@ -97,7 +100,7 @@ class NanoChatOptions(Options):
     """NanoChat's own options. The defaults are those of transformers' class."""
 
     softcap: float = setting(15.0, AT_LEAST_0, resume="never")
-    """Logits are kept within this by c tanh(x / c); 0 leaves them as they are."""
+    """c: a logit x becomes c tanh(x / c), which lies between -c and c. 0 leaves the logits as they are."""
     qk_norm: bool = setting(True, resume="never")
     """Norm each head's queries and keys, so that attention's scores stay bounded."""
     embedding_norm: bool = setting(True, resume="never")
@@ -109,7 +112,8 @@ class NanoChatOptions(Options):
     zero_projections: bool = setting(True, resume="never")
     """The untied head, and the projections into the residual stream, begin as zeros; else as small noise."""
     rotary_base: float = setting(10_000.0, ABOVE_0, resume="never")
-    """The longest wavelength of the rotary positions is about 6.28 times this, in tokens."""
+    """With a larger base, the longest wavelength of the rotary positions is longer. In tokens it is below 6.28 times
+    the base: 4.7 times with the default and heads 64 wide."""
     norm_epsilon: float = setting(1e-6, ABOVE_0, resume="never")
     """Added to the mean square in every norm."""
 

@@ -36,9 +36,9 @@ def run_block(block: nn.Module, x: Tensor, cache: LayerCache | None = None, *sha
 class Decoder(nn.Module):
     """The base of every network. See gpt2.py for the letters of the shapes.
 
-    A subclass defines `__init__(config)`, `blocks`, `head_weight` and `hidden`, and names its special parameters
-    below. It has no buffers. It computes everything that is not a parameter from ids and positions. So a network can
-    be built without memory, sharded and copied.
+    A subclass defines `__init__(config)`, `blocks`, `head_weight` and `hidden`, and sets the class attributes that
+    follow here. It has no buffers: it computes everything that is not a parameter from ids and positions. So a network
+    can be built on the meta device, where it takes no memory, and be sharded and copied.
     """
 
     # Parameters that are looked up and not multiplied: they cost no arithmetic.
@@ -61,7 +61,8 @@ class Decoder(nn.Module):
                 "GPTConfig(n_layer=2)"
             )
         self.config = config
-        # The weights' device after `store_weights` has stored them in fewer bytes. There may be no parameter left.
+        # The weights' device after `store_weights` has stored them in fewer bytes. `device` reads it, since no
+        # parameter may be left to ask.
         self.stored_on: torch.device | None = None
         # In training, keep only each block's input, and compute its activations again in the backward pass.
         self.recompute = False
@@ -105,7 +106,7 @@ class Decoder(nn.Module):
             raise ModelError(f"ids are {given}; give a tensor of int64, (B, T)")
         if ids.dim() != 2 or 0 in ids.shape:
             raise ModelError(
-                f"ids have shape {tuple(ids.shape)}; give (B, T), one or more each, as in ids[None] for one sequence"
+                f"ids have shape {tuple(ids.shape)}; give (B, T), both at least 1; ids[None] makes one sequence a batch"
             )
         T = ids.shape[1]
         end = T if cache is None else cache.end(T)

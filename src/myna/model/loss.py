@@ -20,8 +20,9 @@ from myna.model.matrix import Matrix, times
 # A target with this value is not scored. It is PyTorch's default.
 IGNORE = -100
 
-# Most bytes of logits that the head holds at once (on a GPU with more than 16 GB: more, see `_chunk_bytes`). In bf16
-# they hold 2,668 rows of GPT-2's logits. A batch of 64x1024 is cut into equal chunks of 2,048 rows, 206 MB each.
+# The head holds at most this many bytes of logits at once. (On a GPU with more than 16 GB it holds more, see
+# `_chunk_bytes`.) In bf16 that is 2,668 rows of GPT-2's logits. A batch of 64x1024 is cut into equal chunks of 2,048
+# rows, 206 MB each.
 CHUNK_BYTES = 1 << 28
 # The same on a CPU, where smaller products are no slower.
 CPU_CHUNK_BYTES = 1 << 26
@@ -142,6 +143,7 @@ class _HeadNats(torch.autograd.Function):
             # Block by block, these logits are replaced by their gradient.
             logits = buffer[: len(hidden[rows])]
             torch.mm(hidden[rows], cast_weight.t(), out=logits)
+            # `block_nats` leaves the padding out. 0 is its gradient, since no token's loss depends on it.
             logits[:, vocab_size:] = 0
             for block, wanted in zip(logits.split(block_rows), targets[rows].split(block_rows), strict=True):
                 total += block_nats(block[:, :vocab_size], wanted, softcap).sum()
@@ -179,7 +181,7 @@ def head_nats(
         softcap: the bound of the logits, see `capped`; None for none.
     Shapes:
         hidden   (B, T, C)  what the head reads
-        weight   (Vp, C)    token embeddings, with rows that pad the vocabulary
+        weight   (Vp, C)    the head's weight (a tied head's: the token embeddings), with rows of padding
         targets  (B, T)     int64, or IGNORE
         returns  ()         float32 nats; first derivatives by `hidden` and `weight`, no second ones
     """
@@ -219,7 +221,7 @@ def head_token_nats(
         softcap: the bound of the logits, see `capped`; None for none.
     Shapes:
         hidden   (..., C)
-        weight   (Vp, C)  token embeddings, with rows that pad the vocabulary
+        weight   (Vp, C)  the head's weight (a tied head's: the token embeddings), with rows of padding
         targets  (...)    int64, or IGNORE
         returns  (...)    float32 nats
     """

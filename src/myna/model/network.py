@@ -189,7 +189,7 @@ def network_kind(name: str) -> NetworkKind:
     """The line of that name.
 
     Raises:
-        UsageError: there is none; names those there are.
+        UsageError: no network has this name; the message lists the names.
     """
     if name not in NETWORKS:
         raise unknown_name("network", name, list(NETWORKS))

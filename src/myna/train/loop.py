@@ -70,7 +70,7 @@ class Training:
         self._seconds_per_token: float | None = None  # smoothed
 
     def is_whole(self) -> bool:
-        """Whether no step is left, and the results of every evaluation due at this one are on disk.
+        """Whether no step is left, and the results of every evaluation that is due at the current step are on disk.
 
         All ranks must call this method together.
         """
@@ -131,7 +131,7 @@ class Training:
         samples = recipe.ramp.at(state.samples)
         tokens = samples * recipe.sequence_length
         rate = self.plan.learning_rate(state.step)
-        stops = self.spikes.on_spike == "stop"
+        stops_on_spike = self.spikes.on_spike == "stop"
         began, waited = time.perf_counter(), batches.wait_seconds
         result = self.stepper.step(
             state.step,
@@ -140,10 +140,10 @@ class Training:
             step_targets=self.plan.targets(state.samples, samples),
             learning_rate=rate,
             stop_asked=stop.asked,
-            before_update=functools.partial(self.spikes.see, state.step + 1) if stops else None,
+            before_update=functools.partial(self.spikes.see, state.step + 1) if stops_on_spike else None,
         )
         seconds = time.perf_counter() - began
-        if not stops:
+        if not stops_on_spike:
             self.spikes.see(state.step + 1, result.loss)
         state.step += 1
         state.samples += samples

@@ -6,7 +6,6 @@ the named recipes.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,11 +94,12 @@ class Recipe:
     batch_tokens: int = setting(524_288, ABOVE_0)
     """Tokens in a step, over all ranks and micro-batches [1]."""
     batch_ramp_tokens: int = setting(0, AT_LEAST_0)
-    """Tokens in which the batch grows along a line, from --batch-ramp-start-tokens to --batch-tokens; 0 for none. GPT-3
-    took 4 to 12 billion [2]. --steps, the warmup and the decay still count steps."""
+    """The number of training tokens over which the batch grows linearly, from --batch-ramp-start-tokens to
+    --batch-tokens; 0 for a constant batch. GPT-3 took 4 to 12 billion [2]. --steps, the warmup and the decay still
+    count steps."""
     batch_ramp_start_tokens: int = setting(32_768, ABOVE_0)
     """With --batch-ramp-tokens: tokens of the first step, and the unit by which the batch grows [2]. It must divide
-    --batch-tokens, and ranks times micro-batch must divide its sequences."""
+    --batch-tokens. Its number of sequences must be a multiple of ranks times micro-batch."""
     micro_batch: Literal["auto"] | int = setting("auto", _MICRO_BATCH)
     """Sequences that one rank computes at once. Speed and memory depend on it; it changes the weights only by
     rounding. auto measures several and takes the fastest. Set a number when two runs must be identical."""
@@ -122,14 +122,14 @@ class Recipe:
     decay_steps: int = setting(0, AT_LEAST_0)
     """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
     constant_fraction: float = setting(0.0, UP_TO_1)
-    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. It counts the steps
-    up to the end of the decay."""
+    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. 1 stands for the
+    steps up to the end of the decay, not for --steps."""
     clip_norm: float = setting(1.0, AT_LEAST_0)
     """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it [2]. 0 never scales."""
     average_decay: float = setting(0.0, BELOW_1)
     """Decay of a moving average of the weights over the steps; 0 for none. Validation, samples and the saved model use
-    the average. It is about as good as weights whose learning rate has already come down. Training itself goes on from
-    the weights, not from their average."""
+    the average. It is about as good as the weights would be if the learning rate had already come down. Training itself
+    goes on from the weights, not from their average."""
     order: Order = "shuffled"
     """The order in which training reads the windows of the text: shuffled, in a new order each epoch; or sequential,
     from the first to the last, as the lecture's loader does."""
@@ -144,8 +144,8 @@ class Recipe:
     model learns to write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""
 
     precision: PrecisionName = "auto"
-    """What matrix products are computed in; auto: bf16 where the device is made for it, fp16 on older CUDA
-    GPUs, on Apple GPUs the first of bf16, fp16 and fp32 that works in a trial, else fp32."""
+    """What matrix products are computed in. auto: bf16 on a device that is made for it; fp16 on older CUDA GPUs; on
+    Apple GPUs, the first of bf16, fp16 and fp32 that works in a trial; fp32 on all other devices."""
     compile: bool = setting(True, resume="free")
     """Compile the training step with torch.compile; if that fails, train without it and say why."""
 
@@ -187,7 +187,8 @@ class Recipe:
                 f"the nearest are {' and '.join(near)}"
             )
         self._check_ramp()
-        self.network_config(vocab_size=1)  # refuses an impossible shape before anything is prepared
+        # Refuse an impossible shape before anything is prepared.
+        self.network_config(vocab_size=1)
 
     def _check_ramp(self) -> None:
         start, length = self.batch_ramp_start_tokens, self.sequence_length
@@ -204,25 +205,26 @@ class Recipe:
             fitting = 1 if fitting % 2 else fitting // 2
         raise UsageError(
             f"--batch-ramp-start-tokens is {start:,}; it must be a multiple of --sequence-length {length:,}, and a "
-            f"smaller divisor of --batch-tokens {self.batch_tokens:,}; give {fitting * length}"
+            f"divisor of --batch-tokens {self.batch_tokens:,} that is smaller than it; give {fitting * length}"
         )
 
-    def _settle_options(self, of: Literal["network", "optimizer"], kind: type[Options]) -> None:
+    def _settle_options(self, which: Literal["network", "optimizer"], kind: type[Options]) -> None:
         """Sets the kind's default options if none were given, and refuses the options of another kind."""
-        options = getattr(self, f"{of}_options")
+        options = getattr(self, f"{which}_options")
         if type(options) is Options:
             options = kind()
             # A frozen dataclass can set its own fields only this way.
-            object.__setattr__(self, f"{of}_options", options)
+            object.__setattr__(self, f"{which}_options", options)
         if type(options) is not kind:
             raise UsageError(
-                f"{of}_options are {type(options).__name__}, and {getattr(self, of)} takes {kind.__name__}; give those"
+                f"{which}_options are {type(options).__name__}, and {getattr(self, which)} takes {kind.__name__}; give "
+                "those"
             )
-        check_settings(options, prefix=f"{of}.")
+        check_settings(options, prefix=f"{which}.")
 
     @property
     def batch_samples(self) -> int:
-        """G, the sequences of a step over all ranks, once the batch is whole."""
+        """G, the sequences of a step over all ranks, once the batch has grown to its full size."""
         return self.batch_tokens // self.sequence_length
 
     @property
@@ -257,7 +259,10 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Recipe":
-        """The inverse of `to_dict`; it also reads recipes of older versions, and ignores keys that it doesn't know.
+        """The inverse of `to_dict`. It ignores keys that it doesn't know.
+
+        It also reads recipes of older versions. They lack newer fields and options, so each of these needs the default
+        that says what runs did before it.
 
         Raises:
             UsageError, ModelError: a value is not possible.
@@ -307,32 +312,22 @@ class Change:
 
 
 def changed_fields(recipe: Recipe, stored: Mapping[str, Any]) -> dict[str, Change]:
-    """By name, the fields in which a recipe differs from a stored one, without those that may change at any time."""
-    # An older recipe lacks newer fields. Runs of that time behaved as these values say.
-    before: dict[str, Any] = {
-        "fim_rate": 0.0,
-        "decay_steps": 0,
-        "decay": "cosine",
-        "constant_fraction": 0.0,
-        "order": "shuffled",
-        "overfit": False,
-        "batch_ramp_tokens": 0,
-    } | upgraded(stored)
-    now, rules = _as_json(recipe.to_dict()), resume_rules(recipe)
-    changes = _changes(now, before, rules, "")
-    for of in ("network", "optimizer"):
-        key, options = f"{of}_options", getattr(recipe, f"{of}_options")
+    """By name, the fields in which a recipe differs from a stored one, without those that may change at any time.
+
+    An older recipe lacks newer fields and options. Their defaults say what runs of that time did.
+
+    Raises:
+        UsageError, ModelError: a stored value is not possible.
+    """
+    now, before = recipe.to_dict(), Recipe.from_dict(stored).to_dict()
+    changes = _changes(now, before, resume_rules(recipe), "")
+    for which in ("network", "optimizer"):
+        key = f"{which}_options"
         changes.pop(key, None)
-        if now[of] == before.get(of, now[of]):
-            # An option that a stored recipe lacks is newer than the recipe. Its default is what was done before.
-            lacking = _as_json(dataclasses.asdict(type(options)()))
-            changes |= _changes(now[key], lacking | before.get(key, {}), resume_rules(options), f"{of}.")
+        if now[which] == before[which]:
+            rules = resume_rules(getattr(recipe, key))
+            changes |= _changes(now[key], before[key], rules, f"{which}.")
     return changes
-
-
-def _as_json(values: dict[str, Any]) -> dict[str, Any]:
-    """The values as JSON would read them back: a tuple becomes a list."""
-    return json.loads(json.dumps(values))
 
 
 def _changes(
@@ -341,5 +336,5 @@ def _changes(
     return {
         prefix + name: Change(rules[name], f"{flag(name, prefix)} was {before[name]!r}, now {value!r}")
         for name, value in now.items()
-        if name in before and before[name] != value and rules[name] != "free"
+        if before[name] != value and rules[name] != "free"
     }

@@ -46,14 +46,14 @@ class Stepper:
 
     Args:
         network: fp32 weights on the rank's device.
-        average: the moving average of the weights; each update of the weights is followed by one of it.
+        average: the moving average of the weights, which is updated after each update of the weights.
 
     Attributes:
         stopwatch: times the update of the weights.
         first_new_row: where not None, only the rows of the vocabulary from this one on are trained.
-        updates_unread: whether the host queues an update before it has read the loss and the gradient's norm (unless a
-            step has `before_update`). The GPU then clips, and skips an update that is not finite, by itself, and
-            doesn't wait for the host. True on CUDA, with fused optimizers, without sharding.
+        updates_before_reading: whether the host queues an update before it has read the loss and the gradient's norm
+            (unless a step has `before_update`). The GPU then clips, and skips an update that is not finite, by itself,
+            and doesn't wait for the host. True on CUDA, with fused optimizers, without sharding.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=precision.name == "fp16")
         self.module: nn.Module = self.loss
         self.first_new_row: int | None = None
-        self.updates_unread = (
+        self.updates_before_reading = (
             ranks.device.type == "cuda" and optimizer.skips_on_device and not is_sharded(network)
         )
 
@@ -175,26 +175,26 @@ class Stepper:
         totals[1] = float(stop_asked())
         totals[2 + self.ranks.rank] = totals[0]
         self._zero_untrained_gradients()
-        unread = self.updates_unread and before_update is None
-        norm = self._norm(clip=not unread)
+        before_reading = self.updates_before_reading and before_update is None
+        norm = self._norm(clip=not before_reading)
         totals = self.ranks.sum_(totals)
         read = begin_reading(torch.cat([totals, norm.to(wide).reshape(1)]))
-        if unread:
-            self._update_unread(totals[0], norm)
-        nats, stops, *by_rank, grad_norm = read()
+        if before_reading:
+            self._update_before_reading(totals[0], norm)
+        nats, ranks_asked, *by_rank, grad_norm = read()
         loss = nats / step_targets
-        self._require_finite(step, loss, grad_norm, by_rank, used)
+        self._require_finite(step, loss, grad_norm, by_rank, used, scale)
         if before_update is not None:
             before_update(loss)
         # If the norm is not finite here, fp16 overflowed, and the scaler lowers its scale.
         updated = math.isfinite(grad_norm)
-        if updated and not unread:
+        if updated and not before_reading:
             self.optimizer.step()
         self.scaler.update()
         self.optimizer.zero_grad()
         if self.average is not None and updated:
             self.average.update(step + 1)
-        return StepResult(loss, grad_norm, stops > 0, updated)
+        return StepResult(loss, grad_norm, ranks_asked > 0, updated)
 
     def _norm(self, *, clip: bool) -> Tensor:
         """The norm of all gradients, a scalar on the device. With `clip`, they are then scaled down to clip_norm."""
@@ -203,7 +203,7 @@ class Stepper:
             return whole(nn.utils.clip_grad_norm_(parameters, self.clip_norm or math.inf))
         return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
-    def _update_unread(self, nats: Tensor, norm: Tensor) -> None:
+    def _update_before_reading(self, nats: Tensor, norm: Tensor) -> None:
         """Updates the weights by clipped gradients, or leaves them as they are if a number is not finite.
 
         Args:
@@ -230,14 +230,23 @@ class Stepper:
         return contextlib.nullcontext()
 
     def _require_finite(
-        self, step: int, loss: float, grad_norm: float, by_rank: Sequence[float], used: Sequence[Batch]
+        self,
+        step: int,
+        loss: float,
+        grad_norm: float,
+        by_rank: Sequence[float],
+        used: Sequence[Batch],
+        scale: float,
     ) -> None:
         # In fp16 a gradient that is not finite is no error: the scaler skips the update and lowers its scale.
         if np.isfinite(loss) and (np.isfinite(grad_norm) or self.scaler.is_enabled()):
             return
         self.optimizer.zero_grad()
         if np.isfinite(loss):
-            what, ranks = f"the gradient's norm is {grad_norm}", self._ranks_of_bad_gradients(step, used)
+            what, ranks = (
+                f"the gradient's norm is {grad_norm}",
+                self._ranks_of_bad_gradients(step, used, scale),
+            )
         else:
             what, ranks = (
                 f"the loss is {loss}",
@@ -249,15 +258,20 @@ class Stepper:
             "Lower --learning-rate, or train with --precision fp32"
         )
 
-    def _ranks_of_bad_gradients(self, step: int, used: Sequence[Batch]) -> list[int]:
-        """The ranks whose gradient is not finite. The sum has mixed gradients, so each rank computes its own again."""
+    def _ranks_of_bad_gradients(self, step: int, used: Sequence[Batch], scale: float) -> list[int]:
+        """The ranks whose own gradient is not finite. (If only the sum or its norm is too large, there are none.)
+
+        Each rank computes its own gradient again, since the ranks' gradients are already added up.
+        """
         # A sharded network only has gradients that are summed over the ranks.
         if is_sharded(self.network):
             return []
         self.seed_step(step)
         for batch in used:
             with self.precision.autocast(self.ranks.device):
-                self.loss(*batch).backward()
+                nats = self.loss(*batch)
+            (nats * scale).backward()
+        self._zero_untrained_gradients()
         bad = any(p.grad is not None and not bool(p.grad.isfinite().all()) for p in self.network.parameters())
         self.optimizer.zero_grad()
         flags = torch.zeros(self.ranks.world_size, device=self.ranks.device)

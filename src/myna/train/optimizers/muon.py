@@ -66,12 +66,13 @@ def build(network: "Network", learning_rate: float, options: MuonOptions) -> "Op
             f"--optimizer muon trains the matrices of a network's blocks, and {type(network).__name__} has none; use "
             "--optimizer adamw"
         )
-    in_blocks = {id(p) for p in network.blocks.parameters()}
+    in_blocks, in_muon = {id(p) for p in network.blocks.parameters()}, {id(p) for p in matrices}
     embeddings, heads_and_positions, vectors = [], [], []
     for name, p in network.named_parameters():
+        if id(p) in in_muon:
+            continue
         if id(p) in in_blocks or p.dim() < 2:
-            if p.dim() != 2:
-                vectors.append(p)
+            vectors.append(p)
         elif name in network.looked_up and name in network.vocabulary_rows:
             embeddings.append(p)
         else:

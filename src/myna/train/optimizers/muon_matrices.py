@@ -21,9 +21,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def orthogonalised(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """Brings a matrix's singular values near 1, by Newton and Schulz's iteration: U S V^T becomes U R V^T.
 
-    The values in R are between about 0.7 and 1.2. Each step replaces every singular value s by a s + b s^3 + c s^5. The
-    coefficients make small values grow fast; the price is that values end near 1, not at 1. After 5 steps, a value that
-    began below a thousandth of the matrix's Frobenius norm is still below 0.5.
+    The values in R are between about 0.7 and 1.2, but those that began very small may be smaller: after 5 steps, a
+    value that began below a thousandth of the matrix's Frobenius norm is still below 0.5. Each step replaces every
+    singular value s by a s + b s^3 + c s^5. The coefficients make small values grow fast; the price is that values end
+    near 1, not at 1.
 
     Shapes:
         matrix   (N, M)  fp32; zero stays zero
@@ -44,9 +45,9 @@ def orthogonalised(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.fl
 class Muon(torch.optim.Optimizer):
     """Updates matrices.
 
-    Every rank keeps the momentum of every matrix, so any rank can write a whole checkpoint. Of a sharded matrix a rank
-    keeps its own part. The ranks share the costly work: in each round every rank orthogonalises one matrix and sends it
-    to the others.
+    Every rank keeps the momentum of every matrix, so any rank can write a whole checkpoint. If a network is sharded, a
+    rank keeps only its part of each momentum. The ranks share the costly work: in each round every rank orthogonalises
+    one matrix and sends it to the others.
 
     Args:
         lr: with lr 1, an update changes a square matrix by a nearly orthogonal one.
