@@ -204,12 +204,12 @@ def sizes() -> dict[str, Any]:
     from myna.text import patterns
 
     found: dict[str, Any] = {}
-    for name, (n_bytes, suffixes) in CORPORA.items():
+    for name, (wanted, suffixes) in CORPORA.items():
         with tempfile.TemporaryDirectory() as place:
             folder, out = Path(place) / "text", Path(place) / "out"
             folder.mkdir()
             n_bytes = 0
-            for number, batch in enumerate(batched(real_text(n_bytes, suffixes), 4_000_000)):
+            for number, batch in enumerate(batched(real_text(wanted, suffixes), 4_000_000)):
                 n_bytes += (folder / f"{number:04d}.txt").write_bytes("".join(batch).encode("utf-8"))
             commands = {
                 "ours": [
