@@ -108,11 +108,7 @@ def test_what_is_no_config_is_refused_in_our_words(config):
         ([[1, 2]], "ids are list; give a tensor"),
         ("abc", "ids are str; give a tensor"),
         (torch.zeros(2, 0, dtype=torch.int64), "both at least 1"),  # torch's own error before
-<<<<<<< HEAD
-        (torch.tensor([1, 2]), "as in ids.None. for one sequence"),
-=======
         (torch.tensor([1, 2]), "ids.None. makes one sequence a batch"),
->>>>>>> work-source2
     ],
 )
 def test_ids_that_cannot_be_are_refused_with_and_without_a_cache(ids, says):
