@@ -30,7 +30,7 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
         finished: the step of the run's newest sound checkpoint; None where it has none.
     Raises:
         OutputError: `--resume never`, and the folder holds a run.
-        UsageError: another recipe than the run's, without `--override`, or another network; an impossible `--extend`.
+        UsageError: a recipe that is not the run's, without `--override` or where it cannot change; an impossible `--extend`.
         DataError: what is stored is damaged.
     """
     asked = call.settings
@@ -161,7 +161,7 @@ def require_unchanged(
     if fixed := [name for name, change in changes.items() if change.rule == "never"]:
         names = ", ".join(flag(name) for name in fixed)
         raise UsageError(
-            f"{run.path} holds a run of another network ({what}); {names} cannot change; give another --out"
+            f"{run.path} holds another run ({what}); {names} cannot change when a run goes on; give another --out"
         )
     if not override:
         done = finished is not None and finished >= stored["steps"]
