@@ -30,7 +30,8 @@ def settle_recipe(run: Run, call: TrainCall, finished: int | None, say: Say) -> 
         finished: the step of the run's newest sound checkpoint; None where it has none.
     Raises:
         OutputError: `--resume never`, and the folder holds a run.
-        UsageError: a recipe that is not the run's, without `--override` or where it can't change; an impossible `--extend`.
+        UsageError: a recipe that isn't the run's, without `--override` or where it can't change; an impossible
+            `--extend`.
         DataError: what is stored is damaged.
     """
     asked = call.settings
