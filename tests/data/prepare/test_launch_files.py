@@ -89,3 +89,22 @@ def test_rays_tasks_make_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made = open_dataset(tmp_path / "data")
     assert made.train.n_documents + made.val.n_documents == 100
     assert options[0]["retry_exceptions"]
+
+
+@pytest.mark.slow
+def test_ray_itself_makes_the_bytes_of_one_machine(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'myna[ray]'")
+    rows = [json.dumps({"text": f"{n} green bottles " * n}) + "\n" for n in range(300)]
+    (tmp_path / "a.jsonl").write_text("".join(rows))
+    call = [str(tmp_path / "a.jsonl"), "--tokenizer", "bytes", "--shard-tokens", "200000", "--out"]
+    assert main(["prepare", *call, str(tmp_path / "alone")]) == 0
+    env = os.environ | {"CORES": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, str(LAUNCH / "prepare_ray.py"), "3", *call, str(tmp_path / "by_ray")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    alone, by_ray = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
+        for name in ("alone", "by_ray")
+    )
+    assert len(alone) >= 4
+    assert by_ray == alone
