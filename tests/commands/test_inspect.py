@@ -163,3 +163,11 @@ def test_a_token_that_is_a_number_is_an_id_and_names_are_tokens(model, tmp_path,
         assert code == 0
         (one,) = json.loads(said.out)["nearest"]["tokens"]
         assert (one["id"], len(one["nearest"])) == (id, 20)
+
+
+def test_a_place_that_cant_be_written_is_refused_before_the_work(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("myna.evaluate.inspect.look.look", None)
+    (tmp_path / "link").symlink_to(tmp_path / "absent")  # not even root can write there
+    code, said = inspect(capsys, model, "--out", tmp_path / "link")
+    assert (code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert f"cannot write to the folder {tmp_path / 'link'}" in said.err
