@@ -123,6 +123,7 @@ def open_to_run(model: str, flags: RunningFlags, *, generates: bool = True) -> R
         raise UsageError(
             f"--precision {flags.precision} is of fp32 weights, and --weights is {flags.weights}; give one of the two"
         )
+    # What the device can't do is refused before the model is read.
     resolve_precision(flags.precision if weights == "fp32" else "fp32", device)
     opened = open_model(name, device)
     if flags.weights == "auto" and weights != "fp32":
