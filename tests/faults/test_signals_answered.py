@@ -313,7 +313,7 @@ def test_waiting_for_the_other_ranks(stuck, capsys, monkeypatch, small_run, tmp_
     monkeypatch.setattr(ranks, "rendezvous", stuck)
     place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     monkeypatch.setattr("myna.commands.train.process_environment", lambda: place)
-    assert stopped(capsys, "train", *small_run, "--out", tmp_path / "run") == GOES_ON
+    assert stopped(capsys, "train", *small_run, "--out", tmp_path / "run") == BEGINS_ANEW
     assert left(tmp_path) == []
 
 

@@ -27,7 +27,7 @@ def explained_memory(where: Callable[[], str], advice: str, kept: Callable[[], s
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise DeviceError(f"{where()}: out of memory; {advice}; {kept()}") from error
+        raise DeviceError(f"{where()}: out of memory; {advice}. {kept().capitalize()}") from error
 
 
 def memory_advice(
