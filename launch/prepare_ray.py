@@ -1,4 +1,4 @@
-"""Parts of a preparation as Ray tasks, and their join. Needs `pip install ray`; this script has not been run with Ray.
+"""Parts of a preparation as Ray tasks, and their join. Needs `pip install 'myna[ray]'`. Not yet run with Ray.
 
     python launch/prepare_ray.py 32 fineweb-edu --out /shared/data/fineweb-edu [any flag of myna prepare]
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from myna.errors import MynaError, OutputError, Stopped
-from myna.signals import interrupted_by_signals, signal_behind
+from myna.signals import interrupted_by_signals, same_command_behind, signal_behind
 
 COMMANDS = {
     "train": "train a model from a recipe; with no argument, the whole route on text this machine already has",
@@ -38,6 +38,7 @@ COMMANDS = {
 
 # Where the same call goes on from what an interrupted one left.
 GO_ON = ("prepare", "train", "sweep")
+GOES_ON = "the same command goes on from what is saved, if anything is"
 
 LEAST_COLUMNS = 40  # below, a panel of the help can't be laid out
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
             return _answered(name, argv[1:])
     except KeyboardInterrupt as error:
         number = signal_behind(error) or signal.SIGINT
-        how = "; the same command goes on from what is saved" if name in GO_ON else ""
+        how = f"; {same_command_behind(error) or GOES_ON}" if name in GO_ON else ""
         _tell(f"myna {name}: stopped by {signal.Signals(number).name}{how}")
         return Stopped.exit_code if name in GO_ON else 128 + number
 

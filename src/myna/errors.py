@@ -81,7 +81,16 @@ class OutputError(MynaError):
 
 
 class DivergedError(MynaError):
-    """A loss or gradient that is not finite."""
+    """A loss or gradient that is not finite.
+
+    Attributes:
+        what: what went wrong, and where.
+        advice: what to do; a sentence of its own.
+    """
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}. {advice}" if advice else what)
+        self.what, self.advice = what, advice
 
 
 class ChildError(MynaError):

@@ -34,7 +34,13 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work of this process. Like Ctrl-C's own exception, no `except Exception` takes it."""
+    """A signal ended the work of this process. Like Ctrl-C's own exception, no `except Exception` takes it.
+
+    Attributes:
+        same_command: what the same command would do, for the message; empty where the work did not say it.
+    """
+
+    same_command = ""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -47,6 +53,11 @@ def signal_behind(error: BaseException | None) -> int | None:
         if isinstance(one, KeyboardInterrupt):
             return one.number if isinstance(one, Interrupted) else signal.SIGINT
     return None
+
+
+def same_command_behind(error: BaseException) -> str:
+    """What an interrupted work said that the same command would do; empty where it did not say it."""
+    return error.same_command if isinstance(error, Interrupted) else ""
 
 
 class Interrupting:

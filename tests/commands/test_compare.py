@@ -150,3 +150,17 @@ def test_a_place_for_the_page_that_cannot_be_is_a_line(models, capsys, out, says
     (models / "dir.html").mkdir()
     assert compare("a", "b", "--prompt", "x", "--html", out) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a folder where not even root can write")
+def test_a_page_that_cant_be_written_is_refused_before_a_model_is_opened(models, capsys, monkeypatch):
+    monkeypatch.setattr("myna.commands.compare.open_to_run", None)
+    assert compare("a", "b", "--prompt", "x", "--html", "/proc/page.html") == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "cannot write to the folder /proc" in said.err
+
+
+def test_a_comparison_that_fails_leaves_no_folder_for_its_page(models, capsys):
+    assert compare("a", "absent", "--prompt", "x", "--html", "new/page.html") == 2
+    assert not (models / "new").exists()

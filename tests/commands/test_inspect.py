@@ -1,6 +1,7 @@
 """`myna inspect`: what it writes and says, and what it refuses."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -163,3 +164,11 @@ def test_a_token_that_is_a_number_is_an_id_and_names_are_tokens(model, tmp_path,
         assert code == 0
         (one,) = json.loads(said.out)["nearest"]["tokens"]
         assert (one["id"], len(one["nearest"])) == (id, 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a folder where not even root can write")
+def test_a_place_that_cant_be_written_is_refused_before_the_work(model, capsys, monkeypatch):
+    monkeypatch.setattr("myna.evaluate.inspect.look.look", None)
+    code, said = inspect(capsys, model, "--out", "/proc/look")
+    assert (code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "cannot write to the folder /proc/look" in said.err

@@ -90,6 +90,22 @@ def test_auto_takes_what_the_processor_is_made_for(monkeypatch, instructions, fp
     assert resolve_weights("auto", torch.device("cpu"), generates=False)[0] == scoring
 
 
+@pytest.mark.parametrize(("value", "code"), [(1e5, 0), (float("nan"), 2)])
+def test_auto_looks_at_the_weights(model_folder, monkeypatch, capsys, value, code):
+    monkeypatch.setattr("myna.model.quantize.cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("myna.model.quantize.has_fp16_kernel", lambda: True)
+    model = GPT.from_pretrained(model_folder)
+    with torch.no_grad():
+        model.blocks[0].mlp.c_fc.weight[0, 0] = value
+    model.save_pretrained(model_folder)
+    assert (
+        main(["sample", str(model_folder), "--prompt", "A", "--max-tokens", "3", "--device", "cpu"]) == code
+    )
+    said = capsys.readouterr().err
+    assert ("mlp.c_fc.weight holds a NaN" in said) == (code == 2)
+    assert "--weights" not in said
+
+
 def test_prompts_come_from_a_file_and_each_is_what_it_is_alone(model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("myna.generate.many.MOST_ROWS", 3)  # fewer than there are texts
     prompts = ["one", "two <|endoftext|>", "  three", "é"]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from myna.cli import main
 
@@ -69,3 +70,13 @@ def test_a_sample_takes_no_more_rounds_than_the_other_ranks_go(small_run, tmp_pa
         assert main(["train", *small_run, *more, *prompt]) == 0
     assert len(went) == 4  # at steps 0 and 1
     assert all(0 < steps <= rounds for steps, rounds in went), went
+
+
+def test_it_ends_by_printing_where_each_thing_lies(train, small_dataset, tmp_path, capsys):
+    run = train(tmp_path / "run", 2)
+    listed = dict(words for line in capsys.readouterr().out.splitlines() if len(words := line.split()) == 2)
+    assert listed["tokenizer"] == f"{small_dataset}/tokenizer.json"
+    assert listed["data"] == str(small_dataset)
+    assert listed["checkpoint"] == f"{run.checkpoints}/step_00000002"
+    for place in ("tokenizer", "data", "checkpoint", "metrics", "report"):
+        assert Path(listed[place]).exists(), place

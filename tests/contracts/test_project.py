@@ -98,3 +98,15 @@ def test_the_container_ends_as_a_user_without_rights() -> None:
 def test_the_check_builds_the_site_with_what_it_installs() -> None:
     assert "mkdocs build" in read("scripts/check")
     assert any(re.match(r"myna\[.*\bdocs\b", one) for one in PROJECT["optional-dependencies"]["dev"])
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "launch").glob("*.py")]
+    pages += (ROOT / "src").rglob("*.py")
+    named = {
+        extra.strip()
+        for page in pages
+        for found in re.findall(r"pip install [^`\n]*?(?:myna|\.)\[([a-z0-9, ]+)\]", page.read_text("utf-8"))
+        for extra in found.split(",")
+    }
+    assert {"hub", "ray"} <= named <= PROJECT["optional-dependencies"].keys()

@@ -21,7 +21,7 @@ import torch
 from myna import cli, files
 from myna.bench import measure
 from myna.cli import main
-from myna.commands import train_end, train_start
+from myna.commands import train, train_end, train_start
 from myna.data import split, verify
 from myna.data.prepare import assemble, dataset, encode, shard_writer, work_folder
 from myna.data.sources import cut, formats
@@ -38,7 +38,9 @@ from myna.train.machines import ranks
 
 SIGNAL_IN = 3
 CPU = ("--device", "cpu", "--precision", "fp32")
-GOES_ON = (75, "myna train: stopped by SIGTERM; the same command goes on from what is saved")
+STOPPED = "myna train: stopped by SIGTERM; "
+GOES_ON = (75, STOPPED + "the same command goes on from the last checkpoint")
+BEGINS_ANEW = (75, STOPPED + "no checkpoint was saved yet, so the same command begins the run anew")
 
 
 @pytest.fixture
@@ -162,8 +164,7 @@ def test_verifying(signal_in_a_piece, capsys, small_dataset):
 
 def test_training_that_verifies_its_data(signal_in_a_piece, capsys, small_run, tmp_path):
     call = ("train", *small_run, "--steps", "3", "--out", tmp_path / "new" / "run")
-    code, line = stopped(capsys, *call)
-    assert (code, line) == (75, "myna train: stopped by SIGTERM; the same command goes on from what is saved")
+    assert stopped(capsys, *call) == BEGINS_ANEW
     assert len(signal_in_a_piece) == SIGNAL_IN
     assert left(tmp_path) == []
 
@@ -312,7 +313,7 @@ def test_waiting_for_the_other_ranks(stuck, capsys, monkeypatch, small_run, tmp_
     monkeypatch.setattr(ranks, "rendezvous", stuck)
     place = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     monkeypatch.setattr("myna.commands.train.process_environment", lambda: place)
-    assert stopped(capsys, "train", *small_run, "--out", tmp_path / "run") == GOES_ON
+    assert stopped(capsys, "train", *small_run, "--out", tmp_path / "run") == BEGINS_ANEW
     assert left(tmp_path) == []
 
 
@@ -360,15 +361,29 @@ def test_training_that_prepares_its_own_data(signal_in, capsys, monkeypatch, tmp
     monkeypatch.setattr(formats, "pydoc_documents", lambda: iter(documents))
     monkeypatch.setattr(counting, "BATCH_CHARACTERS", 10_000)
     batches = signal_in(counting, "count_batch")
-    assert stopped(capsys, "train", "--device", "cpu") == GOES_ON
+    assert stopped(capsys, "train", "--device", "cpu") == BEGINS_ANEW
     assert len(batches) == SIGNAL_IN
     assert left(tmp_path) == []
 
 
 def test_training_before_step_1(signal_in, capsys, small_run, tmp_path):
     signal_in(train_start, "new_network", at=1)
-    assert stopped(capsys, "train", *small_run, "--steps", "3", "--out", tmp_path / "run") == GOES_ON
+    call = ("train", *small_run, "--steps", "3", "--out", tmp_path / "run")
+    assert stopped(capsys, *call) == BEGINS_ANEW
     assert left(tmp_path) == []
+
+
+def test_training_before_it_knows_its_folder(signal_in, capsys, small_run):
+    signal_in(train, "read_call", at=1)
+    code, line = stopped(capsys, "train", *small_run)
+    assert (code, line) == (75, STOPPED + "the same command goes on from what is saved, if anything is")
+
+
+def test_training_whose_copy_may_hold_checkpoints(signal_in, capsys, small_run, tmp_path):
+    signal_in(train_start, "new_network", at=1)
+    call = ("train", *small_run, "--out", tmp_path / "run", "--copy-to", f"file://{tmp_path}/copy")
+    code, line = stopped(capsys, *call)
+    assert (code, line) == (75, STOPPED + "the same command goes on from what is saved, if anything is")
 
 
 @pytest.mark.parametrize("what", ["hellaswag", "samples"])

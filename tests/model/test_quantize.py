@@ -11,7 +11,7 @@ from myna.model import matrix
 from myna.model.config import GPTConfig
 from myna.model.gpt2 import GPT
 from myna.model.matrix import Bf16Matrix, Fp16Matrix, Int8Matrix
-from myna.model.quantize import resolve_weights, store_weights
+from myna.model.quantize import largest_weight, resolve_weights, store_weights
 
 
 def small_model() -> GPT:
@@ -160,3 +160,40 @@ def test_a_device_without_the_kernel_is_refused():
     with pytest.raises(DeviceError, match="int8 has no kernel on mps"):
         resolve_weights("int8", torch.device("mps"))
     assert resolve_weights("int8", torch.device("cpu"))[0] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "largest", "weights"),
+    [
+        ({"avx2"}, 65504.0, "fp16"),
+        ({"avx2"}, 1e5, "fp32"),
+        ({"avx512_bf16"}, 1e5, "bf16"),
+        ({"avx512_bf16"}, 3.4e38, "fp32"),
+    ],
+)
+def test_auto_takes_a_kind_that_holds_the_largest_weight(monkeypatch, instructions, largest, weights):
+    monkeypatch.setattr("myna.model.quantize.cpu_flags", lambda: frozenset(instructions))
+    monkeypatch.setattr("myna.model.quantize.has_fp16_kernel", lambda: True)
+    found, why = resolve_weights("auto", torch.device("cpu"), largest=largest)
+    assert found == weights
+    assert ("too large" in why) == (weights == "fp32")
+
+
+def test_the_largest_weight_is_of_what_is_stored():
+    model = small_model()
+    with torch.no_grad():
+        model.wpe.weight[0, 0] = 1e6  # stays fp32
+        model.blocks[1].mlp.c_fc.weight[0, 0] = -1e5
+    assert largest_weight(model) == 1e5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("weights", ["bf16", "fp16", "int8"])
+def test_a_weight_that_is_not_finite_is_named(weights, value):
+    model = small_model()
+    with torch.no_grad():
+        model.blocks[1].mlp.c_fc.weight[0, 0] = value
+    with pytest.raises(
+        ModelError, match=r"weights are not finite: \S*1\.mlp\.c_fc\.weight holds a NaN .* checkpoint"
+    ):
+        store_weights(model, weights)

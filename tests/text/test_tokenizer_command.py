@@ -146,6 +146,7 @@ def test_train_a_pattern_of_ones_own(corpus: Path, tmp_path: Path) -> None:
         ({"--pattern": "(ab"}, "is no regular expression"),
         ({"--workers": "0"}, "at least 1 worker"),
         ({"--out": "corpus/a.txt/inside"}, "cannot write"),
+        ({"--out": "corpus"}, "corpus holds other files; give a new or an empty directory"),
     ],
 )
 def test_train_refuses(
@@ -415,3 +416,10 @@ def test_data_show_on_an_ascii_output(tmp_path: Path) -> None:
     shown = run_in_ascii("data", "show", "d", cwd=tmp_path)
     assert (shown.returncode, b"Traceback" in shown.stderr) == (0, False)
     assert b"\\u4e2d" in shown.stdout
+
+
+def test_an_empty_directory_is_taken(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    call = ["tokenizer", "train", str(corpus), "--vocab-size", "300", "--out", str(tmp_path / "t")]
+    assert main(call) == 0
+    assert Tokenizer.load(tmp_path / "t").n_vocab == 300

@@ -171,9 +171,23 @@ def test_the_last_evaluation_is_made_up_for_too(train, tmp_path, monkeypatch, ca
 
 def test_what_is_not_finite_stops_the_run_and_saves_nothing(train, spoiled, tmp_path):
     spoiled(lambda step: step == 4)
-    with pytest.raises(DivergedError, match="step 4: the gradient's norm is"):
+    with pytest.raises(DivergedError, match="step 4: the gradient's norm is") as stop:
         train(tmp_path / "run", 6, "--checkpoint-every", 1)
+    # The run is in fp32 already.
+    assert str(stop.value).endswith("; the last checkpoint is kept. Lower --learning-rate")
     assert saved(tmp_path / "run") == [1, 2, 3]
+    with pytest.raises(DivergedError, match="; the last checkpoint is kept"):
+        train(tmp_path / "run", 6, "--checkpoint-every", 9)  # which the call before saved
+
+
+def test_a_stop_before_the_first_checkpoint_names_none(train, spoiled, tmp_path):
+    spoiled(lambda step: step == 2)
+    with pytest.raises(
+        DivergedError, match=r"nothing was updated; no checkpoint was saved yet\. Lower"
+    ) as stop:
+        train(tmp_path / "run", 6, "--checkpoint-every", 0, "--precision", "bf16")
+    assert str(stop.value).endswith("Lower --learning-rate, or train with --precision fp32")
+    assert saved(tmp_path / "run") == []
 
 
 def test_fp16_skips_what_is_not_finite_and_says_so(train, spoiled, tmp_path):

@@ -1,5 +1,6 @@
 """`myna compare`: what several models write with the same prompt and seed, side by side."""
 
+import contextlib
 import json
 import sys
 import warnings
@@ -12,6 +13,7 @@ import tyro
 
 from myna.commands import parse, write_any_character
 from myna.commands.model_flags import RunningFlags, checked_name, open_to_run
+from myna.commands.out import folder_of_results
 from myna.commands.text_flags import TextFlags, read_prompts, sampling_of, warn_of_cut
 from myna.errors import CheckpointError, ModelError, OutputError, UsageError
 from myna.progress import Progress
@@ -60,6 +62,27 @@ def main(args: Sequence[str]) -> None:
     prompts = read_prompts(call.texts)
     sampling = sampling_of(call.texts.sampling, call.texts.max_tokens)
     write_any_character()
+    page = call.html
+    with contextlib.nullcontext() if page is None else folder_of_results(page.parent, [page.name]):
+        columns = all_columns(call, models, prompts, sampling)
+        if not call.json:
+            show(columns, sampling)
+        if page is not None:
+            from myna.evaluate.compare_page import compare_page
+
+            compare_page(columns, sampling).write(page)
+            if not call.json:
+                print(page)
+
+
+def all_columns(
+    call: Compare, models: Sequence[Wanted], prompts: Sequence[str], sampling: "Sampling"
+) -> "list[Column]":
+    """What each model writes; with `--json` it is printed as soon as it is there.
+
+    Raises:
+        CheckpointError: no checkpoint is sound. Others: see `column_of`.
+    """
     columns: list[Column] = []
     with Progress("models", len(models), shown=not call.json) as progress:
         for model in models:
@@ -71,14 +94,7 @@ def main(args: Sequence[str]) -> None:
                     print_json(column, sampling)
     if not columns:
         raise CheckpointError("no checkpoint of what was named is sound; give another model")
-    if not call.json:
-        show(columns, sampling)
-    if call.html is not None:
-        from myna.evaluate.compare_page import compare_page
-
-        compare_page(columns, sampling).write(call.html)
-        if not call.json:
-            print(call.html)
+    return columns
 
 
 def check_page(out: Path | None) -> None:

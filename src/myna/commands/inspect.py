@@ -12,6 +12,7 @@ import tyro
 
 from myna.commands import parse, refuse_empty
 from myna.commands.model_flags import ModelFlags, checked_name
+from myna.commands.out import folder_of_results
 from myna.errors import ModelError, OutputError, UsageError
 from myna.run import Run
 from myna.store.here import here, results_beside
@@ -57,7 +58,7 @@ def main(args: Sequence[str]) -> None:
     refuse_empty(args, but=("--prompt",))
     call = parse(Inspect, args, command="inspect")
     spec = checked_name(call.model.model)
-    from myna.evaluate.inspect.look import look, write
+    from myna.evaluate.inspect.look import PAGE, look, write
     from myna.evaluate.inspect.parts import PARTS, named_parts
     from myna.evaluate.inspect.view import Subject
     from myna.evaluate.inspect.weights import check_layer
@@ -91,8 +92,9 @@ def main(args: Sequence[str]) -> None:
         checkpoints=list_checkpoints(run.checkpoints)[::-1],
         trained_positions=length if isinstance(length, int) and length > 0 else None,
     )
-    views = look(subject, wanted)
-    written = write(subject, views, out)
+    with folder_of_results(out, [PAGE]):
+        views = look(subject, wanted)
+        written = write(subject, views, out)
     if call.json:
         files = {"page": str(written[0]), "pictures": list(map(str, written[1:]))}
         values = {name: view.values for name, view in views.items()}

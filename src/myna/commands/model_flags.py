@@ -1,5 +1,6 @@
 """The flags of every command that takes a MODEL, and how they open it."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ class RunningFlags:
     weights: WeightsName = "auto"
     """How weights are stored: bf16 and fp16 are half the bytes, int8 a quarter for a little loss. auto: fp16 to
     write texts on a CPU without AMX, if that CPU is fast in fp16; else bf16, if the device multiplies in bf16; else
-    fp32."""
+    fp32. auto leaves out a kind that can't hold the largest weight."""
     precision: PrecisionName = "auto"
     """The dtype of products with fp32 weights; auto chooses as in training. If you set it, the weights stay fp32."""
 
@@ -89,7 +90,11 @@ class Running:
     why: str
 
     def store(self) -> None:
-        """Stores the weights as `weights` says."""
+        """Stores the weights as `weights` says.
+
+        Raises:
+            ModelError: see `store_weights`.
+        """
         from myna.model.quantize import store_weights
 
         store_weights(self.opened.model, self.weights)
@@ -107,7 +112,7 @@ def open_to_run(model: str, flags: RunningFlags, *, generates: bool = True) -> R
     """
     from myna.device import apply_precision, resolve_device, resolve_precision
     from myna.model.open import open_model
-    from myna.model.quantize import resolve_weights
+    from myna.model.quantize import largest_weight, resolve_weights
 
     name, device = checked_name(model), resolve_device(flags.device)
     if flags.precision == "auto":
@@ -118,9 +123,16 @@ def open_to_run(model: str, flags: RunningFlags, *, generates: bool = True) -> R
         raise UsageError(
             f"--precision {flags.precision} is of fp32 weights, and --weights is {flags.weights}; give one of the two"
         )
+    # What the device can't do is refused before the model is read.
+    resolve_precision(flags.precision if weights == "fp32" else "fp32", device)
+    opened = open_model(name, device)
+    if flags.weights == "auto" and weights != "fp32":
+        largest = largest_weight(opened.model)
+        # Of weights that are not finite, `store` names the tensor.
+        if math.isfinite(largest):
+            weights, why = resolve_weights("auto", device, generates=generates, largest=largest)
     precision = resolve_precision(flags.precision if weights == "fp32" else "fp32", device)
     apply_precision(precision, device)
-    opened = open_model(name, device)
     return Running(opened, opened.tokenizer_or(flags.tokenizer), precision, weights, why)
 
 

@@ -33,7 +33,8 @@ class Train:
     """All ids: 256 bytes, the merges, and <|endoftext|>, which is the last. Sentencepiece's: <unk>, <s>, </s>, 256
     bytes, and the pieces."""
     out: Path
-    """The directory to make, or a name that ends in .tiktoken (in .model for sentencepiece)."""
+    """The directory to make (it may exist if it is empty), or a file whose name ends in .tiktoken (in .model for
+    sentencepiece)."""
     kind: Literal["bpe", "sentencepiece"] = "bpe"
     """bpe: byte-level BPE, as GPT-2's. sentencepiece: BPE of characters by the library sentencepiece, as Llama 2's."""
     pattern: str | None = None
@@ -166,6 +167,8 @@ def check_place(out: Path, names: tuple[str, str]) -> None:
     taken = out if out.suffix == ending or not out.is_dir() else out / inside
     if taken.exists():
         raise OutputError(f"{taken} already exists; remove it or choose another place with --out")
+    if taken != out and any(out.iterdir()):
+        raise OutputError(f"{out} holds other files; give a new or an empty directory with --out")
     above = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise OutputError(f"cannot write to {above}; choose another place with --out")

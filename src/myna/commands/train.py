@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,10 @@ from myna.commands.train_call import (
 )
 from myna.commands.train_init import check_shape, started_from
 from myna.commands.train_overfit import overfit_call
+from myna.errors import MynaError
 from myna.recipes import named
 from myna.run import Run
+from myna.signals import Interrupted
 from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
 
 if TYPE_CHECKING:
@@ -37,11 +39,34 @@ def main(args: Sequence[str]) -> None:
     from myna.train.machines.watch import Watch
 
     with (
+        what_is_saved_is_said(call),
         start_ranks(environ, call.device, call.timeout_s) as ranks,
         Watch(ranks, call.timeout_s) as watch,
     ):
         say: Say = speak if ranks.is_main else (lambda text: None)
         train(call, ranks, watch, say)
+
+
+@contextlib.contextmanager
+def what_is_saved_is_said(call: TrainCall) -> Iterator[None]:
+    """A signal that ends the block learns what the same command would do: go on from a checkpoint, or begin anew."""
+    try:
+        yield
+    except Interrupted as error:
+        from myna.model.checkpoint import list_checkpoints
+
+        with contextlib.suppress(MynaError, OSError):
+            if list_checkpoints(run_of(call).checkpoints):
+                error.same_command = "the same command goes on from the last checkpoint"
+            # The copy on a store may hold checkpoints that this run has not fetched yet.
+            elif call.copy_to is None:
+                error.same_command = "no checkpoint was saved yet, so the same command begins the run anew"
+        raise
+
+
+def run_of(call: TrainCall) -> Run:
+    """The run that a call trains."""
+    return Run(call.out or Path("runs") / call.settings.name)
 
 
 def read_call(args: Sequence[str]) -> TrainCall:
@@ -74,7 +99,7 @@ def train(call: TrainCall, ranks: "Ranks", watch: "Watch", say: Say) -> None:
     from myna.model.checkpoint import checkpoint_step
     from myna.train.keep.checkpoints import newest_on_main
 
-    run = Run(call.out or Path("runs") / call.settings.name)
+    run = run_of(call)
     with contextlib.ExitStack() as on_exit:
         ranks.main_does(lambda: take_folder(run, on_exit))
         ranks.main_does(lambda: take_over(run, call, say))

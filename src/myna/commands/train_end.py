@@ -36,7 +36,14 @@ def finish(run: Run, data: Mixture, tokenizer: Tokenizer, say: Say) -> None:
     if reached and yardstick:
         say(f"bits per byte of the validation text ({yardstick[1]:,} bytes):")
         say(f"  this model  {reached[-1]:.3f}\n  bz2 -9      {yardstick[0]:.3f}\n")
-    say(f"checkpoint  {list_checkpoints(run.checkpoints)[0]}")
+    checkpoint = list_checkpoints(run.checkpoints)[0]
+    # Other projects' data has no tokenizer beside it; then the checkpoint has one.
+    tokenizer_path = first.tokenizer_path or checkpoint / "tokenizer.json"
+    if tokenizer_path.exists():
+        say(f"tokenizer   {address_of(tokenizer_path)}")
+    for source in data.sources:
+        say(f"data        {address_of(source.dataset.path)}")
+    say(f"checkpoint  {checkpoint}")
     say(f"metrics     {run.metrics_path}")
     if run.samples_path.exists():
         say(f"samples     {run.samples_path}")

@@ -29,7 +29,7 @@ from myna.run import Run
 from myna.train.build import network_to_evaluate, new_network, new_stepper
 from myna.train.compiling import compile_or_say_why
 from myna.train.evaluations import Evaluations
-from myna.train.keep.checkpoints import Checkpoints
+from myna.train.keep.checkpoints import Checkpoints, kept_words
 from myna.train.keep.snapshot import Camera
 from myna.train.laid_out import LaidOut
 from myna.train.loop import Plan, Training
@@ -137,17 +137,18 @@ def begin(parts: RunParts, newest: Path | None, on_exit: contextlib.ExitStack, w
     micro_batch = settle_micro_batch(parts, stepper, sharded, first_batch)
     recipe = replace(recipe, micro_batch=micro_batch.sequences)
     advice = _advice(parts, stepper, sharded, micro_batch.sequences)
+    kept_before = functools.partial(kept_words, newest is not None)
     accumulation(recipe, ranks.world_size)  # refuses a batch that doesn't divide
     batches = functools.partial(_batches, stream, recipe, ranks, micro_batch.sequences)
     if going_on and recipe.compile:
         say("compiling the training step")
-        with explained_memory(lambda: "compiling", advice):
+        with explained_memory(lambda: "compiling", advice, kept_before):
             compile_or_say_why(stepper, first_batch(micro_batch.sequences), say)
     if call.length is not None and parts.stored is None:
         targets = stream.n_targets(0, recipe.ramp.at(0))
         rate = rate_of(recipe)(0)
         trial = Trial(recipe, stepper, wanted, whole_network, batches, targets, rate, began)
-        with explained_memory(lambda: "measuring", advice):
+        with explained_memory(lambda: "measuring", advice, kept_before):
             laid = choose_length(parts, trial, stream)
         recipe = laid.over(recipe, call.given)
         wanted = [evaluation.laid_over(recipe) for evaluation in wanted]
@@ -164,14 +165,16 @@ def begin(parts: RunParts, newest: Path | None, on_exit: contextlib.ExitStack, w
     unfinished = going_on or due.missing(state.step)
     record = open_records(parts, recipe, state, on_exit) if unfinished else keep_nothing
     stepper.distribute()
-    on_exit.enter_context(explained_memory(lambda: f"step {state.step + 1}", advice))
+    camera = Camera(network, stepper.optimizer, stepper.average, ranks)
+    checkpoints = Checkpoints(camera, saver, ranks, any_before=newest is not None)
+    on_exit.enter_context(explained_memory(lambda: f"step {state.step + 1}", advice, checkpoints.kept))
     return Training(
         plan,
         state,
         stepper=stepper,
         batches=batches,
         evaluations=due,
-        checkpoints=Checkpoints(Camera(network, stepper.optimizer, stepper.average, ranks), saver, ranks),
+        checkpoints=checkpoints,
         spikes=spikes,
         record=record,
         enough=enough,

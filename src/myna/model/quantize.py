@@ -8,11 +8,13 @@
 Token embeddings and head are stored like the rest, tied or not. matrix.py has the arithmetic.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from myna.device import BF16_INSTRUCTIONS, cpu_flags
-from myna.errors import DeviceError
+from myna.errors import DeviceError, ModelError
 from myna.model.matrix import Bf16Matrix, Fp16Matrix, Int8Matrix, Matrix, has_fp16_kernel
 from myna.model.network import Network
 from myna.settings import WeightsName
@@ -54,10 +56,11 @@ def store_weights(network: Network, weights: WeightsName) -> None:
     Args:
         weights: not "auto"; see `resolve_weights`.
     Raises:
-        ModelError: weights too large for fp16.
+        ModelError: weights too large for fp16, or not finite.
     """
     if weights == "fp32":
         return
+    require_finite(network)
     kind = MATRICES[weights]
     network.stored_on = network.device
     looked_up = {id(p) for name, p in network.named_parameters() if name in network.vocabulary_rows}
@@ -69,17 +72,56 @@ def store_weights(network: Network, weights: WeightsName) -> None:
         return made[weight]
 
     with torch.no_grad():
-        for name, module in list(network.named_modules()):
-            for child_name, child in list(module.named_children()):
-                full = f"{name}.{child_name}.weight".lstrip(".")
-                if isinstance(child, nn.Linear):
-                    setattr(module, child_name, StoredLinear(child, stored(child.weight)))
-                elif isinstance(child, nn.Embedding) and full in network.vocabulary_rows:
-                    setattr(module, child_name, StoredEmbedding(stored(child.weight)))
+        for module, name, child in list(_modules_to_store(network)):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, StoredLinear(child, stored(child.weight)))
+            else:
+                setattr(module, name, StoredEmbedding(stored(child.weight)))
+
+
+def _modules_to_store(network: Network) -> Iterator[tuple[nn.Module, str, nn.Linear | nn.Embedding]]:
+    """The modules with a matrix to store, each with the module that holds it, and its name there."""
+    for name, module in network.named_modules():
+        for child_name, child in module.named_children():
+            full = f"{name}.{child_name}.weight".lstrip(".")
+            if isinstance(child, nn.Linear) or (
+                isinstance(child, nn.Embedding) and full in network.vocabulary_rows
+            ):
+                yield module, child_name, child
+
+
+def largest_weight(network: Network) -> float:
+    """The size of the largest weight that `store_weights` would store; a NaN where one is a NaN."""
+    with torch.no_grad():
+        ends = [torch.stack(child.weight.aminmax()).abs().max() for _, _, child in _modules_to_store(network)]
+        return float(torch.stack(ends).max()) if ends else 0.0
+
+
+def require_finite(network: Network) -> None:
+    """
+    Raises:
+        ModelError: a weight is a NaN or an infinity; names its tensor.
+    """
+    for name, weight in network.named_parameters():
+        if not bool(torch.stack(weight.detach().aminmax()).isfinite().all()):
+            raise ModelError(
+                f"the model's weights are not finite: {name} holds a NaN or an infinity; the file is damaged, or "
+                "training diverged; use an earlier checkpoint or another model"
+            )
+
+
+def holds(weights: WeightsName, largest: float) -> bool:
+    """Whether a weight of that size is still finite when it is stored so.
+
+    >>> holds("fp16", 65504.0), holds("fp16", 1e5), holds("bf16", 1e5)
+    (True, False, True)
+    """
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(weights, torch.float32)
+    return bool(torch.tensor(largest).to(dtype).isfinite())
 
 
 def resolve_weights(
-    name: WeightsName, device: torch.device, *, generates: bool = True
+    name: WeightsName, device: torch.device, *, generates: bool = True, largest: float = 0.0
 ) -> tuple[WeightsName, str]:
     """Settles `auto`, and says why, for people.
 
@@ -89,6 +131,7 @@ def resolve_weights(
 
     Args:
         generates: whether texts are written, id by id; else many ids are scored at once.
+        largest: see `largest_weight`. `auto` takes no kind that can't hold it.
     Raises:
         DeviceError: int8 on a device without a kernel for it.
     """
@@ -97,11 +140,17 @@ def resolve_weights(
     if name != "auto":
         return name, "asked for"
     if device.type == "cuda":
-        capable = torch.cuda.get_device_capability(device) >= (8, 0)
-        return ("bf16", "the GPU multiplies in bf16") if capable else ("fp32", "the GPU has no bf16")
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return "fp32", "the GPU has no bf16"
+        if not holds("bf16", largest):
+            return "fp32", "a weight is too large for bf16"
+        return "bf16", "the GPU multiplies in bf16"
     fast = sorted(cpu_flags() & BF16_INSTRUCTIONS) if device.type == "cpu" else []
-    if device.type == "cpu" and generates and "amx_bf16" not in fast and has_fp16_kernel():
+    prefers_fp16 = device.type == "cpu" and generates and "amx_bf16" not in fast and has_fp16_kernel()
+    if prefers_fp16 and holds("fp16", largest):
         return "fp16", "half the bytes to read, by the fastest kernel of this processor"
-    if fast:
+    if fast and holds("bf16", largest):
         return "bf16", f"the processor has {' and '.join(fast)}"
+    if fast or prefers_fp16:
+        return "fp32", f"a weight is too large for {'bf16' if fast else 'fp16'}"
     return "fp32", f"no instructions for bf16 on this {'processor' if device.type == 'cpu' else 'device'}"

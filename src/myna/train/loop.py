@@ -95,7 +95,10 @@ class Training:
         ):
             self._evaluate(progress, stop, self.evaluations.missing(first))
             while not self.state.is_done(steps):
-                result = self._step(batches, progress, stop)
+                try:
+                    result = self._step(batches, progress, stop)
+                except DivergedError as error:
+                    raise DivergedError(f"{error.what}; {self.checkpoints.kept()}", error.advice) from error
                 last, due = self.state.is_done(steps), self._checkpoint_due()
                 # Save before evaluating: an evaluation may take long, or fail.
                 if last or due or result.stop_asked:
@@ -192,7 +195,8 @@ class Training:
         if skipped >= MOST_SKIPPED:
             raise DivergedError(
                 f"step {self.state.step}: fp16 has skipped {skipped} updates in a row, since the gradient was not "
-                "finite; the last checkpoint is kept. Lower --learning-rate, or train with --precision bf16 or fp32"
+                "finite",
+                "Lower --learning-rate, or train with --precision bf16 or fp32",
             )
 
     def _evaluate(

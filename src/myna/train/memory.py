@@ -14,19 +14,20 @@ from myna.train.recipe import Recipe
 
 
 @contextlib.contextmanager
-def explained_memory(where: Callable[[], str], advice: str) -> Iterator[None]:
+def explained_memory(where: Callable[[], str], advice: str, kept: Callable[[], str]) -> Iterator[None]:
     """Turns a failed allocation of the block into a DeviceError. The run's checkpoints are untouched by it.
 
     Args:
         where: says what was under way; asked when memory has run out.
         advice: see `memory_advice`.
+        kept: what the run keeps, see `kept_words`; asked when memory has run out.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise DeviceError(f"{where()}: out of memory; {advice}. The last checkpoint is kept") from error
+        raise DeviceError(f"{where()}: out of memory; {advice}. {kept().capitalize()}") from error
 
 
 def memory_advice(

@@ -32,8 +32,8 @@ class SpikeRule(RunningLoss):
             what = f"step {step}: the loss {loss:.4f} spikes above {limit:.4f} (mean {self.mean:.4f})"
             if self.on_spike == "stop":
                 raise DivergedError(
-                    f"{what}; nothing was updated, and the last checkpoint is kept. "
-                    "Lower --learning-rate with --override, or go on with --on-spike warn"
+                    f"{what}; nothing was updated",
+                    "Lower --learning-rate with --override, or go on with --on-spike warn",
                 )
             self.say(what)
         self.take(loss)

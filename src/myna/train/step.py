@@ -253,9 +253,9 @@ class Stepper:
                 [r for r, nats in enumerate(by_rank) if not np.isfinite(nats)],
             )
         where = f", from rank {', '.join(map(str, ranks))} of {self.ranks.world_size}" if ranks else ""
+        wider = "" if self.precision.name == "fp32" else ", or train with --precision fp32"
         raise DivergedError(
-            f"step {step + 1}: {what}{where}; nothing was updated, and the last checkpoint is kept. "
-            "Lower --learning-rate, or train with --precision fp32"
+            f"step {step + 1}: {what}{where}; nothing was updated", f"Lower --learning-rate{wider}"
         )
 
     def _ranks_of_bad_gradients(self, step: int, used: Sequence[Batch], scale: float) -> list[int]:

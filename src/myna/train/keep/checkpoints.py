@@ -30,10 +30,14 @@ from myna.train.state import TrainState
 
 
 class Checkpoints:
-    """Saves a run's steps: a snapshot at once, on every rank; the main rank writes it while training goes on."""
+    """Saves a run's steps: a snapshot at once, on every rank; the main rank writes it while training goes on.
 
-    def __init__(self, camera: Camera, saver: Saver, ranks: Ranks):
-        self.camera, self.saver, self.ranks = camera, saver, ranks
+    Args:
+        any_before: whether the run already has a checkpoint.
+    """
+
+    def __init__(self, camera: Camera, saver: Saver, ranks: Ranks, *, any_before: bool):
+        self.camera, self.saver, self.ranks, self.any_before = camera, saver, ranks, any_before
         self.newest_step: int | None = None
 
     def save(self, state: TrainState) -> None:
@@ -61,9 +65,18 @@ class Checkpoints:
             self.saver.join()
         self.ranks.barrier()
 
+    def kept(self) -> str:
+        """What a run that ends now keeps, for a message."""
+        return kept_words(self.any_before or self.newest_step is not None)
+
     def failed(self) -> bool:
         """Whether a write has failed that `join` has not told yet."""
         return self.saver.failed()
+
+
+def kept_words(any_saved: bool) -> str:
+    """What a run that ends by an error keeps, for a message."""
+    return "the last checkpoint is kept" if any_saved else "no checkpoint was saved yet"
 
 
 def newest_on_main(run: Run, ranks: Ranks, say: Callable[[str], None]) -> Path | None:

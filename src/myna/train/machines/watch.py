@@ -234,7 +234,8 @@ class Watch:
 
 
 def _stopped(number: int) -> str:
-    return f"stopped by {signal.Signals(number).name}; the same command goes on from what is saved"
+    what = "the same command goes on from the last checkpoint, or begins anew if there is none"
+    return f"stopped by {signal.Signals(number).name}; {what}"
 
 
 def _no_work(seconds: float) -> None:
