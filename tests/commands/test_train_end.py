@@ -1,5 +1,6 @@
 """The end of `myna train`: a finished run says so, and lacks nothing."""
 
+import shlex
 import subprocess
 import sys
 
@@ -69,3 +70,10 @@ def test_a_sample_takes_no_more_rounds_than_the_other_ranks_go(small_run, tmp_pa
         assert main(["train", *small_run, *more, *prompt]) == 0
     assert len(went) == 4  # at steps 0 and 1
     assert all(0 < steps <= rounds for steps, rounds in went), went
+
+
+def test_what_to_try_next_can_be_pasted_whatever_the_folder_is_called(train, tmp_path, capsys):
+    run = train(tmp_path / "r 1", 2)
+    tried = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  myna ")]
+    assert [words[1] for words in tried] == ["sample", "eval", "data"]
+    assert [words[2] for words in tried[:2]] == [str(run.path)] * 2
