@@ -153,3 +153,8 @@ def test_a_weight_map_that_is_none_is_refused(value, place, tmp_path, capsys):
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": value}))
     assert main(["sample", str(tmp_path / "model"), "--prompt", "x"]) == 2
     assert "weight_map does not give each tensor the name of its file" in capsys.readouterr().err
+
+
+def test_a_number_that_is_too_long_is_said_in_our_words():
+    with pytest.raises(ValueError, match=r"^a number in it has too many digits$"):
+        parse_json(LONG_NUMBER)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from myna import cli
 from myna.errors import DataError, UsageError
 from myna.files import cache_folder
-from myna.paths import cannot_use, given_path
+from myna.paths import cannot_use, given_path, quoted
 
 
 @pytest.fixture
@@ -122,3 +123,13 @@ def test_the_cache_is_never_in_the_folder_we_are_in(tmp_path, monkeypatch):
 
 def test_cannot_use_names_what_is_used_where_the_error_names_nothing():
     assert cannot_use(OSError(errno.EIO, "Input/output error"), "a/b").startswith("cannot use a/b: Input")
+
+
+@pytest.mark.parametrize("path", ["runs/a", "runs/r 1", "it's $HOME", "naïve;x", "~a", "s3://bucket/a b"])
+def test_a_path_in_a_command_is_one_word_of_the_shell(path):
+    assert shlex.split(f"myna sample {quoted(path)}") == ["myna", "sample", path]
+
+
+def test_a_path_in_a_command_is_no_flag_and_ends_no_line():
+    assert quoted(Path("-x")) == "./-x"
+    assert "\n" not in quoted("a\nb")

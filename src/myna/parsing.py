@@ -3,9 +3,10 @@
 import codecs
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from myna.errors import MynaError
 from myna.files import reading
@@ -16,6 +17,13 @@ MOST_NESTED = 100
 # JavaScript's whole numbers are exact up to here.
 MOST_WHOLE = 1 << 53
 _CONTAINERS = (dict, list)
+_KINDS: dict[type, str] = {
+    dict: "a JSON object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number of 0 or more",
+}
+T = TypeVar("T")
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -36,6 +44,10 @@ def parse_json(data: bytes | str) -> Any:
         value = json.loads(text)
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python's limit on the digits of a whole number
+        raise ValueError("a number in it has too many digits") from None
     level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(MOST_NESTED + 1):
         if not level:
@@ -71,6 +83,32 @@ def read_object(
         raise error(f"{path} is not JSON ({problem}); {what_to_do}") from problem
     if not isinstance(value, dict):
         raise error(f"{path} holds no JSON object; {what_to_do}")
+    return value
+
+
+def field(record: Any, key: str, kind: type[T], of: str = "") -> T:
+    """A field that a file of ours must have.
+
+    Args:
+        kind: dict, list, str, or int for a whole number, 0 or more.
+        of: where the record stands in the file, such as "train"; nothing for the object that is the file.
+    Raises:
+        ValueError: the field is missing, or of another kind; names it, in one line.
+
+    >>> field({"tokens": 7}, "tokens", int, "train")
+    7
+    >>> field({"tokens": "7"}, "tokens", int, "train")
+    Traceback (most recent call last):
+    ValueError: its field train.tokens is '7', not a whole number of 0 or more
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"{f'its field {of}' if of else 'it'} is {reprlib.repr(record)}, not {_KINDS[dict]}")
+    name = f"{of}.{key}" if of else key
+    if key not in record:
+        raise ValueError(f"its field {name} is missing")
+    value = record[key]
+    if not isinstance(value, kind) or (kind is int and whole(record, key) is None):
+        raise ValueError(f"its field {name} is {reprlib.repr(value)}, not {_KINDS[kind]}")
     return value
 
 

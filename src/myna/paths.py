@@ -7,6 +7,7 @@ hf:OWNER/NAME) lead to nothing on this machine, and pass.
 
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -89,6 +90,18 @@ def shown(path: str | os.PathLike[str]) -> str:
     text = text if text.isprintable() else repr(text)
     half = MOST_SHOWN // 2
     return text if len(text) <= MOST_SHOWN else f"{text[:half]}...{text[-half:]}"
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as it must be typed in a shell, for a command that a message shows.
+
+    >>> quoted("runs/a"), quoted("runs/r 1"), quoted("-x"), quoted("s3://bucket/a")
+    ('runs/a', "'runs/r 1'", './-x', 's3://bucket/a')
+    """
+    text = os.fspath(path)
+    if not text.isprintable():  # no shell is known to read it, and a message is one line
+        return shown(text)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def cannot_use(error: OSError, path: str | os.PathLike[str] | None = None) -> str:

@@ -91,6 +91,46 @@ def test_show_without_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "make one with `myna prepare CORPUS" in capsys.readouterr().err
 
 
+def test_a_command_in_a_message_quotes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my data"
+    assert main(["data", "show", str(out)]) == 2
+    assert f"`myna prepare CORPUS --out '{out}'`" in capsys.readouterr().err
+    assert main(["data", "join", str(out)]) == 2
+    assert f"`myna prepare CORPUS --part I/N --out '{out}'`" in capsys.readouterr().err
+    (tmp_path / "a.txt").write_text("some text\n" * 50)
+    call = ["prepare", str(tmp_path / "a.txt"), "--out", str(out), "--tokenizer", "bytes", "--part", "1/2"]
+    assert main(call) == 0
+    assert f"run: myna data join '{out}'\n" in capsys.readouterr().out
+    assert main(["data", "show", str(out)]) == 2
+    assert f"run `myna data join '{out}'`" in capsys.readouterr().err
+
+
+def test_the_number_of_windows_is_0_or_more(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", str(dataset), "--windows=-1"]) == 2
+    said = capsys.readouterr()
+    assert said.err == "myna data: --windows is -1; give 1 or more, or 0 for none\n"
+    assert said.out == ""
+    assert main(["data", "show", str(dataset), "--windows", "0"]) == 0
+    assert "train: tokens 0" not in capsys.readouterr().out
+
+
+def test_a_finished_dataset_is_said_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("some text\n" * 50)
+    out = tmp_path / "data"
+    call = ["prepare", str(tmp_path / "a.txt"), "--out", str(out), "--tokenizer", "bytes"]
+    for arguments in ([*call, "--part", "1/1"], ["data", "join", str(out)]):
+        assert main(arguments) == 0
+        assert f"wrote {out}" in capsys.readouterr().out
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+        assert "wrote" not in said
+        assert "is there already, so nothing was written; compared: " in said
+    assert main(call) == 0
+    said = capsys.readouterr().out
+    assert f"{out} is there already, so nothing was written; compared: the options, the tokenizer and" in said
+    assert main(shlex.split(re.findall(r"myna (data show .+)", said)[0])) == 0
+
+
 def test_a_vocabulary_size_changed_by_hand_is_blamed_on_dataset_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

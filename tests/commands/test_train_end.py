@@ -1,5 +1,6 @@
 """The end of `myna train`: a finished run says so, and lacks nothing."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,10 @@ def test_it_ends_by_printing_where_each_thing_lies(train, small_dataset, tmp_pat
     assert listed["checkpoint"] == f"{run.checkpoints}/step_00000002"
     for place in ("tokenizer", "data", "checkpoint", "metrics", "report"):
         assert Path(listed[place]).exists(), place
+
+
+def test_what_to_try_next_can_be_pasted_whatever_the_folder_is_called(train, tmp_path, capsys):
+    run = train(tmp_path / "r 1", 2)
+    tried = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  myna ")]
+    assert [words[1] for words in tried] == ["sample", "eval", "data"]
+    assert [words[2] for words in tried[:2]] == [str(run.path)] * 2

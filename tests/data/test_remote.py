@@ -74,10 +74,17 @@ def test_a_dataset_that_was_made_anew_has_another_folder(there, conversations):
     assert open_dataset(before).identity != open_dataset(after).identity
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"tokenizer": "x", "train": {"shards": [1]}}'])
-def test_a_damaged_dataset_json_is_refused(there, text):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", r"it is \[\], not a JSON object"),
+        ('{"tokenizer": "x", "train": {"shards": [1]}}', r"its field train\.shards is 1, not a JSON object"),
+    ],
+)
+def test_a_damaged_dataset_json_is_refused(there, text, says):
     (there / "dataset.json").write_text(text)
-    with pytest.raises(DataError, match=r"small/dataset\.json is damaged \("):
+    with pytest.raises(DataError, match=rf"small/dataset\.json is damaged \({says}.*\); copy"):
         here(f"file://{there}", fetch_data)
 
 

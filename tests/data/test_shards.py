@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +146,7 @@ def test_a_vocabulary_that_was_changed_is_told_from_another_tokenizer(dataset: D
 def test_a_folder_that_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no dataset at"):
         open_dataset(tmp_path / "absent")
-    with pytest.raises(DataError, match="is no dataset"):
+    with pytest.raises(DataError, match=r"is no dataset: .*; give a folder that `myna prepare` made"):
         open_dataset(tmp_path, tokenizer=Tokenizer.bytes())
     (tmp_path / "d.partial").mkdir()
     with pytest.raises(DataError, match="unfinished"):
@@ -160,3 +162,34 @@ def test_header_is_what_numpy_reads(tmp_path: Path) -> None:
             assert np.lib.format.read_magic(file) == (1, 0)
             assert np.lib.format.read_array_header_1_0(file) == ((count,), False, dtype)
             assert file.tell() == shards.NPY_HEADER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda info: [], "it is [], not a JSON object"),
+        (lambda info: {}, "its field format is missing"),
+        (
+            lambda info: info | {"vocab_size": "257"},
+            "its field vocab_size is '257', not a whole number of 0 or more",
+        ),
+        (lambda info: info | {"dtype": "float"}, "its field dtype is 'float', and 257 ids need 'uint16'"),
+        (lambda info: {key: info[key] for key in info if key != "source"}, "its field source is missing"),
+        (lambda info: info | {"train": []}, "its field train is [], not a JSON object"),
+        (lambda info: info | {"val": {"shards": [1]}}, "its field val.shards is 1, not a JSON object"),
+        (lambda info: info | {"val": {"shards": [{}]}}, "its field val.shards.tokens is missing"),
+        (
+            lambda info: info | {"val": info["val"] | {"tokens": 1}},
+            "its field val.tokens is 1, and the shards have ",
+        ),
+    ],
+)
+def test_the_field_that_is_wrong_is_named(
+    dataset: Dataset, change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    place = dataset.path / "dataset.json"
+    place.write_text(json.dumps(change(json.loads(place.read_bytes()))))
+    with pytest.raises(DataError) as caught:
+        open_dataset(dataset.path)
+    assert f"{place} is damaged ({says}" in str(caught.value)
+    assert str(caught.value).endswith("; prepare the dataset again")

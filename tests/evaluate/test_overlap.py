@@ -185,7 +185,11 @@ def test_a_file_about_other_items_is_refused(tmp_path):
     ("args", "says"),
     [
         (["overlap", "{data}"], "no items; name them with --with"),
-        (["overlap", "{data}", "--with", "{items}", "--words", "0"], "--words and --workers are 1 or more"),
+        (["overlap", "{data}", "--with", "{items}", "--words", "0"], "--words is 0; give 1 or more"),
+        (
+            ["overlap", "{data}", "--with", "{items}", "--workers=-2"],
+            "--workers is -2; give 1 or more",
+        ),
         (["overlap", "{data}", "--with", "{data}/dataset.json"], "line 1"),
         (["show", "{data}", "--with", "{items}"], "--with belongs to `myna data overlap`"),
     ],

@@ -176,3 +176,39 @@ def test_what_is_no_model_is_refused(tmp_path):
         GPT.from_pretrained(tmp_path / "absent" / "deeper")
     with pytest.raises(DownloadError, match="not-a-model"):
         GPT.from_pretrained("not-a-model")
+
+
+@pytest.mark.parametrize("what", ["cut", "empty", "folder"])
+def test_weights_that_are_no_safetensors_file_say_what_to_do(saved, what):
+    path = saved[1] / "model.safetensors"
+    data = path.read_bytes()
+    path.unlink()
+    if what == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(data[:-9] if what == "cut" else b"")
+    with pytest.raises(CheckpointError) as refused:
+        GPT.from_pretrained(saved[1])
+    said = str(refused.value)
+    assert f"{path} is" in said
+    assert "not a whole safetensors file" in said
+    assert "; put the model's file" in said if what == "folder" else "; copy or download it again" in said
+    assert "\n" not in said
+
+
+def test_a_name_that_the_hub_does_not_give_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        DownloadError, match=r"; check the name and the network, or give the folder of a model$"
+    ):
+        GPT.from_pretrained("nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("stated", "says"), [("llama", "model_type is 'llama'"), (None, "it has no model_type")]
+)
+def test_a_model_of_another_type_says_what_to_give(saved, stated, says):
+    place = saved[1] / "config.json"
+    place.write_text(json.dumps(json.loads(place.read_bytes()) | {"model_type": stated}))
+    with pytest.raises(ModelError, match=f"{says}; give a model of a type that Myna can load: gpt2"):
+        GPT.from_pretrained(saved[1])

@@ -545,6 +545,18 @@ def test_without_a_folder_the_page_says_how_to_give_one(watched, site):
     expect(page.locator("#no-runs")).to_contain_text("--runs runs")
 
 
+@pytest.mark.parametrize(
+    ("folder", "typed"),
+    [("runs", "runs/pydoc"), ("my runs", "'my runs/pydoc'"), ("it's", "'it'\"'\"'s/pydoc'")],
+)
+def test_an_empty_folder_is_quoted_in_the_command_that_fills_it(watched, site, folder, typed):
+    page = watched.open()
+    body = {"object": "list", "folder": folder, "data": []}
+    page.route("**/v1/runs", lambda route: route.fulfill(json=body))
+    page.get_by_role("tab", name="Runs").click()
+    expect(page.locator("#no-runs pre")).to_have_text(f"myna train --out {typed}")
+
+
 def test_tabs_and_theme_by_keyboard(watched, site):
     page = watched.open()
     tabs = {view: page.locator(f"#tab-{view}") for view in VIEWS}

@@ -242,3 +242,15 @@ def test_what_is_not_our_rule_goes_to_its_own_library() -> None:
         assert isinstance(exchange.read_json(data, "t"), HuggingFaceModel)
     same = changed(model__merges=[merge.split(" ") for merge in merges])  # the newer way to write merges
     assert isinstance(exchange.read_json(same, "t"), RankModel)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("{", "not JSON"), ("[]", "it has no model"), ('{"model": {}, "added_tokens": 1}', "no list of tokens")],
+)
+def test_what_is_no_tokenizer_json_says_what_to_do(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(TokenizerError) as refused:
+        Tokenizer.load(tmp_path)
+    assert says in str(refused.value)
+    assert str(refused.value).endswith("; copy or download the file again, or give another tokenizer")

@@ -63,7 +63,7 @@ def test_train_a_sentencepiece_model(corpus: Path, tmp_path: Path, capsys: Captu
     [
         (
             ["--vocab-size", "100"],
-            "a vocabulary of 100 is too small: <unk>, <s>, </s> and the 256 bytes make 259",
+            "a vocabulary of 100 is too small: <unk>, <s>, </s> and the 256 bytes make 259; give a size of 259 or more",
         ),
         (
             ["--vocab-size", "260"],
@@ -140,10 +140,10 @@ def test_train_a_pattern_of_ones_own(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"--vocab-size": "100"}, "a vocabulary of 100 is too small"),
+        ({"--vocab-size": "100"}, "the 256 bytes and <|endoftext|> make 257; give a size of 257 or more"),
         ({"--vocab-size": "256"}, "a vocabulary of 256 is too small"),
         ({"--vocab-size": "90000"}, "merges and 89,743 were asked for"),
-        ({"--pattern": "(ab"}, "is no regular expression"),
+        ({"--pattern": "(ab"}, "; correct --pattern, or give gpt2, gpt4 or o200k"),
         ({"--workers": "0"}, "at least 1 worker"),
         ({"--out": "corpus/a.txt/inside"}, "cannot write"),
         ({"--out": "corpus"}, "corpus holds other files; give a new or an empty directory"),
@@ -259,6 +259,10 @@ def test_show_explains_a_chosen_word(capsys: Captured) -> None:
     assert "Why ·low becomes" in capsys.readouterr().out
     assert main(["tokenizer", "show", "a low hill", "--word", "lwo"]) == 2
     assert "did you mean ' low'" in capsys.readouterr().err
+    assert main(["tokenizer", "show", "a low hill", "--word", "zz"]) == 2
+    assert "no pre-token 'zz'; give one of its own, such as 'a', ' low', ' hill'\n" in capsys.readouterr().err
+    assert main(["tokenizer", "show", "", "--word", "zz"]) == 2
+    assert "no pre-token 'zz'; give a text that is not empty\n" in capsys.readouterr().err
 
 
 def test_show_an_empty_text(capsys: Captured) -> None:

@@ -1,6 +1,7 @@
 """`myna data show`: look before you train. `myna data join`: parts become one dataset. `myna data overlap`: did the
 training text hold the test?"""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Data:
     tokenizer: str | None = None
     """gpt2, bytes, or a tokenizer's directory or file. Default: the dataset's own; other projects' files need it."""
     windows: int = 3
-    """show: how many windows to print as text."""
+    """show: how many windows to print as text; 0 for none."""
     items: Annotated[Path | None, tyro.conf.arg(name="with")] = None
     """overlap: items in HellaSwag's official format (JSONL)."""
     words: int = 13
@@ -81,7 +82,10 @@ def join(call: Data) -> None:
         raise UsageError(
             "join writes the dataset into the folder of its parts; give a folder of this machine"
         )
-    print_result(joined(given_path(call.dir), quiet=False))
+    out = given_path(call.dir)
+    found = os.path.isfile(out / "dataset.json")
+    dataset = joined(out, quiet=False)
+    print_result(dataset, "the tokenizer and the sizes of the shards" if found else "")
 
 
 def overlap(call: Data) -> None:
@@ -100,8 +104,9 @@ def overlap(call: Data) -> None:
 
     if call.items is None:
         raise UsageError("no items; name them with --with hellaswag_val.jsonl")
-    if call.words < 1 or (call.workers is not None and call.workers < 1):
-        raise UsageError("--words and --workers are 1 or more")
+    for name in ("words", "workers"):
+        if (number := getattr(call, name)) is not None and number < 1:
+            raise UsageError(f"--{name} is {number}; give 1 or more")
     items = read_items(call.items)
     path = here(call.dir, fetch_data)
     tokenizer = Tokenizer.open(call.tokenizer) if call.tokenizer else Tokenizer.load(path)
@@ -127,6 +132,8 @@ def show(call: Data) -> None:
     from myna.data.shards import open_dataset, verify_shards
     from myna.text.tokenizer import Tokenizer
 
+    if call.windows < 0:
+        raise UsageError(f"--windows is {call.windows}; give 1 or more, or 0 for none")
     named = Tokenizer.open(call.tokenizer) if call.tokenizer else None
     path = here(call.dir, fetch_data)
     dataset = open_dataset(path, verify=False, tokenizer=named)

@@ -10,6 +10,7 @@ from myna.commands.out import new_folder
 from myna.errors import UsageError
 from myna.evaluate.logs import Log, read_log
 from myna.files import sha256_file, write_atomic
+from myna.paths import quoted
 from myna.references import GPT2_LOSSES, HELLASWAG, gpt2_sha256
 from myna.run import LOG_KEY, Run
 
@@ -56,7 +57,7 @@ def import_log(path: Path, out: Path, about: AboutLog) -> None:
     )
     for note in (f"tokens: {batch_tokens:,} a step, {why}", *_left_out(log), _compares(about)):
         print(f"  {note}")
-    print(f"  myna report {os.path.relpath(out)}")
+    print(f"  myna report {quoted(os.path.relpath(out))}")
 
 
 def _batch_tokens(log: Log, about: AboutLog) -> tuple[int, str]:

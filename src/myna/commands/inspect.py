@@ -181,7 +181,9 @@ def token_id(given: str, tokenizer: "Tokenizer") -> int:
     if given.isascii() and given.isdigit():
         if (id := int(given)) < tokenizer.n_vocab:
             return id
-        raise UsageError(f"--token {given}: the tokenizer's ids are 0 to {tokenizer.n_vocab - 1}")
+        raise UsageError(
+            f"--token {given}: the tokenizer's ids are 0 to {tokenizer.n_vocab - 1}; give one of those"
+        )
     if given in tokenizer.special_tokens:
         return tokenizer.special_tokens[given]
     ids = tokenizer.encode(given)

@@ -1,6 +1,6 @@
 """`myna prepare`: a corpus becomes shards that training reads."""
 
-import shlex
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ import tyro
 from myna.commands import parse, refuse_empty
 from myna.commands.part import read_part
 from myna.errors import TokenizerError, UsageError
-from myna.paths import given_path
+from myna.paths import given_path, quoted
 from myna.progress import counted
 
 if TYPE_CHECKING:
@@ -85,10 +85,24 @@ def main(args: Sequence[str]) -> None:
         from myna.text.chat import with_chat_tokens
 
         tokenizer = with_chat_tokens(tokenizer)
+    found = _found(call.out, part)
     dataset = _run(call, tokenizer, part)
-    print_result(dataset)
+    print_result(
+        dataset, "the options, the tokenizer and the sizes of the shards" if dataset.path in found else ""
+    )
     if part is not None and "part" in dataset.info:
-        print(f"part {call.part} is done. When all {part[1]} are done, run: myna data join {call.out}")
+        print(
+            f"part {call.part} is done. When all {part[1]} are done, run: myna data join {quoted(call.out)}"
+        )
+
+
+def _found(out: Path, part: tuple[int, int] | None) -> set[Path]:
+    """The folders that this call could have made and that are finished before it."""
+    from myna.data.prepare import Part
+    from myna.data.prepare.parts import part_folder
+
+    folders = [out] if part is None else [out, part_folder(out, Part(*part))]
+    return {folder for folder in folders if os.path.isfile(folder / "dataset.json")}
 
 
 def _tokenizer(spec: str) -> "Tokenizer":
@@ -127,8 +141,12 @@ def _run(call: Prepare, tokenizer: "Tokenizer", part: tuple[int, int] | None) ->
     )
 
 
-def print_result(dataset: "Dataset") -> None:
-    """Prints the sizes of both splits, and how much was skipped and why."""
+def print_result(dataset: "Dataset", checked: str = "") -> None:
+    """Prints the sizes of both splits, and how much was skipped and why.
+
+    Args:
+        checked: of a dataset that was there already: what of it was compared; nothing for one that was made now.
+    """
     source = dataset.info["source"]
     for name, split in (("train", dataset.train), ("val", dataset.val)):
         print(
@@ -145,8 +163,12 @@ def print_result(dataset: "Dataset") -> None:
         print(f"left out {source['filtered_documents']:,} rows by --where")
     if source.get("damaged_records"):
         print(f"skipped {source['damaged_records']:,} damaged records, the first: {source['first_damaged']}")
-    print(f"wrote {dataset.path}")
+    if checked:
+        print(f"{dataset.path} is there already, so nothing was written; compared: {checked}")
+        print(f"to compare the content of the shards, too: myna data show {quoted(dataset.path)} --verify")
+    else:
+        print(f"wrote {dataset.path}")
     if "part" not in dataset.info and not source.get("conversations"):
-        data, out = (shlex.quote(str(path)) for path in (dataset.path, Path("runs") / dataset.path.name))
+        data, out = quoted(dataset.path), quoted(Path("runs") / dataset.path.name)
         print(f"next: myna train pydoc --tokenizer from-data --data {data} --out {out}")
         print("      (pydoc is the recipe of a small network; gpt2-124m is the lecture's)")

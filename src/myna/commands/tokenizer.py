@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 SAMPLE_CHARACTERS = 600
+MOST_WORDS = 8  # of a text, in a message
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ def show(call: Show) -> None:
     words = explain.words(tokenizer, text) if call.explain or call.word else []
     if call.word is not None and call.word not in words:
         near = difflib.get_close_matches(call.word, words, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"the text has no pre-token {call.word!r}{hint}")
+        some = ", ".join(map(reprlib.repr, list(dict.fromkeys(words))[:MOST_WORDS]))
+        hint = f"did you mean {near[0]!r}?" if near else f"give one of its own, such as {some}"
+        raise UsageError(
+            f"the text has no pre-token {call.word!r}; {hint if words else 'give a text that is not empty'}"
+        )
     n_bytes = len(text.encode("utf-8"))
     ratio = f", {n_bytes / len(spans):.2f} bytes a token" if spans else ""
     summary = (

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from myna.errors import DataError, OutputError, UsageError
+from myna.errors import DataError, OutputError, TokenizerError, UsageError
+from myna.paths import quoted
 from myna.progress import Progress, speak
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def train(call: Train) -> None:
         made = learn(chain([first], texts), workers, on_bytes, on_merge)
     write(made, call.out)
     made.report()
-    next_step = f"next: myna tokenizer show 'some text' --tokenizer {call.out}"
+    next_step = f"next: myna tokenizer show 'some text' --tokenizer {quoted(call.out)}"
     print(next_step + " --explain" * (call.kind == "bpe"))
 
 
@@ -99,7 +100,10 @@ def bpe(call: Train) -> Learn:
     from myna.text.training import check_vocab_size, learn
 
     check_vocab_size(call.vocab_size)
-    pattern = patterns.named("gpt2" if call.pattern is None else call.pattern)
+    try:
+        pattern = patterns.named("gpt2" if call.pattern is None else call.pattern)
+    except TokenizerError as error:
+        raise TokenizerError(f"{error}; correct --pattern, or give gpt2, gpt4 or o200k") from error
     if call.out.suffix == ".model":
         raise UsageError(f"{call.out}: a .model is sentencepiece's; name a directory or a .tiktoken")
 

@@ -9,6 +9,7 @@ from myna.commands.train_call import Say, TrainCall
 from myna.commands.train_init import base_tokenizer, require_extension
 from myna.commands.train_sources import Named
 from myna.errors import DataError, UsageError
+from myna.paths import quoted
 from myna.recipes import SELF_PREPARING
 from myna.train.recipe import Recipe
 
@@ -155,8 +156,9 @@ def prepare_own(recipe: Recipe, path: Path, say: Say) -> None:
         named = recipe.init if recipe.tokenizer == "from-init" else recipe.tokenizer
         raise UsageError(
             f"{recipe.name} trains on {' '.join(recipe.corpus)}, which is not prepared yet: "
-            f"myna prepare {' '.join(recipe.corpus)}{' --conversations' * recipe.conversations} "
-            f"--out data/{recipe.name} --tokenizer {named}, then myna train {recipe.name} --data data/{recipe.name}"
+            f"myna prepare {' '.join(map(quoted, recipe.corpus))}{' --conversations' * recipe.conversations} "
+            f"--out data/{recipe.name} --tokenizer {quoted(named)}, then "
+            f"myna train {recipe.name} --data data/{recipe.name}"
         )
     if (path / "dataset.json").exists():
         made_of = open_dataset(path, verify=False).info["source"].get("corpus", [])

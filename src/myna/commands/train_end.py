@@ -6,6 +6,7 @@ from myna.errors import MynaError, OutputError, first_line
 from myna.evaluate.compression import bz2_bits_per_byte
 from myna.evaluate.report import report
 from myna.model.checkpoint import list_checkpoints
+from myna.paths import quoted
 from myna.run import Run
 from myna.store.here import address_of
 from myna.text.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ def finish(run: Run, data: Mixture, tokenizer: Tokenizer, say: Say) -> None:
     except Exception as error:  # of the library that draws: its fonts, its memory
         raise OutputError(
             f"cannot draw {run.report_path}: {type(error).__name__}: {first_line(error)}; "
-            f"once that is mended, `myna report {run.path}` draws it"
+            f"once that is mended, `myna report {quoted(run.path)}` draws it"
         ) from error
     chats, first = data.has_conversations, data.sources[0].dataset
     for sample in run.samples()[-1:]:
@@ -50,7 +51,8 @@ def finish(run: Run, data: Mixture, tokenizer: Tokenizer, say: Say) -> None:
     say(f"report      {run.report_path}")
     say(f"            {run.page_path}\n")
     say("what to try next:")
-    say(f"  myna chat {run.path}" if chats else f'  myna sample {run.path} --prompt "The "')
+    model, dataset = quoted(run.path), quoted(address_of(first.path))
+    say(f"  myna chat {model}" if chats else f'  myna sample {model} --prompt "The "')
     if first.val.n_tokens > 1:
-        say(f"  myna eval {run.path} --task val{'' if data.is_one else f' --data {address_of(first.path)}'}")
-    say(f"  myna data show {address_of(first.path)}")
+        say(f"  myna eval {model} --task val{'' if data.is_one else f' --data {dataset}'}")
+    say(f"  myna data show {dataset}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from myna.commands.train_call import Say, value_of
 from myna.errors import DataError, ModelError, MynaError, UsageError
+from myna.paths import quoted
 from myna.run import Run
 from myna.settings import Options, flag
 from myna.train.recipe import Recipe
@@ -128,7 +129,7 @@ def require_extension(tokenizer: "Tokenizer", base: "Tokenizer", init: str, wher
     if not tokenizer.extends(base):
         raise DataError(
             f"{where} was made with another tokenizer than {init} ({tokenizer.n_vocab:,} ids, not the model's "
-            f"{base.n_vocab:,} with special tokens added); prepare it with --tokenizer {init}"
+            f"{base.n_vocab:,} with special tokens added); prepare it with --tokenizer {quoted(init)}"
         )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from myna.data.split import SPLITS, Dataset, Shard, Split
 from myna.errors import DataError
+from myna.paths import quoted
 
 if TYPE_CHECKING:
     from myna.text.tokenizer import Tokenizer
@@ -110,8 +111,10 @@ def _files(path: Path) -> dict[str, list[Path]]:
                 f"{path} is not whole: {partial} is unfinished; run the same `myna prepare` again"
             )
         if path.with_name(path.name + ".parts").exists():
-            raise DataError(f"{path} is still in parts; make all of them, then run `myna data join {path}`")
-        raise DataError(f"no dataset at {path}; make one with `myna prepare CORPUS --out {path}`")
+            raise DataError(
+                f"{path} is still in parts; make all of them, then run `myna data join {quoted(path)}`"
+            )
+        raise DataError(f"no dataset at {path}; make one with `myna prepare CORPUS --out {quoted(path)}`")
     try:
         found = sorted(file for file in path.iterdir() if file.suffix in (".npy", ".bin"))
     except OSError as error:
@@ -122,7 +125,8 @@ def _files(path: Path) -> dict[str, list[Path]]:
             files[split].append(file)
     if not files["train"]:
         raise DataError(
-            f"{path} is no dataset: it has neither dataset.json nor files named like *train*.npy or *train*.bin"
+            f"{path} is no dataset: it has neither dataset.json nor files named like *train*.npy or *train*.bin; "
+            "give a folder that `myna prepare` made, or one that holds such files"
         )
     return files
 

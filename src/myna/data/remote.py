@@ -12,7 +12,7 @@ from myna.data.split import SPLITS
 from myna.data.verify import Hashed, fingerprint, hash_files, remember
 from myna.errors import DataError
 from myna.files import sha256_bytes, write_atomic
-from myna.parsing import parse_json
+from myna.parsing import field, parse_json
 from myna.store.here import fetch_any
 from myna.store.remote import DamagedError, Remote, Wanted
 
@@ -39,9 +39,9 @@ def fetch_data(remote: Remote, folder: Path, splits: Collection[str] = SPLITS) -
     into = folder / sha256_bytes(raw)[:12] / remote.name
     try:
         wanted = list(_stated(parse_json(raw), splits))
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise DataError(
-            f"{remote.url}/{DATASET} is damaged ({error!r}); copy the dataset there again"
+            f"{remote.url}/{DATASET} is damaged ({error}); copy the dataset there again"
         ) from error
     here = [one for one in wanted if (into / one.name).is_file()]
     found = hash_files([into / one.name for one in here])
@@ -59,9 +59,12 @@ def fetch_data(remote: Remote, folder: Path, splits: Collection[str] = SPLITS) -
 
 def _stated(info: Any, splits: Collection[str]) -> Iterator[Wanted]:
     """The files that a dataset.json states, of some splits."""
-    yield Wanted("tokenizer.json", sha256=str(info["tokenizer"]))
+    yield Wanted("tokenizer.json", sha256=field(info, "tokenizer", str))
     for split in splits:
-        for shard in info[split]["shards"]:
-            yield Wanted(Path(shard["file"]).name, sha256=str(shard["sha256"]))
+        of = f"{split}.shards"
+        for shard in field(field(info, split, dict), "shards", list, split):
+            yield Wanted(Path(field(shard, "file", str, of)).name, sha256=field(shard, "sha256", str, of))
             if "scored" in shard:
-                yield Wanted(Path(shard["scored"]["file"]).name, sha256=str(shard["scored"]["sha256"]))
+                scored, of_scored = field(shard, "scored", dict, of), f"{of}.scored"
+                name = Path(field(scored, "file", str, of_scored)).name
+                yield Wanted(name, sha256=field(scored, "sha256", str, of_scored))

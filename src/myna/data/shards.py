@@ -20,7 +20,7 @@ from myna.data.split import SCORED_DTYPE, SPLITS, Dataset, Shard, Split
 from myna.data.verify import hash_files
 from myna.errors import DataError
 from myna.files import sha256_file
-from myna.parsing import parse_json
+from myna.parsing import field, parse_json
 from myna.paths import cannot_use
 from myna.text.tokenizer import Tokenizer
 
@@ -123,11 +123,13 @@ def _read_ours(path: Path) -> Dataset:
     place = path / "dataset.json"
     try:
         info = parse_json(place.read_bytes())
-        if info["format"] != FORMAT:
+        if (written := field(info, "format", str)) != FORMAT:
             raise DataError(
-                f"{place} has format {info['format']!r}; this version reads {FORMAT!r}, prepare it again"
+                f"{place} has format {written!r}; this version reads {FORMAT!r}, prepare it again"
             )
-        vocab_size, tokenizer_sha256 = int(info["vocab_size"]), str(info["tokenizer"])
+        vocab_size, tokenizer_sha256 = field(info, "vocab_size", int), field(info, "tokenizer", str)
+        if "source" not in info:  # which is shown whatever it is
+            raise ValueError("its field source is missing")
         splits = {name: _split_of(path, name, info, vocab_size) for name in SPLITS}
         tokenizer_path = path / "tokenizer.json"
         if sha256_file(tokenizer_path) != tokenizer_sha256:
@@ -138,36 +140,33 @@ def _read_ours(path: Path) -> Dataset:
         ) from error
     except OSError as error:
         raise DataError(cannot_use(error)) from error
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise DataError(f"{place} is damaged ({error!r}); prepare the dataset again") from error
+    except ValueError as error:
+        raise DataError(f"{place} is damaged ({error}); prepare the dataset again") from error
     return Dataset(path, info, vocab_size, tokenizer_sha256, tokenizer_path, splits["train"], splits["val"])
 
 
 def _split_of(path: Path, name: str, info: Mapping[str, Any], vocab_size: int) -> Split:
-    dtype = np.dtype(info["dtype"]).newbyteorder("<")
-    if dtype != id_dtype(vocab_size):
-        raise ValueError(f"dtype {info['dtype']} for a vocabulary of {vocab_size}")
-    about = info[name]
-    shards = [
-        Shard(path / Path(s["file"]).name, int(s["tokens"]), NPY_HEADER_BYTES, dtype, str(s["sha256"]))
-        for s in about["shards"]
-    ]
+    dtype, stated = id_dtype(vocab_size), field(info, "dtype", str)
+    if stated != dtype.name:
+        raise ValueError(f"its field dtype is {stated!r}, and {vocab_size:,} ids need {dtype.name!r}")
+    about = field(info, name, dict)
+    listed, of = field(about, "shards", list, name), f"{name}.shards"
+    shards = [_shard_of(path, entry, field(entry, "tokens", int, of), dtype, of) for entry in listed]
     scored = None
-    if any("scored" in s for s in about["shards"]):
+    if any("scored" in entry for entry in listed):
         masks = [
-            Shard(
-                path / Path(s["scored"]["file"]).name,
-                int(s["tokens"]),
-                NPY_HEADER_BYTES,
-                SCORED_DTYPE,
-                str(s["scored"]["sha256"]),
-            )
-            for s in about["shards"]
+            _shard_of(path, field(entry, "scored", dict, of), shard.tokens, SCORED_DTYPE, f"{of}.scored")
+            for entry, shard in zip(listed, shards, strict=True)
         ]
         scored = Split(f"{path} ({name}, scored)", masks, 2)
-    split = Split(
-        f"{path} ({name})", shards, vocab_size, int(about["documents"]), int(about["bytes"]), scored=scored
-    )
-    if split.n_tokens != int(about["tokens"]):
-        raise ValueError(f"{name} has {about['tokens']} tokens, its shards {split.n_tokens}")
+    documents, n_bytes, tokens = (field(about, key, int, name) for key in ("documents", "bytes", "tokens"))
+    split = Split(f"{path} ({name})", shards, vocab_size, documents, n_bytes, scored=scored)
+    if split.n_tokens != tokens:
+        raise ValueError(f"its field {name}.tokens is {tokens:,}, and the shards have {split.n_tokens:,}")
     return split
+
+
+def _shard_of(path: Path, entry: Any, tokens: int, dtype: np.dtype, of: str) -> Shard:
+    """A file that dataset.json lists; `of` is where it does so."""
+    name, sha256 = Path(field(entry, "file", str, of)).name, field(entry, "sha256", str, of)
+    return Shard(path / name, tokens, NPY_HEADER_BYTES, dtype, sha256)

@@ -22,7 +22,7 @@ def finite(scores: Mapping[str, float]) -> dict[str, float]:
     for key, value in scores.items():
         if not math.isfinite(value):
             raise ModelError(
-                f"{key} is {value}: the model's output is not finite; its weights are damaged or diverged, or the "
-                "precision is too narrow (try --precision fp32)"
+                f"{key} is {value}: the model's output is not finite, because its weights are damaged or diverged, or "
+                "the precision is too narrow; try --precision fp32, or give an earlier checkpoint"
             )
     return dict(scores)

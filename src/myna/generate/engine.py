@@ -364,7 +364,8 @@ class Engine:
         self.prefixes.clear()
         slot.finish_reason = "error"
         error = ModelError(
-            "the model's output is not finite (a NaN or an infinity); its weights are damaged or diverged"
+            "the model's output is not finite (a NaN or an infinity): its weights are damaged or diverged; give an "
+            "earlier checkpoint or another model"
         )
         return New(slot, None, finish_reason="error", error=error)
 

@@ -30,7 +30,7 @@ from myna.files import (
 from myna.model.layout import as_float32
 from myna.model.network import Network
 from myna.model.weights import WEIGHTS, read_safetensors
-from myna.parsing import parse_json, read_object
+from myna.parsing import field, parse_json, read_object
 from myna.text.tokenizer import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -143,16 +143,22 @@ def read_manifest(raw: bytes, manifest: str | Path) -> list[ManifestEntry]:
     """
     try:
         stated = parse_json(raw)
+        if not isinstance(stated, dict):
+            raise ValueError("it holds no JSON object")
         body = {key: value for key, value in stated.items() if key != "sha256"}
         # Compare the bytes, not the parsed JSON. So every edit is found, even one that only changes spaces.
         if json_bytes(body | {"sha256": sha256_bytes(json_bytes(body))}) != raw:
             raise CheckpointError(f"{manifest} was changed after it was written; use another checkpoint")
         return [
-            ManifestEntry(str(entry["file"]), int(entry["bytes"]), str(entry["sha256"]))
-            for entry in body["files"]
+            ManifestEntry(
+                field(entry, "file", str, "files"),
+                field(entry, "bytes", int, "files"),
+                field(entry, "sha256", str, "files"),
+            )
+            for entry in field(body, "files", list)
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{manifest} is not a manifest: {error!r}; use another checkpoint") from error
+    except ValueError as error:
+        raise CheckpointError(f"{manifest} is not a manifest ({error}); use another checkpoint") from error
 
 
 def verify(path: Path) -> None:

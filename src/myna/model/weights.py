@@ -101,7 +101,8 @@ def name_of(raw: Mapping[str, Any], where: str) -> str:
             f"{where}: this Myna has no network {name!r} (it has {', '.join(NETWORKS)}); use the Myna that wrote the "
             "file, or add the network to NETWORKS"
         )
-    raise ModelError(f"{where}: model_type is {model_type!r}; Myna can load {', '.join(known)}")
+    said = "it has no model_type" if model_type is None else f"model_type is {reprlib.repr(model_type)}"
+    raise ModelError(f"{where}: {said}; give a model of a type that Myna can load: {', '.join(known)}")
 
 
 def _read_tensors(directory: Path) -> dict[str, Tensor]:
@@ -241,8 +242,15 @@ def _open_safetensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; is the folder whole?") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(
+            f"{path} is a folder, not a whole safetensors file; put the model's file in its place"
+        ) from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({first_line(error)}); copy or download it again, or give "
+            "another model"
+        ) from error
 
 
 def _widened(tensor: Tensor) -> np.ndarray:
@@ -275,5 +283,7 @@ def pretrained_directory(source: str | Path) -> Path:
         )
     except Exception as error:  # the hub's client raises its HTTP library's errors as well as its own
         raise DownloadError(
-            f"there is no folder {source}, and the hub did not give a model of that name: {first_line(error)}"
+            f"there is no folder {source}, and the hub did not give a model of that name "
+            f"({first_line(error).rstrip('.')}); "
+            "check the name and the network, or give the folder of a model"
         ) from error

@@ -204,7 +204,8 @@ class Worker:
         error = piece.new.error
         if is_first and not all(map(_is_finite, slot.prompt_logprobs)):
             error = ModelError(
-                "a log-probability of the prompt is not finite; the model's weights are damaged"
+                "a log-probability of the prompt is not finite: the model's weights are damaged; serve an earlier "
+                "checkpoint or another model"
             )
         if error:
             self._fail(job, error)

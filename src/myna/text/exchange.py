@@ -31,6 +31,8 @@ SENTENCEPIECE = "tokenizer.model"
 # All names that say something of a tokenizer, and of nothing else.
 NAMES = (TOKENIZER_JSON, *PAIRS[0], *PAIRS[1], SENTENCEPIECE, CONFIG, ADDED, SPECIAL_MAP)
 
+_WHAT_TO_DO = "copy or download the file again, or give another tokenizer"
+
 
 def names_in(folder: Path) -> list[str]:
     """The names in a folder that say something of a tokenizer, whatever is behind them; rank files come last.
@@ -146,14 +148,16 @@ def _parsed(data: bytes, name: str) -> dict[str, Any]:
     try:
         content = parse_json(data)
     except ValueError as error:
-        raise TokenizerError(f"{name} is no tokenizer: not JSON ({error})") from None
+        raise TokenizerError(f"{name} is no tokenizer: not JSON ({error}); {_WHAT_TO_DO}") from None
     if not isinstance(content, dict) or (
         content.get("format") != SENTENCEPIECE_FORMAT and not isinstance(content.get("model"), dict)
     ):
-        raise TokenizerError(f"{name} is no tokenizer.json: it has no model")
+        raise TokenizerError(f"{name} is no tokenizer.json: it has no model; {_WHAT_TO_DO}")
     added = content.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise TokenizerError(f"{name} is no tokenizer.json: its added_tokens are no list of tokens")
+        raise TokenizerError(
+            f"{name} is no tokenizer.json: its added_tokens are no list of tokens; {_WHAT_TO_DO}"
+        )
     return content
 
 

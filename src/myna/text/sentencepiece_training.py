@@ -42,7 +42,8 @@ def learn_sentencepiece(
         raise missing("sentencepiece") from None
     if vocab_size < SMALLEST:
         raise TokenizerError(
-            f"a vocabulary of {vocab_size} is too small: <unk>, <s>, </s> and the 256 bytes make {SMALLEST}"
+            f"a vocabulary of {vocab_size} is too small: <unk>, <s>, </s> and the 256 bytes make {SMALLEST}; "
+            f"give a size of {SMALLEST} or more"
         )
     failed: list[BaseException] = []
     n_lines = 0

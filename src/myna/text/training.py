@@ -37,7 +37,8 @@ def check_vocab_size(vocab_size: int, special_tokens: Sequence[str] = ()) -> Non
     if vocab_size < smallest:
         others = f" and {len(special_tokens)} special tokens" if special_tokens else ""
         raise TokenizerError(
-            f"a vocabulary of {vocab_size} is too small: the 256 bytes and {END_OF_TEXT}{others} make {smallest}"
+            f"a vocabulary of {vocab_size} is too small: the 256 bytes and {END_OF_TEXT}{others} make {smallest}; "
+            f"give a size of {smallest} or more"
         )
 
 

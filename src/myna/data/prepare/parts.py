@@ -20,7 +20,7 @@ from myna.data.split import Dataset
 from myna.errors import DataError
 from myna.files import json_bytes, sha256_bytes
 from myna.parsing import read_object
-from myna.paths import cannot_use
+from myna.paths import cannot_use, quoted
 
 NAME = re.compile(r"([0-9]{5,6})-of-([0-9]{5,6})(\.partial)?")
 PARTS_SHOWN = 10
@@ -112,7 +112,8 @@ def _finished(out: Path) -> list[Part]:
     begun = {part for part, partial in found if partial} - finished
     if not found:
         raise DataError(
-            f"{out} has no parts: none is in {folder}; make them with `myna prepare CORPUS --part I/N --out {out}`"
+            f"{out} has no parts: none is in {folder}; make them with "
+            f"`myna prepare CORPUS --part I/N --out {quoted(out)}`"
         )
     largest = max(part.of for part in finished or begun)
     if other := [part for part in finished if part.of != largest]:

@@ -87,7 +87,9 @@ def positions_view(subject: Subject) -> View:
     values, name = found.cpu().numpy(), subject.network.position_embedding
     channels = list(subject.channels) or pictures.columns_with_variance(values, CHANNELS)
     if wrong := [channel for channel in channels if not 0 <= channel < values.shape[1]]:
-        raise UsageError(f"--channels {wrong[0]}: the model has channels 0 to {values.shape[1] - 1}")
+        raise UsageError(
+            f"--channels {wrong[0]}: the model has channels 0 to {values.shape[1] - 1}; give some of those"
+        )
     T, C = values.shape
     which = "those named" if subject.channels else "those that vary most"
     lines = [

@@ -135,8 +135,13 @@ function emptyState(folder, lines) {
   return [
     make("h2", { text: "No runs yet" }),
     make("p", {}, "The folder ", make("code", { text: folder }), " holds no run. Train one there; it shows up here once it has begun:"),
-    make("pre", { text: `myna train --out ${folder}/pydoc` }),
+    make("pre", { text: `myna train --out ${quoted(`${folder}/pydoc`)}` }),
   ];
+}
+
+/** A path as it must be typed in a shell. */
+function quoted(path) {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'"'"'`)}'`;
 }
 
 function lossCurves(runs, x) {
