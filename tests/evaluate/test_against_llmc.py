@@ -20,7 +20,7 @@ def test_llmcs_own_losses_are_on_track_to_the_end(judged):
     found = judged()
     assert (found.mark, found.tone, found.causes) == ("On track", "good", [])
     assert "nats" in found.text
-    assert "On track is within 0.02 nats. Same network, same validation text" in found.text
+    assert "A run within 0.02 nats is on track. Same network, same validation text" in found.text
     assert "its curve is reproduced" in found.text
 
 
@@ -65,7 +65,7 @@ def test_another_validation_text_has_more_room(judged, make_gpt2_run, tmp_path):
     other = make_gpt2_run(tmp_path / "other", steps=9000, apart=lambda step: 0.035, corpus=["fineweb"])
     found = against_llmc(read_curves(other))
     assert found.mark == "On track"
-    assert "On track is within 0.05 nats" in found.text
+    assert "A run within 0.05 nats is on track." in found.text
     assert "another sample" in found.text
 
 

@@ -57,7 +57,7 @@ def epoch_draw(seed: int, epoch: int) -> tuple[int, np.ndarray]:
 def windows_of_samples(
     first_sample: int, count: int, per_epoch: int, *, seed: int, order: Order
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Which windows the `count` samples from `first_sample` on are.
+    """The windows of `count` samples, beginning with sample `first_sample`.
 
     Yields:
         one item for each epoch that the samples touch: 64 random bits for the epoch's start (0 in sequential order),

@@ -45,7 +45,7 @@ class Conversations:
     n_left_out: int
 
     def first(self, limit: int) -> "Conversations":
-        """As many conversations from the beginning as have at most `limit` scored ids together, but at least one.
+        """The first conversations: as many as fit into `limit` scored ids in all, but at least one.
 
         `n_cut` and `n_left_out` remain those of the whole split.
         """
@@ -78,8 +78,8 @@ def _scan(split: Split, eot: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One pass over a split.
 
     Returns:
-        where conversations begin, in order; where answers end, in order, after a 0 that is no answer's end; how many
-        ids before each place are scored, (n_tokens + 1,). All are int64.
+        where conversations begin, in order; where answers end, in order (the first entry is a 0, which is no answer's
+        end); how many ids before each place are scored, (n_tokens + 1,). All are int64.
     """
     assert split.scored is not None
     zero = np.zeros(1, dtype=np.int64)
@@ -179,7 +179,7 @@ class ConversationStream:
         self.scored = np.array([self.conversations.scored[window].sum() for window in self.packed])
 
     def windows(self, first_sample: int, count: int) -> np.ndarray:
-        """Which windows samples first_sample, first_sample + 1, ... are: (count,) int64."""
+        """The numbers of the windows that are samples first_sample, first_sample + 1, ...: (count,) int64."""
         found = windows_of_samples(
             first_sample, count, self.windows_per_epoch, seed=self.seed, order=self.order
         )

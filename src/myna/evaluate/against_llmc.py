@@ -119,7 +119,7 @@ def against_llmc(curves: Curves) -> Finding | None:
         early = "llm.c's run was first validated after 131M tokens, and no validation of this run compares with it yet."
         return Finding("Too early to compare", early)
     mark, tone = MARKS[found.sign]
-    parts = [f"{_difference(found)} On track is within {reference.tolerance} nats. {reference.why}"]
+    parts = [f"{_difference(found)} A run within {reference.tolerance} nats is on track. {reference.why}"]
     if found.sign:
         where = (
             "since the first evaluation that compares" if found.from_start else f"since step {found.since:,}"

@@ -24,7 +24,7 @@ class NetworkConfig:
     50304
 
     Raises:
-        ModelError: a shape that cannot be.
+        ModelError: an impossible shape.
     """
 
     n_layer: int = 12
@@ -126,7 +126,7 @@ class NanoChatConfig(NetworkConfig):
     """The shape of a NanoChat.
 
     Raises:
-        ModelError: a shape that cannot be; the rotary positions need heads of even width.
+        ModelError: an impossible shape; the rotary positions need heads of even width.
     """
 
     options: Options = NANOCHAT
@@ -147,7 +147,7 @@ def nanochat_options(config: NetworkConfig) -> NanoChatOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantsOptions(Options):
-    """What can be chosen otherwise in GPT-2. The defaults are GPT-2's."""
+    """The choices by which a network can differ from GPT-2. The defaults are GPT-2's."""
 
     norm: Literal["pre", "post"] = setting("pre", resume="never")
     """Where the layer norms stand: pre, before attention and MLP, and one at the end; post, after each of them."""

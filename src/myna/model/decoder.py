@@ -61,8 +61,8 @@ class Decoder(nn.Module):
                 "GPTConfig(n_layer=2)"
             )
         self.config = config
-        # The weights' device after `store_weights` has stored them in fewer bytes. `device` reads it, since no
-        # parameter may be left to ask.
+        # The weights' device after `store_weights` has stored them in fewer bytes. `device` reads it, since the
+        # network may have no parameter left whose device it could read.
         self.stored_on: torch.device | None = None
         # In training, keep only each block's input, and compute its activations again in the backward pass.
         self.recompute = False

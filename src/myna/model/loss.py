@@ -249,8 +249,8 @@ def _rows_at_once(rows: int, most: int, device_type: str) -> int:
     """How many rows a chunk has. On a CPU the chunks are nearly equal. Elsewhere each chunk is a number of whole tiles.
 
     The compiler works once if all chunks are equal, and twice if the last one differs. So except on a CPU, the function
-    makes up to twice as many chunks as needed, if that makes all equal. If no number does, only the last chunk is
-    smaller.
+    makes up to twice as many chunks as needed, if that makes all equal. If no number of chunks makes them equal, only
+    the last chunk is smaller.
 
     >>> _rows_at_once(64 * 1024, 23_000, "cuda"), _rows_at_once(1000, 300, "cuda")
     (16384, 256)

@@ -27,7 +27,8 @@ from myna.text.characters import check_text
 from myna.text.patterns import Pattern, blocks
 
 BATCH_CHARACTERS = 1 << 22
-MOST_SEGMENTS = 1 << 19  # whose pre-tokens a process remembers
+# When a process remembers the pre-tokens of more segments than this, it forgets them all before the next batch.
+MOST_SEGMENTS = 1 << 19
 
 
 def count_pretokens(
@@ -128,7 +129,7 @@ def count_batch(batch: Sequence[str], pattern: Pattern) -> tuple[dict[str, int],
     for segment, count in count_segments(texts, pattern):
         pieces = known.get(segment)
         if pieces is None:
-            # Later garbage collections leave out a tuple of strings, but not a list: a fifth of the time.
+            # Later garbage collections leave out a tuple of strings, but not a list. This saves a fifth of the time.
             pieces = known[segment] = tuple(pattern.pieces(segment.decode("utf-8")))
         for piece in pieces:
             counts[piece] += count

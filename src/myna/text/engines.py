@@ -126,8 +126,9 @@ class RankModel:
         """See `Model.encode_bytes`. The ids are those of tiktoken's `_encode_bytes`.
 
         Splitting stops at the first byte that is not UTF-8. The last pre-token before it and all bytes after that are
-        encoded as one piece. If that pre-token's first token is whitespace, the whitespace tokens before it join them.
-        So if a text is cut within a character, its last ids are mostly those that the whole character begins with.
+        encoded as one piece. If that pre-token's first token is whitespace, the whitespace tokens before it belong to
+        this piece, too. So if a text is cut within a character, its last ids are mostly the first ids of the whole
+        character.
         """
         if self._is_bytes:
             return list(data)

@@ -3,7 +3,7 @@
 The unique pre-tokens lie end to end in one array, and links lead to the next and previous live token. A merge of a
 frequent pair is a few array operations over the places where the pair stands. Of 50,000 merges 95% are of pairs that
 stand in fewer than a hundred places. For those a loop over the places is faster, since an array operation takes some
-microseconds however short the array is. Tests hold both ways to `bpe.train`, merge by merge.
+microseconds however short the array is. Tests compare both ways with `bpe.train`, merge by merge.
 """
 
 import heapq
@@ -14,7 +14,9 @@ import numpy as np
 from myna.text.bpe import Pair
 
 BORDER = -1  # lies between pre-tokens, and is the neighbour of a first and of a last token
-FEW = 96  # places: of 0 to 256, the fastest on text of 60 MB; 64 to 128 were within a tenth
+# At most so many places are merged in a loop. Of the limits tried, from 0 to 256, 96 was the fastest on text of 60 MB.
+# With 64 to 128 the times were within a tenth of it.
+FEW = 96
 LEFT_BITS = 32  # a pair as one integer: left << 32 | right, so that integers compare as pairs do
 PAIR_BITS = 64
 PAIR_MASK = (1 << PAIR_BITS) - 1
@@ -24,7 +26,8 @@ class Corpus:
     """The pre-tokens as linked tokens, P places in all.
 
     Attributes:
-        tokens   (P,) int32 the id at a live place; BORDER; what is dead is never linked to
+        tokens   (P,) int32 the id at a place; BORDER between pre-tokens, and at a place that a merge has used up (no
+                 link leads there)
         after, before (P,) int32 the place of the neighbour
         weights  (P,) int64 how often the pre-token around the place occurs
         counts   pair -> occurrences now
@@ -92,7 +95,7 @@ class Corpus:
                 key = new_id << LEFT_BITS | y
                 counts[key] = counts.get(key, 0) + weight
                 places.setdefault(key, []).append(place)
-        # Where two merged pairs stand side by side, (new, left) came up with the first and went with the second.
+        # Where two merged pairs stand side by side, the first merge makes (new, left), and the second removes it.
         born = [key for key in places if key in counts]
         for key in born:
             self.places[key] = places[key]
@@ -159,7 +162,7 @@ def grouped(keys: np.ndarray, weights: np.ndarray, places: np.ndarray) -> list[t
 
 
 def every_other(at: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Of places whose pairs overlap, as in a run of one token, those that merge: the 1st, 3rd, ... of each run."""
+    """The places that merge where pairs overlap, as in "aaaa": the 1st, 3rd, ... of each run of such pairs."""
     if not len(at):
         return at
     begins = np.ones(len(at), dtype=bool)

@@ -68,9 +68,10 @@ CUSTOM_MARK = "(?#myna)"
 SECONDS_PER_MEGACHARACTER = 100.0
 SECONDS_AT_LEAST = 5.0
 SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
-# Where these patterns always cut: between one of the first ASCII characters and one of the second. Both sides of such a
-# cut have the pre-tokens that each has as a text of its own. The reason is that no token crosses the cut, that patterns
-# look ahead only from whitespace, and that no left side ends in whitespace. A slow test tries all short texts.
+# Each pair in GPT2_CUTS and the others holds two strings of ASCII characters. The pattern always cuts between a
+# character of the first string and a character of the second. The text before such a cut and the text after it have the
+# same pre-tokens together as apart. The reason is that no token crosses the cut, that patterns look ahead only from
+# whitespace, and that no left side ends in whitespace. A slow test tries all short texts.
 LETTERS, DIGITS, SIGNS, SPACES = string.ascii_letters, string.digits, string.punctuation, "\t\n\v\f\r "
 NO_LETTERS = "".join(chr(code) for code in range(128) if chr(code) not in LETTERS)
 NO_DIGITS = "".join(chr(code) for code in range(128) if chr(code) not in DIGITS)
@@ -180,8 +181,8 @@ def split_then_byte_level(expression: str, add_prefix_space: bool = False) -> di
 def blocks(pattern: Pattern, text: str, block_characters: int = 1 << 16) -> Iterator[str]:
     """Cuts a long text into blocks whose pre-tokens, block after block, are those of the text.
 
-    They are cut before a space or newline that follows an ASCII letter or digit, since all of `Pattern.cuts` are cut
-    there. With a pattern that has none, the text is one block.
+    It cuts before a space or newline that follows an ASCII letter or digit, since every pattern with `cuts` cuts there.
+    With a pattern that has no `cuts`, the text is one block.
     """
     start = 0
     while pattern.cuts and len(text) - start > block_characters:

@@ -120,8 +120,8 @@ class Tokenizer:
         """Reads a tokenizer from a file or directory.
 
         A directory holds one of these: tokenizer.json; vocab.bpe with encoder.json; merges.txt with vocab.json;
-        tokenizer.model; one rank file. `load` follows every file of the directory that changes the ids, as transformers
-        5 does, or refuses the directory.
+        tokenizer.model; one rank file. If other files of the directory change the ids, `load` applies them, as
+        transformers 5 does, or refuses the directory.
 
         A file is a tokenizer.json, a `.model`, or a `.tiktoken` rank file. `load` ignores the other files of its
         folder. Only with a rank file, `load` also reads the .json file beside it, which `save` writes.
@@ -156,7 +156,9 @@ class Tokenizer:
         raise no_such(spec)
 
     def with_special_tokens(self, names: Iterable[str]) -> "Tokenizer":
-        """The same tokenizer with more special tokens, whose ids follow all others. A token that it has keeps its id.
+        """The same tokenizer with more special tokens, whose ids follow all others.
+
+        A special token that this tokenizer already has keeps its id.
 
         Raises:
             TokenizerError: this tokenizer is not byte-level BPE that Myna runs itself.

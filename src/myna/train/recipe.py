@@ -72,7 +72,8 @@ class Recipe:
     tokens; the model then gets a row for each of them. The learning rate is a tenth of the recipe's, unless the recipe
     itself has an --init."""
     train_only: Literal["all", "new-tokens"] = "all"
-    """With --init: all trains all weights; new-tokens only the rows that the model gets for new special tokens."""
+    """With --init, the weights to train: all; or new-tokens, only the rows that the model gets for new special
+    tokens."""
 
     network: str = setting("gpt2", resume="never")
     """The network, by its name in the table NETWORKS. Its own options are --network.OPTION."""
@@ -122,8 +123,8 @@ class Recipe:
     decay_steps: int = setting(0, AT_LEAST_0)
     """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
     constant_fraction: float = setting(0.0, UP_TO_1)
-    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. 1 stands for the
-    steps up to the end of the decay, not for --steps."""
+    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. It is a
+    fraction of the steps up to the end of the decay, not of --steps."""
     clip_norm: float = setting(1.0, AT_LEAST_0)
     """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it [2]. 0 never scales."""
     average_decay: float = setting(0.0, BELOW_1)
@@ -261,8 +262,8 @@ class Recipe:
     def from_dict(cls, stored: Mapping[str, Any]) -> "Recipe":
         """The inverse of `to_dict`. It ignores keys that it doesn't know.
 
-        It also reads recipes of older versions. They lack newer fields and options, so each of these needs the default
-        that says what runs did before it.
+        It also reads recipes of older versions. They lack newer fields and options, so the default of each new one must
+        stand for what runs did before it existed.
 
         Raises:
             UsageError, ModelError: a value is not possible.

@@ -211,7 +211,8 @@ class Stepper:
         """
         clip_norm = self.clip_norm or math.inf
         skip = ~(nats.isfinite() & norm.isfinite())
-        # This clips as clip_grad_norm_ does, but by a divisor: the kernel that updates divides the gradients by it.
+        # This clips as clip_grad_norm_ does, but by a divisor: the kernel that updates the weights also divides the
+        # gradients by it.
         self.optimizer.step(divisor=((norm + 1e-6) / clip_norm).clamp(min=1.0), skip=skip.to(norm.dtype))
 
     def _zero_untrained_gradients(self) -> None:
