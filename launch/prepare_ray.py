@@ -1,9 +1,10 @@
-"""Parts of a preparation as Ray tasks, and their join. Needs `pip install 'myna[ray]'`. Not yet run with Ray.
+"""Parts of a preparation as Ray tasks, and their join. Needs `pip install 'myna[ray]'`.
 
     python launch/prepare_ray.py 32 fineweb-edu --out /shared/data/fineweb-edu [any flag of myna prepare]
 
-Ray runs it on this machine, or on the cluster that RAY_ADDRESS names. All machines must have Myna and see the folder of
---out. CORES is how many cores a task takes (16). A task that fails is tried again, and goes on where its part was.
+Ray runs it on this machine (tested), or on the cluster that RAY_ADDRESS names (not tried). All machines must have Myna
+and see the folder of --out. CORES is how many cores a task takes (16). A task that fails is tried again, and goes on
+where its part was.
 """
 
 import os
