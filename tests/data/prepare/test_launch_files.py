@@ -1,4 +1,4 @@
-"""The files of preparation under launch/, with stand-ins for Slurm, Kubernetes and Ray: each makes its parts."""
+"""The files of preparation under launch/ make their parts, with stand-ins for three systems and with Ray."""
 
 import importlib.util
 import json
