@@ -98,7 +98,8 @@ def largest_weight(network: Network) -> float:
 
 
 def require_finite(network: Network) -> None:
-    """
+    """Refuses weights that no kind of number can hold.
+
     Raises:
         ModelError: a weight is a NaN or an infinity; names its tensor.
     """
