@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import tyro
 
+from myna.commands.field_help import give_help
 from myna.errors import UsageError
 from myna.paths import given_path, is_unicode, shown
 from myna.settings import flag
@@ -45,6 +46,7 @@ def parse(
     options: dict[str, Any] = {"args": list(args), "prog": f"myna {command}", "description": description}
     if default is not None:
         options["default"] = default
+    give_help(call, default)
     try:
         read = tyro.cli(call, **options)
         _refuse_endless(read)
