@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from myna.errors import DeviceError, first_line
+from myna.progress import counted
 from myna.settings import DeviceName, PrecisionName
 
 BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
@@ -185,7 +186,7 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     return device.type
 
 

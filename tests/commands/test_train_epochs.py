@@ -67,7 +67,7 @@ def test_a_resume_goes_on_with_its_steps_and_another_length_is_refused(train, ha
     assert "resuming after step" in capsys.readouterr().out
     assert hashes(run.path, steps) == undisturbed
     assert run.recipe() == kept
-    with pytest.raises(UsageError, match="begun without --epochs, with 1 steps; leave --epochs out"):
+    with pytest.raises(UsageError, match="begun without --epochs, with 1 step; leave --epochs out"):
         train(train(tmp_path / "counted", 1).path, 0, "--epochs", 1)
 
 

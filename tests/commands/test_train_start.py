@@ -153,7 +153,7 @@ def test_what_a_killed_process_left_is_swept_away(train, tmp_path):
 def test_several_epochs_are_told_and_go_on(train, tmp_path, capsys):
     train(tmp_path / "run", 1, "--batch-tokens", 64 * 1024, "--micro-batch", 256)
     said = capsys.readouterr().out
-    assert "1.22 epochs in 1 steps" in said
+    assert "1.22 epochs in 1 step of" in said
     assert "the data will be gone through 1.2 times, in another order each time" in said
 
 

@@ -110,7 +110,7 @@ def test_the_main_rank_lays_a_run_over_minutes(launch, small_run, tmp_path, caps
     timed = launch([*args, "--minutes", "0.05"], tmp_path / "timed", ranks=2, program=twelve_steps.__file__)
     assert timed.wait(240) == 0, timed.said()
     assert "--minutes 0.05: 12 steps, since one takes " in timed.said()
-    assert "2 ranks of 1 threads)" in timed.said()
+    assert "2 ranks of 1 thread)" in timed.said()
     counted = launch([*args, "--steps", "12"], tmp_path / "counted", ranks=2)
     assert counted.wait(240) == 0, counted.said()
     assert hashes(timed.out, 12) == hashes(counted.out, 12)

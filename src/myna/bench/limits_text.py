@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from myna.progress import counted
+
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The machine, its limits, what `auto` takes, and the limits of a step."""
@@ -39,7 +41,7 @@ def three_figures(number: float) -> str:
 
 
 def _machine(found: dict[str, Any]) -> Iterator[str]:
-    cores = f"{found['threads']} threads on {found['cores']} cores"
+    cores = f"{counted(found['threads'], 'thread')} on {counted(found['cores'], 'core')}"
     if "gpu" in found:
         capability = ".".join(map(str, found["capability"]))
         count = f", one of {found['gpus']}" if found["gpus"] > 1 else ""

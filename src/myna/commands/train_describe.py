@@ -6,6 +6,7 @@ from myna.commands.train_records import checkpoint_bytes
 from myna.commands.train_stream import tell_shares
 from myna.data.batches import Stream
 from myna.device import device_name
+from myna.progress import counted
 from myna.train.keep.saver import Saver
 from myna.train.micro_batch import MicroBatch
 from myna.train.optimizers import rate_note
@@ -26,7 +27,7 @@ def describe(
     say, samples = parts.say, recipe.ramp.after(recipe.steps)
     epochs = samples / stream.windows_per_epoch
     of_data = (
-        f", {parts.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {recipe.steps:,} steps of "
+        f", {parts.data.n_tokens:,} training tokens, {epochs:.2f} epochs in {counted(recipe.steps, 'step')} of "
         f"{recipe.batch_tokens:,} tokens"
     )
     parameters = f"{recipe.name}: {stepper.network.n_parameters():,} parameters"

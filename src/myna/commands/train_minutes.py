@@ -14,6 +14,7 @@ from myna.commands.train_records import checkpoint_bytes
 from myna.device import device_name
 from myna.errors import UsageError
 from myna.model.network import Network
+from myna.progress import counted
 from myna.train.evaluations import Evaluation
 from myna.train.laid_out import LaidOut
 from myna.train.micro_batch import accumulation
@@ -149,7 +150,7 @@ def tell(say: Say, trial: Trial, laid: LaidOut, recipe: Recipe, costs: Costs, st
     how = f"mean of {costs.measured_steps}" if costs.measured_steps else "by two shorter ones"
     where = device_name(ranks.device) if ranks.world_size == 1 else f"{ranks.world_size} ranks"
     if ranks.world_size > 1 and ranks.device.type == "cpu":
-        where += f" of {torch.get_num_threads()} threads"
+        where += f" of {counted(torch.get_num_threads(), 'thread')}"
     say(
         f"--minutes {minutes:g}: {recipe.steps:,} steps, since one takes {costs.step_seconds:.3g} s here ({how}; "
         f"{recipe.batch_tokens / costs.step_seconds:,.0f} tokens/s; {where})"

@@ -5,6 +5,7 @@ from typing import Any
 
 from myna.commands.train_call import Say, TrainCall
 from myna.errors import DataError, ModelError, OutputError, UsageError
+from myna.progress import counted
 from myna.run import Run
 from myna.settings import flag
 from myna.train.laid_out import LaidOut
@@ -84,7 +85,7 @@ def laid_out_as_before(run: Run, call: TrainCall, stored: dict[str, Any]) -> Rec
         if call.length is not None:
             by = flag(call.length[0])
             raise UsageError(
-                f"{begun} without {by}, with {stored['steps']:,} steps; leave {by} out, or give another --out"
+                f"{begun} without {by}, with {counted(stored['steps'], 'step')}; leave {by} out, or give another --out"
             )
         return asked
     again = f"give {laid.as_given} again, or another --out"
