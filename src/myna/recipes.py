@@ -6,8 +6,8 @@ Sources of the numbers, beyond those of myna.train.recipe ("the lecture" is name
     [4] GPT-3, table 2.1: layers, widths, heads (Small 12/768/12, Medium 24/1024/16, Large 24/1536/16, XL 24/2048/24);
         learning rate and batch (Small 6e-4 and 0.5M tokens, Medium 3e-4 and 0.5M, Large 2.5e-4 and 0.5M, XL 2e-4 and
         1M). For GPT-2, OpenAI published the batch (512 sequences of 1024, which is 0.5M tokens), but no learning rate.
-        So each GPT-2 takes the learning rate of the GPT-3 nearest in size, and XL its batch too. Every GPT-3 trained on
-        300 billion tokens with 2048 positions; the cosine ends after 260 billion (appendix B).
+        So each GPT-2 takes the learning rate of the GPT-3 nearest in size. GPT-2 XL also takes GPT-3 XL's batch. Every
+        GPT-3 trained on 300 billion tokens with 2048 positions; the cosine ends after 260 billion (appendix B).
     [5] nanoGPT's CPU run on Tiny Shakespeare: 4 layers, 4 heads, width 128, 64 positions, batches of 12 sequences.
     [6] modded-nanogpt, records/track_3_optimization, the plain script at 3,250 steps of 524,288 tokens, whose mean
         validation loss over ten runs on FineWeb is 3.2787.
@@ -51,12 +51,12 @@ def pydoc() -> Recipe:
 
 
 def pydoc_speedrun() -> Recipe:
-    """The demo with NanoChat's network, too."""
+    """The demo with NanoChat's network instead of GPT-2's."""
     return replace(pydoc(), name="pydoc-speedrun", network="nanochat", network_options=NO_OPTIONS)
 
 
 def shakespeare() -> Recipe:
-    """Tiny Shakespeare in GPT-2's tokens. They are only 300,000, so the network is small and has dropout."""
+    """Tiny Shakespeare in GPT-2's tokens. The text has only 300,000, so the network is small and has dropout."""
     return Recipe(
         name="shakespeare",
         corpus=("shakespeare",),
@@ -94,7 +94,7 @@ def shakespeare_char() -> Recipe:
     - The learning rate ends near zero, since no training follows.
     - Weight decay limits overfitting in the 14 passes over the text; dropout costs too much time on a CPU. With less
       weight decay, the last loss was higher. With more, the loss in the middle of the run was higher.
-    - Not compiled: the step is as fast without it.
+    - Not compiled: compiling makes the step no faster.
     """
     return Recipe(
         name="shakespeare-char",
@@ -271,10 +271,10 @@ def chat_pydoc() -> Recipe:
 
 
 def chat_124m() -> Recipe:
-    """GPT-2 124M learns to talk from SmolTalk's million conversations, in windows of 0.8 billion tokens together.
+    """GPT-2 124M learns to talk from SmolTalk's million conversations.
 
-    The loss counts only the assistant's part of them. The learning rate is a sixth of the one for fresh weights. This
-    project has not run the recipe yet.
+    All windows of the run together have 0.8 billion tokens. The loss counts only the assistant's part of them. The
+    learning rate is a sixth of the one for fresh weights. This project has not run the recipe yet.
     """
     return Recipe(
         name="chat-124m",

@@ -124,7 +124,8 @@ class TrainStream:
         """Samples first_sample to first_sample + count - 1.
 
         Returns:
-            inputs (count, T) and targets (count, T), int64: the same windows, one id apart. Two views of one array.
+            inputs (count, T) and targets (count, T), int64. Each target is the id after its input. Two views of one
+            array.
         """
         ids = np.empty((count, self.sequence_length + 1), dtype=np.int64)
         for row, start in zip(ids, self.windows(first_sample, count), strict=True):

@@ -1,11 +1,12 @@
-"""Conversations in windows: whole ones side by side, each of which sees only itself.
+"""Packs conversations into windows. Several may share a window, but each of them sees only itself.
 
 A window holds T targets. A conversation of n ids is n - 1 inputs and n - 1 targets, of which only the scored ids count;
 the others are `IGNORE`. Its positions begin at 0. What is left of a window is padding, whose targets are ignored too.
 
-Which conversations share a window is a function of the data, T and the seed: best fit, the longest first, and among
-equally long ones in an order that the seed draws. So every conversation is there once an epoch, and nearly every
-position is used. In shuffled order, each epoch visits the windows in another order, as it does for text (`batches.py`).
+Which conversations share a window depends on the data, T and the seed alone. The longest conversation is packed first,
+and the seed draws the order of equally long ones. Each goes into the window with the least room that is enough ("best
+fit"). So every conversation is there once an epoch, and nearly every position is used. In shuffled order, each epoch
+visits the windows in another order, as it does for text (`batches.py`).
 
 The ids after the last scored id teach nothing and are left out. A conversation longer than a window is cut after the
 last answer that fits. If not even the first answer fits, the whole conversation is left out. `Conversations` counts the
@@ -87,8 +88,8 @@ def _scan(split: Split, eot: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for first in range(0, split.n_tokens, SCAN_IDS):
         count = min(SCAN_IDS, split.n_tokens - first)
         starts.append(first + np.flatnonzero(split.read(first, count) == eot))
-        # Read one id more than the chunk, to see whether an answer ends with the chunk's last id. After the stream's
-        # last id, a 0 stands for it.
+        # Read one flag more than the chunk has, to see whether an answer ends with the chunk's last id. At the end of
+        # the stream there is no further flag; a 0 takes its place.
         with_next = np.zeros(count + 1, dtype=np.int64)
         available = min(count + 1, split.n_tokens - first)
         with_next[:available] = split.scored.read(first, available)
@@ -98,7 +99,7 @@ def _scan(split: Split, eot: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _last_at_most(places: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """For each limit, the last of the ordered `places` that is not beyond it. The first place is beyond no limit."""
+    """For each limit, the last of the ordered `places` that is not beyond it. No limit may be before the first."""
     return places[np.searchsorted(places, limits, side="right") - 1]
 
 

@@ -12,8 +12,8 @@ bits of a floating-point sum. Then two ids whose likelihoods agree to six digits
 
 The window. A model sees at most `block_size` positions. The engine keeps the last `block_size` ids of a longer prompt,
 or refuses the prompt if its ids are to be scored (`Sampling.prompt_logprobs`). A text that has filled its window ends,
-or it goes on from the window's last half (`Sampling.slide`; `block_size // 2` ids, at least one). The engine computes
-that half anew, as it does a prompt, and then draws the next half window of ids.
+or with `Sampling.slide` goes on from the window's last half (`block_size // 2` ids, at least one). The engine computes
+that half anew, as if it were a prompt, and then draws ids until the window is full again.
 """
 
 from collections import deque
@@ -47,17 +47,17 @@ class Slot:
     """One text: its place in the engine, and its progress.
 
     Attributes:
-        window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet. In a
-            text that ended when its window was full, it has one id more.
+        window: the ids that the network sees, at most `block_size`; the network may not have read the newest yet. If
+            the text ended when its window was full, `window` has one id more than `block_size`.
         n_new: ids drawn so far.
         draw: the text's sampling rules and random numbers.
         row: the text's row in the cache while it runs. None until its prompt is computed, and after its end.
         slid: whether its window was ever cut.
         finish_reason: "stop" for a stop id or by `remove`, "length" for max_tokens or a full window, "error"; None
             before its end.
-        prompt_logprobs: one for each id of the prompt. The list is complete when the first new id comes, or with
-            max_tokens 0 when the text ends. The first is None, since no id comes before it. Empty unless
-            `Sampling.prompt_logprobs` asks for them. Texts of one prompt share the list.
+        prompt_logprobs: one for each id of the prompt, if `Sampling.prompt_logprobs` asks for them; else empty. Entry 0
+            is None, since no id comes before the prompt's first. The list is complete when the first new id comes, or
+            with max_tokens 0 when the text ends. Texts of one prompt share the list.
     """
 
     draw: Draw
@@ -210,8 +210,8 @@ class Engine:
         """
         try:
             with torch.no_grad(), evaluation_mode(self.model), autocast(self.model.device, self.dtype):
-                # Running texts come first: a text that joins in this step gets an id from its prompt's logits, and
-                # would else get a second one.
+                # Running texts come first. If prompts came first, a text that joins in this step would get two ids: one
+                # from its prompt's logits, and one as a running text.
                 return [*self._decode(), *self._prefill()]
         except BaseException:
             self._empty()

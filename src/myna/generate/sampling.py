@@ -47,12 +47,13 @@ class Sampling:
         top_k: keep this many of the most likely ids; None keeps all.
         top_p: keep the most likely ids until their probabilities add up to this, in (0, 1]; None keeps all.
         min_p: keep ids at least this fraction as likely as the most likely one, in [0, 1]; None keeps all.
-        repetition_penalty: over 1 makes ids that are in the text already less likely; 1 changes nothing.
+        repetition_penalty: a value over 1 makes the ids in the text so far less likely; 1 changes nothing.
         seed: the same seed gives the same ids; None draws one from the operating system.
         stop_ids: ids that end a text; they are no part of it.
         stop: texts that end it; they are no part of it.
-        logprobs: give each id's log-probability, and those of this many most likely ids, 0 to 5; None for neither.
-        prompt_logprobs: give those of the prompt's ids too; the prompt must fit the model's window.
+        logprobs: N, from 0 to 5: with each id, give its log-probability and those of the N most likely ids. None gives
+            no log-probabilities.
+        prompt_logprobs: give the log-probabilities of the prompt's ids too; the prompt must fit the model's window.
         slide: a text that fills the model's window goes on from the window's last half. False: it ends there.
     Raises:
         UsageError: a value is not possible.
@@ -207,7 +208,8 @@ def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tens
 
     Shapes:
         logits   (B, V)
-        returns  probabilities (B, K), 0 for what top-p and min-p drop, and not scaled to 1 again after them;
+        returns  probabilities (B, K), 0 for what top-p and min-p drop; the others stay unchanged, so
+                 their sum may be below 1;
                  ids (B, K) of the columns, most likely first, or None if column k is id k
     """
     # MPS has no float64.

@@ -3,9 +3,9 @@
 The kernel is torch's `scaled_dot_product_attention`, except in two cases on a CPU: a compiled decoding step uses
 `_of_one`, and training in bf16 without dropout uses `blocked_attention`. torch's kernel for a CPU multiplies small
 blocks; in bf16 it reaches a tenth of the processor's matrix speed. `blocked_attention` computes the same in few large
-matrix products. Each takes 256 queries of all heads, and the keys up to the last of these queries. So most of what the
-causal mask would discard is never computed. The backward pass computes each block's probabilities again, and nothing of
-size T x T is kept for it.
+matrix products. It takes 256 queries of all heads at a time, and multiplies them only with the keys up to the last of
+these queries. So most of what the causal mask would discard is never computed. The forward pass keeps nothing of size
+T x T: the backward pass computes the probabilities again, for 256 queries at a time.
 
 Source of the recomputation: FlashAttention, Dao et al. 2022, arXiv:2205.14135, algorithm 4.
 """
@@ -30,7 +30,7 @@ FOR_ANY_SHAPE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDP
 # Queries in a block. With 128 to 512, the times were within a tenth of each other (docs/log.md).
 QUERIES = 256
 
-# Functions that every call of `attention` without a cache calls with q, k and v. Only `attention_watched` adds any.
+# `attention` calls each of these functions with q, k and v, if it has no cache. Only `attention_watched` adds any.
 _watchers: list[Callable[[Tensor, Tensor, Tensor], None]] = []
 
 
@@ -65,9 +65,10 @@ def in_blocks(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _of_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of one query, written for a compiler: it makes two loops, which read each key and each value once.
+    """Attention of one query. A compiler makes two loops of this code, which read each key and each value once.
 
-    torch's kernel for a CPU multiplies small matrices here. It takes twice as long in fp32, and five times in bf16.
+    torch's kernel for a CPU multiplies small matrices here. It takes twice as long in fp32, and five times as long in
+    bf16.
 
     Shapes:
         q        (B, H, 1, D)
@@ -96,9 +97,9 @@ def kernels_for_any_shape(device: torch.device) -> contextlib.AbstractContextMan
 
 @contextlib.contextmanager
 def attention_watched(see: Callable[[Tensor, Tensor, Tensor], None]) -> Iterator[None]:
-    """Inside the `with` statement, every call of `attention` without a cache calls `see(q, k, v)`, each (B, H, T, D).
+    """Inside the `with` statement, `attention` also calls `see(q, k, v)`, if it has no cache.
 
-    Use it in one thread, and not with compiled code.
+    q, k and v are (B, H, T, D) each. Use it in one thread, and not with compiled code.
     """
     _watchers.append(see)
     try:
@@ -108,7 +109,7 @@ def attention_watched(see: Callable[[Tensor, Tensor, Tensor], None]) -> Iterator
 
 
 def attention_map(q: Tensor, k: Tensor) -> Tensor:
-    """The probabilities that weight the values in `attention`: row t holds those of position t, one for each position.
+    """The probabilities that weight the values in `attention`: row t says how much position t attends to each position.
 
     Shapes:
         q, k     (B, H, T, D)
@@ -142,7 +143,7 @@ def _probabilities(q: Tensor, k: Tensor) -> Tensor:
     """The attention probability of each key, for each query.
 
     Shapes:
-        q        (N, n, D)  the last n positions
+        q        (N, n, D)  the last n positions; N = B * H
         k        (N, S, D)  all positions up to the last query
         returns  (N, n, S)
     """

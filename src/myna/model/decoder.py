@@ -74,7 +74,7 @@ class Decoder(nn.Module):
 
     @property
     def head_weight(self) -> Tensor | Matrix:
-        """(Vp, C): the head's weight; its logits include padding. A `Matrix` after `store_weights`."""
+        """The head's weight, (Vp, C), with the rows of padding. After `store_weights` it is a `Matrix`."""
         raise ModelError(f"{type(self).__name__} does not define head_weight")
 
     def hidden(

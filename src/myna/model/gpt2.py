@@ -88,7 +88,7 @@ class GPT(Decoder):
     torch.Size([2, 5, 50])
     """
 
-    # Not `wte`: as the head, it is also multiplied.
+    # `wte` is not in this list: it is also the head's weight, so it is multiplied too.
     looked_up = ("wpe.weight",)
     position_embedding = "wpe.weight"
     layout = HuggingFaceGPT2()

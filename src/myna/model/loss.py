@@ -1,10 +1,10 @@
-"""The loss: cross-entropy of the next token, in nats. Training adds parts of it, and divides the sum once at the end.
+"""The loss: cross-entropy of the next token, in nats.
 
-Three functions compute it. `token_nats` is the definition: the loss of each target, from logits that exist already.
-The other two start from the hidden states and never hold all logits: at GPT-2's vocabulary the logits of one 8x1024
-batch are 1.6 GB in fp32, over three times the weights of GPT-2 124M. They take the B x T positions ("rows") in chunks.
-`head_nats` gives the sum, and computes the head's gradients in the same pass. `head_token_nats` gives each target's
-loss, for evaluation.
+Nothing is divided here: training divides by the number of targets in the whole batch. Three functions compute the loss.
+`token_nats` is the definition: the loss of each target, from logits that exist already. The other two start from the
+hidden states and never hold all logits: at GPT-2's vocabulary the logits of one 8x1024 batch are 1.6 GB in fp32, over
+three times the weights of GPT-2 124M. They take the B x T positions ("rows") in chunks. `head_nats` gives the sum, and
+computes the head's gradients in the same pass. `head_token_nats` gives each target's loss, for evaluation.
 """
 
 import functools
@@ -67,7 +67,7 @@ def capped(logits: Tensor, softcap: float | None) -> Tensor:
 
 
 def _block_nats(logits: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
-    """Each row's loss. In place, the logits are replaced by the gradient of their row's loss.
+    """Each row's loss. Overwrites the row's logits with the gradient of this loss with respect to them.
 
     Args:
         softcap: the bound of the logits, see `capped`; None for none.
@@ -143,7 +143,7 @@ class _HeadNats(torch.autograd.Function):
             # Block by block, these logits are replaced by their gradient.
             logits = buffer[: len(hidden[rows])]
             torch.mm(hidden[rows], cast_weight.t(), out=logits)
-            # `block_nats` leaves the padding out. 0 is its gradient, since no token's loss depends on it.
+            # `block_nats` gets no padding. The padding's gradient is 0, since no token's loss depends on it.
             logits[:, vocab_size:] = 0
             for block, wanted in zip(logits.split(block_rows), targets[rows].split(block_rows), strict=True):
                 total += block_nats(block[:, :vocab_size], wanted, softcap).sum()

@@ -18,12 +18,12 @@ Two choices make training deterministic everywhere:
 - A pair counts at each place where it stands, overlaps included: "aaa" holds (a, a) twice, though only one of the two
   can merge. (minbpe and Hugging Face's trainer count in the same way.)
 
-Why it is enough to know the rank of each token, and not the pair that made it. tiktoken merges any two neighbours whose
+A token's rank is enough; the pair that made the token need not be known. tiktoken merges any two neighbours whose
 joined bytes are a token, lowest id first. It doesn't ask from which pair the token was learned. For trained merges, the
-result is the same. Take a run of bytes that encoding finally joins into one token. Until that last merge, no merge
-crosses the run's borders, so the merges within the run don't depend on its neighbours. So just before the last merge,
-the run always consists of the same two parts: those from which training learned the token. `parts` uses this to recover
-the pairs.
+result is the same as that of merging only the learned pairs. The reason is this. Take a run of bytes that encoding
+finally joins into one token. Until that last merge, no merge crosses the run's borders, so the merges within the run
+don't depend on its neighbours. So just before the last merge, the run always consists of the same two parts: those from
+which training learned the token. `parts` uses this to recover the pairs.
 
 Source: Sennrich, Haddow, Birch, arXiv:1508.07909; bytes as the base, Radford et al. 2019 (GPT-2), section 2.2.
 """
@@ -46,7 +46,7 @@ def train(
     counts of the pairs that changed there. The counts are Python integers, which don't overflow.
 
     Args:
-        counts: pre-token -> occurrences.
+        counts: pre-token -> occurrences. Text is cut into pre-tokens before any merge, see patterns.py.
         on_merge: called with the number of merges found so far, after each.
     Returns:
         pairs of ids, in order; number i, from 0, makes the id 256 + i. Fewer than asked for, if no pair is left.

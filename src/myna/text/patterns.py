@@ -17,9 +17,9 @@ import regex
 
 from myna.errors import TokenizerError
 
-# These are the forms that tiktoken 0.9 and later use. They cut as the first releases did, but GPT-4's form keeps the
-# whitespace at the end of a text in one pre-token. Their quantifiers are possessive. So only two parts can backtrack
-# over more than one character: `\s+(?!\S)`, and `\s*[\r\n]` in GPT-4's pattern. Sources:
+# These are the forms that tiktoken 0.9 and later use. They cut where the forms before them cut, but GPT-4's new form
+# keeps the whitespace at the end of a text in one pre-token. Their quantifiers are possessive. So only two parts can
+# backtrack over more than one character: `\s+(?!\S)`, and `\s*[\r\n]` in GPT-4's pattern. Sources:
 # https://github.com/openai/gpt-2/blob/master/src/encoder.py
 # https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py (r50k_pat_str, cl100k_base)
 GPT2_RUST = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
@@ -27,9 +27,10 @@ GPT4_RUST = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
-# Oniguruma reads `{1,3}+` as "one or more times {1,3}", which glues a long number into one pre-token. Without that `+`,
-# greedy quantifiers cut in the same places: nothing that follows them could make them backtrack. In Oniguruma `$` means
-# the end of a line, and `\z` the end of the text.
+# Oniguruma reads `{1,3}+` as "one or more times {1,3}", which glues a long number into one pre-token. So these forms
+# have no such `+`. Their quantifiers are greedy and not possessive, but they cut in the same places as the forms above:
+# nothing that follows could make them backtrack. In Oniguruma `$` means the end of a line, and `\z` the end of the
+# text.
 GPT2_ONIGURUMA = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 GPT4_ONIGURUMA = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -69,9 +70,9 @@ SECONDS_PER_MEGACHARACTER = 100.0
 SECONDS_AT_LEAST = 5.0
 SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
 # Each pair in GPT2_CUTS and the others holds two strings of ASCII characters. The pattern always cuts between a
-# character of the first string and a character of the second. The text before such a cut and the text after it have the
-# same pre-tokens together as apart. The reason is that no token crosses the cut, that patterns look ahead only from
-# whitespace, and that no left side ends in whitespace. A slow test tries all short texts.
+# character of the first string and a character of the second. The text before such a cut and the text after it can be
+# split separately, and the pre-tokens stay the same. The reason is that no token crosses the cut, that patterns look
+# ahead only from whitespace, and that no left side ends in whitespace. A slow test tries all short texts.
 LETTERS, DIGITS, SIGNS, SPACES = string.ascii_letters, string.digits, string.punctuation, "\t\n\v\f\r "
 NO_LETTERS = "".join(chr(code) for code in range(128) if chr(code) not in LETTERS)
 NO_DIGITS = "".join(chr(code) for code in range(128) if chr(code) not in DIGITS)
@@ -83,7 +84,7 @@ GPT2_CUTS = (
 )
 # A sign belongs to the letters after it, and a line break to the signs before it.
 GPT4_CUTS = ((LETTERS, NO_LETTERS), (DIGITS, NO_DIGITS), (SIGNS, "\t " + DIGITS))
-# it's is one pre-token.
+# "it's" is one pre-token.
 O200K_CUTS = ((LETTERS, NO_LETTERS.replace("'", "")), *GPT4_CUTS[1:])
 
 
@@ -206,8 +207,8 @@ GPT2 = Pattern("gpt2", GPT2_RUST.replace("$", r"\Z"), GPT2_RUST, GPT2_ONIGURUMA,
 GPT4 = Pattern("gpt4", GPT4_RUST.replace("$", r"\Z"), GPT4_RUST, GPT4_ONIGURUMA, GPT4_ASCII, GPT4_CUTS)
 O200K = Pattern("o200k", O200K_PATTERN, O200K_PATTERN, O200K_PATTERN, cuts=O200K_CUTS)
 BY_NAME = {"gpt2": GPT2, "gpt4": GPT4, "o200k": O200K, "none": NONE}
-# The same patterns, by the expressions that other programs use for them. In those programs `$` means the end of the
-# text. In Python it also stands before a last line break, so ours has \Z.
+# The same patterns, by the expressions that other programs use for them. For tiktoken (Rust), `$` means the end of the
+# text. In Python, `$` also matches before a last line break, so ours has \Z.
 BY_SPELLING = {
     spelling: pattern
     for pattern, spellings in (

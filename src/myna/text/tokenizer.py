@@ -127,7 +127,7 @@ class Tokenizer:
         folder. Only with a rank file, `load` also reads the .json file beside it, which `save` writes.
 
         Raises:
-            TokenizerError: there is no tokenizer, or Myna can't give the same ids.
+            TokenizerError: there is no tokenizer, or only one whose ids Myna can't reproduce.
         """
         model = exchange.load(Path(path))
         place = Path(path).resolve()

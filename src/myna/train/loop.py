@@ -80,7 +80,7 @@ class Training:
         """Runs to the last step.
 
         Raises:
-            Stopped: a signal came. The loop finished the step in which it came, and saved it.
+            Stopped: a signal came. The loop first finished the current step and saved a checkpoint.
             DivergedError: the loss or gradient is not finite, or the loss spikes in a run with `--on-spike stop`.
             OutputError: a checkpoint could not be written.
         """
@@ -177,7 +177,7 @@ class Training:
         return result
 
     def _show(self, progress: Progress, loss: float, rate: float, seconds_per_token: float) -> None:
-        """Shows a running mean of the speed: one slow step is no forecast. metrics.jsonl has each step's figures."""
+        """Shows a running mean of the speed, so one slow step changes little. metrics.jsonl has each step's figures."""
         recipe, step, samples = self.recipe, self.state.step, self.state.samples
         before = self._seconds_per_token
         smooth = seconds_per_token if before is None else 0.9 * before + 0.1 * seconds_per_token

@@ -69,8 +69,8 @@ class Recipe:
     init: str = ""
     """Start from the weights and the tokenizer of this MODEL (a run, a checkpoint, a Hugging Face folder, or a hub name
     such as gpt2), with a fresh optimizer. The run takes the model's shape. The data's tokenizer may have more special
-    tokens; the model then gets a row for each of them. The learning rate is a tenth of the recipe's, unless the recipe
-    itself has an --init."""
+    tokens; the model's embedding and head then get a row for each of them. The learning rate is a tenth of the
+    recipe's, unless the recipe itself has an --init."""
     train_only: Literal["all", "new-tokens"] = "all"
     """With --init, the weights to train: all; or new-tokens, only the rows that the model gets for new special
     tokens."""
@@ -84,14 +84,15 @@ class Recipe:
     n_head: int = setting(12, resume="never")
     """Attention heads in a layer."""
     n_embd: int = setting(768, resume="never")
-    """Width of the residual stream; a multiple of the heads."""
+    """Width of the residual stream; a multiple of n_head."""
     block_size: int = setting(1024, resume="never")
     """Positions of the model: the most tokens that it sees at once [1]."""
     dropout: float = 0.0
     """Fraction of activations dropped in training."""
 
     steps: int = setting(19_073, AT_LEAST_1)
-    """Optimizer steps. 19,073 of 524,288 tokens are 10 billion: one epoch of FineWeb-Edu's sample-10BT."""
+    """Optimizer steps. 19,073 steps, of 524,288 tokens each, are 10 billion tokens: one epoch of FineWeb-Edu's
+    sample-10BT."""
     batch_tokens: int = setting(524_288, ABOVE_0)
     """Tokens in a step, over all ranks and micro-batches [1]."""
     batch_ramp_tokens: int = setting(0, AT_LEAST_0)
@@ -121,10 +122,10 @@ class Recipe:
     """How the learning rate comes down: cosine, along half a cosine [2]; linear, along a straight line; constant, not
     at all."""
     decay_steps: int = setting(0, AT_LEAST_0)
-    """The step at which the decay ends; the learning rate stays there for the steps after it. 0: the last step."""
+    """The step at which the decay ends. Later steps keep the learning rate of this step. 0: the last step."""
     constant_fraction: float = setting(0.0, UP_TO_1)
-    """The fraction of the steps, 0 to 1, before the learning rate begins to decay, warmup included. It is a
-    fraction of the steps up to the end of the decay, not of --steps."""
+    """When the learning rate begins to decay: after this fraction, 0 to 1, of the steps up to the end of the decay
+    (not of --steps). The warmup counts as a part of this fraction."""
     clip_norm: float = setting(1.0, AT_LEAST_0)
     """Largest norm of the gradient over all parameters. A larger gradient is scaled down to it [2]. 0 never scales."""
     average_decay: float = setting(0.0, BELOW_1)
@@ -135,11 +136,12 @@ class Recipe:
     """The order in which training reads the windows of the text: shuffled, in a new order each epoch; or sequential,
     from the first to the last, as the lecture's loader does."""
     overfit: bool = setting(False, resume="never")
-    """Train on a single batch again and again, until its loss is below 0.01 nats, but for at most --steps (1,000). This
-    tests the setup: a correct one gets there. Unless you set them, the batch is 4 sequences, the learning rate is
-    constant and dropout is 0. Default --out: runs/RECIPE-overfit."""
+    """Train on a single batch again and again, until its loss is less than 0.01 nats above the lowest possible loss
+    (usually 0). This tests the setup: if it is correct, the loss gets that low. Unless you set them, --steps is at most
+    1,000, the batch is 4 sequences, the learning rate is constant after at most 10 steps of warmup, and dropout and
+    --average-decay are 0. Default --out: runs/RECIPE-overfit."""
     seed: int = setting(1337, _SEED)
-    """Seeds the initial weights, the order of the samples, and dropout."""
+    """Seeds the initial weights, the order of the samples, dropout, and the random choices of --fim-rate."""
     fim_rate: float = setting(0.0, UP_TO_1)
     """Fill in the middle: the fraction of documents, 0 to 1, whose middle part moves to their end for training. So the
     model learns to write what stands between two texts. Adds three tokens to the vocabulary. 0.5 is usual."""

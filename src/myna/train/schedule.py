@@ -25,8 +25,8 @@ def learning_rate(
 
     Args:
         step: the update about to be made, from 0. The first already has a rate above 0.
-        warmup_steps: if it exceeds `decay_steps`, the rate grows for `decay_steps` updates and then stays, below the
-            peak.
+        warmup_steps: if it is `decay_steps` or more, there is no decay: the rate grows for `decay_steps` updates and
+            then stays. If `warmup_steps` is larger than `decay_steps`, it stays below the peak.
         decay_steps: updates until the end of the decay. The last of them has exactly peak * final_fraction. If only
             one update is left for the decay, that one has the peak, and the next has peak * final_fraction.
         decay: half a cosine, or a straight line, or none at all: the peak until the end.

@@ -51,9 +51,9 @@ class Stepper:
     Attributes:
         stopwatch: times the update of the weights.
         first_new_row: where not None, only the rows of the vocabulary from this one on are trained.
-        updates_before_reading: whether the host queues an update before it has read the loss and the gradient's norm
-            (unless a step has `before_update`). The GPU then clips, and skips an update that is not finite, by itself,
-            and doesn't wait for the host. True on CUDA, with fused optimizers, without sharding.
+        updates_before_reading: whether the host queues an update before it has read the loss and the gradient's norm.
+            If so, the GPU doesn't wait for the host: it clips by itself, and skips an update that is not finite. True
+            on CUDA, with fused optimizers, without sharding. A step with `before_update` reads first in any case.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Stepper:
         gc.collect()
 
     def seed_step(self, step: int) -> None:
-        """Seeds torch's generator from (seed, step, rank), so dropout needs no saved generator's state on a resume."""
+        """Seeds torch's generator from (seed, step, rank). So no checkpoint needs to hold the generator's state."""
         entropy = np.random.SeedSequence([self.seed, step, self.ranks.rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
@@ -118,8 +118,9 @@ class Stepper:
     def try_out(self, batch: Batch) -> None:
         """Runs a micro-batch forward and backward, and drops the gradients.
 
-        On a GPU the question is whether it fits into memory in a later step. So there it runs twice, the second time
-        with gradients already there. An empty tensor stands for the optimizer's state, if there is no state yet.
+        On a GPU this tests whether the micro-batch fits into memory in a later step. So it runs twice, and the second
+        run finds the gradients of the first in memory. If the optimizer has no state yet, an unused tensor takes up the
+        state's memory.
         """
         on_gpu = self.ranks.device.type == "cuda"
         state_bytes = self.optimizer.memory_bytes() if on_gpu and not self.optimizer.has_state() else 0
@@ -153,7 +154,7 @@ class Stepper:
                 this, the host has to read the loss before it queues the update.
         Raises:
             DivergedError: the loss or the gradient's norm is not finite on some rank. Nothing was updated. (In fp16
-                only the loss: a gradient that overflows skips the update.)
+                only the loss raises it. If the gradient overflows, the update is skipped without an error.)
         """
         self.network.train()
         self.seed_step(step)

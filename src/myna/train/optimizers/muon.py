@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MuonOptions(Options):
-    """Numbers of Muon, and of the AdamW beside it. --learning-rate is that of the blocks' matrices; 0.02 is usual."""
+    """Numbers of Muon, and of the AdamW beside it. --learning-rate is for the blocks' matrices; 0.02 is usual."""
 
     momentum: float = setting(0.95, BELOW_1)
     """Decay of the running mean of the matrices' gradient; the update looks one step ahead (Nesterov) [6]."""
     weight_decay: float = setting(0.05, AT_LEAST_0)
     """Weight decay of the matrices. Each step multiplies them by 1 - learning rate * this [6]."""
     newton_schulz_steps: int = setting(5, AT_LEAST_1)
-    """Steps of Newton and Schulz's iteration, which brings the singular values near 1 (Jordan 2024)."""
+    """Steps of Newton and Schulz's iteration, which brings an update's singular values near 1 (Jordan 2024)."""
     embedding_factor: float = setting(28.0, ABOVE_0)
     """Learning rate of token embeddings that are not the head, as a multiple of --learning-rate [6]."""
     head_factor: float = setting(0.16, ABOVE_0)
@@ -50,7 +50,7 @@ class MuonOptions(Options):
 
 
 def build(network: "Network", learning_rate: float, options: MuonOptions) -> "Optimizer":
-    """Muon for what has two dimensions in the blocks; three groups of AdamW, each with a rate of its own.
+    """Muon trains the blocks' matrices. AdamW trains all else, in three groups, each with a learning rate of its own.
 
     Raises:
         ModelError: the blocks have no matrices.

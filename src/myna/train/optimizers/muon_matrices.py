@@ -69,7 +69,7 @@ class Muon(torch.optim.Optimizer):
         self._dtype = torch.float32
 
     def use_product_dtype(self, dtype: torch.dtype | None) -> None:
-        """From now on the iteration runs in bf16 if the network's products do, and always on CUDA.
+        """From now on the iteration runs in bf16 if the network's products do. On CUDA it always runs in bf16.
 
         On a CPU with instructions for bf16 this makes it three to four times as fast. The singular values end only near
         1 in any case; bf16 moves them by 0.006 at most.
@@ -82,12 +82,15 @@ class Muon(torch.optim.Optimizer):
         self._ranks = ranks if ranks.world_size > 1 else None
 
     def watch(self, timed: Timed) -> None:
-        """From now on, times the iteration as `orthogonalisation`, sending to other ranks included."""
+        """From now on, `timed` measures the iteration, under the name `orthogonalisation`.
+
+        The time to send a result to the other ranks counts too.
+        """
         self._timed = timed
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update. Every rank goes through all matrices, also those without a gradient: none may wait forever."""
+        """One update. Every rank goes through all matrices, even those without a gradient, so no rank waits forever."""
         for group in self.param_groups:
             matrices = group["params"]
             at_once = self._ranks.world_size if self._ranks else 1
