@@ -25,10 +25,10 @@ def settings_as_they_were(monkeypatch):
     torch.set_float32_matmul_precision(before)
 
 
-def losses(rung: str, without: list[str], *, compile: bool) -> list[float]:
+def losses(rung: str, without: list[str], *, compile: bool, **fields: float) -> list[float]:
     """Of the first steps of a rung on a tiny model, with the same weights and batches each time."""
     precision = "fp32" if "bf16" in without or rung in ("fp32", "tf32") else "bf16"
-    recipe = Recipe(**SMALL, batch_tokens=48, precision=precision, compile=compile)
+    recipe = Recipe(**SMALL, batch_tokens=48, precision=precision, compile=compile, **fields)
     torch.manual_seed(0)
     gpt = GPT(recipe.network_config(vocab_size=300))
     ids = torch.randint(300, (2, 3, 49))
@@ -48,6 +48,13 @@ def test_every_rung_computes_the_same_loss_in_fp32(name):
     assert first[0] - first[-1] > 0.1  # the steps do something
     now = losses(name, ["tf32", "fp16", "bf16", "compile"], compile=False)
     assert now == pytest.approx(first, abs=FP32_BOUND, rel=0)
+
+
+def test_a_recipe_without_clipping_has_the_same_loss_too():
+    without = ["tf32", "fp16", "bf16", "compile"]
+    first, ours = (losses(name, without, compile=False, clip_norm=0.0) for name in ("fp32", "ours"))
+    assert first[0] - first[-1] > 0.1
+    assert ours == pytest.approx(first, abs=FP32_BOUND, rel=0)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "tf32"])

@@ -163,7 +163,10 @@ def chosen(names: str | None, only_ours: str | None = None) -> tuple[Rung, ...]:
     if not wanted:
         raise UsageError(f"--rungs names none; give some of {','.join(known)}")
     if only_ours is not None and set(wanted) != {OURS}:
-        raise UsageError(f"--rungs is {names}: {only_ours}; leave --rungs out, or give {OURS}")
+        raise UsageError(
+            f"--rungs is {names}: {only_ours}; leave --rungs out, or give {OURS}, or --network gpt2 "
+            "--optimizer adamw"
+        )
     return tuple(rung for rung in LADDER if rung.name in wanted)
 
 

@@ -202,7 +202,7 @@ class LectureStep:
             total += loss.detach()
             self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return total.item()

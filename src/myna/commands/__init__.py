@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import tyro
 
-from myna.commands.field_help import give_help
+from myna.commands.field_help import described, give_help
 from myna.errors import UsageError
 from myna.paths import given_path, is_unicode, shown
 from myna.settings import flag
@@ -43,7 +43,11 @@ def parse(
             raise UsageError(
                 f"the argument {shown(arg)} is not UTF-8; rename a file or folder, give a text on standard input"
             )
-    options: dict[str, Any] = {"args": list(args), "prog": f"myna {command}", "description": description}
+    options: dict[str, Any] = {
+        "args": list(args),
+        "prog": f"myna {command}",
+        "description": described(call) if description is None else description,
+    }
     if default is not None:
         options["default"] = default
     give_help(call, default)

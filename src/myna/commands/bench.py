@@ -14,6 +14,7 @@ from myna.errors import UsageError
 from myna.recipes import named, vocab_size
 from myna.settings import NO_OPTIONS, CompileBy, DeviceName, PrecisionName, flag
 from myna.train.machines.torchrun import once_a_machine, process_environment, read_place
+from myna.train.optimizers import optimizer_kind
 from myna.train.recipe import Recipe
 
 FILES = ("ladder.json", "ladder.png")
@@ -227,5 +228,8 @@ def with_kinds(recipe: Recipe, call: Bench) -> Recipe:
     if call.network not in (None, recipe.network):
         recipe = replace(recipe, network=call.network, network_options=NO_OPTIONS)
     if call.optimizer not in (None, recipe.optimizer):
-        recipe = replace(recipe, optimizer=call.optimizer, optimizer_options=NO_OPTIONS)
+        # The recipe's learning rate is its own optimizer's. At ten times a usual one, the rungs' losses drift apart.
+        low, high = optimizer_kind(call.optimizer).rates
+        rate = min(max(recipe.learning_rate, low), high)
+        recipe = replace(recipe, optimizer=call.optimizer, optimizer_options=NO_OPTIONS, learning_rate=rate)
     return recipe

@@ -1,6 +1,6 @@
-"""The help text of a flag: the docstring below its dataclass field, as one paragraph.
+"""The help of a command and its flags: the docstrings of its dataclass and fields, each paragraph on one line.
 
-tyro reads these docstrings, too, but it keeps the line breaks of the source, so its help would break in mid-sentence.
+tyro reads these docstrings, too, but it keeps line breaks of the source, so its help would break in mid-sentence.
 """
 
 import ast
@@ -13,6 +13,11 @@ import typing
 from typing import Annotated, Any
 
 import tyro
+
+
+def described(call: type) -> str:
+    """The docstring of a call, for the top of its help."""
+    return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(call) or "").split("\n\n"))
 
 
 def give_help(call: type, default: Any = None) -> None:
