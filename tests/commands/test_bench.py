@@ -195,7 +195,7 @@ def test_a_machine_without_a_compiler_measures_the_rest(tmp_path, monkeypatch, c
     assert main(["bench", *args]) == 0
     fp32, compiled, flash, ours = json.loads(capsys.readouterr().out)["rungs"]
     assert compiled["skipped"].startswith("torch.compile failed: ")
-    assert flash["without"] == ["tf32", "compile"]
+    assert {"tf32", "compile"} <= set(flash["without"])  # and fp16 and bf16, on a processor without them
     assert not ours["compiled"]
     assert fp32["ratio"] == 1.0
 
