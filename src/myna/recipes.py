@@ -26,9 +26,9 @@ from myna.train.recipe import Recipe
 def pydoc() -> Recipe:
     """The demo: GPT-2's network learns Python's own documentation, which is on every machine. Minutes on two CPU cores.
 
-    The optimizer is Muon, as in `speedrun-124m`. Trials chose the numbers that differ: the learning rate, the batch, the
-    momentum, the head's rate and the constant fraction (docs/log.md, "The demo"). A few passes over the text are too
-    few to learn it by heart, so there is no dropout. Compiling would take longer than it saves.
+    The optimizer is Muon, as in `speedrun-124m`. Trials chose the numbers that differ: the learning rate, batch,
+    momentum, head's rate and constant fraction (docs/log.md, "The demo"). A few passes over the text are too few to
+    learn it by heart, so there is no dropout. Compiling would take longer than it saves.
     """
     return replace(
         _demo("pydoc"), constant_fraction=0.45, optimizer_options=MuonOptions(momentum=0.9, head_factor=0.4)
