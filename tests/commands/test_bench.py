@@ -10,6 +10,7 @@ import pytest
 
 from myna.bench import measure
 from myna.cli import main
+from myna.commands.bench import Bench, measured_recipe
 from myna.recipes import named
 
 SHAPE = "--recipe shakespeare-char --layers 1 --micro-batch 2 --sequence-length 16"
@@ -151,6 +152,19 @@ def test_the_ladder_is_measured_and_written(tmp_path, capsys):
     }  # fmt: skip
     assert first["ratio"] == 1.0
     assert second.keys() == {"name", "title", "change", "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "optimizer", "rate"),
+    [
+        ("pydoc", "adamw", 6e-3),
+        ("gpt2-124m", "muon", 1e-3),
+        ("pydoc", "muon", 0.028),
+        ("gpt2-124m", "adam", 6e-4),
+    ],
+)
+def test_another_optimizer_gets_a_rate_that_is_usual_for_it(recipe, optimizer, rate):
+    assert measured_recipe(Bench(recipe=recipe, optimizer=optimizer)).learning_rate == rate
 
 
 @pytest.mark.slow
