@@ -169,8 +169,9 @@ def gpt2_124m_40b() -> Recipe:
 
 
 # What the GPT-3 recipes share. With steps of 524,288 tokens they train on 300 billion tokens, and the decay ends after
-# 260 billion. That is less than one epoch of FineWeb's sample of 350 billion. The batch doesn't grow. GPT-3's did, over
-# 4 to 12 billion tokens, but the paper doesn't say over how many for which size (docs/train.md, "A batch that grows").
+# 260 billion. The 300 billion are less than one epoch of FineWeb's sample of 350 billion. The batch doesn't grow.
+# GPT-3's did, over 4 to 12 billion tokens, but the paper doesn't say over how many for which size (docs/train.md, "A
+# batch that grows").
 GPT3 = Recipe(
     corpus=("fineweb:sample-350BT",),
     block_size=2048,

