@@ -228,7 +228,8 @@ def with_kinds(recipe: Recipe, call: Bench) -> Recipe:
     if call.network not in (None, recipe.network):
         recipe = replace(recipe, network=call.network, network_options=NO_OPTIONS)
     if call.optimizer not in (None, recipe.optimizer):
-        # The recipe's learning rate is its own optimizer's. At ten times a usual one, the rungs' losses drift apart.
+        # The recipe's learning rate is its own optimizer's. With pydoc's 0.028, AdamW's rungs differed by 4e-4 nats
+        # after six steps; with 0.006 by 3e-6.
         low, high = optimizer_kind(call.optimizer).rates
         rate = min(max(recipe.learning_rate, low), high)
         recipe = replace(recipe, optimizer=call.optimizer, optimizer_options=NO_OPTIONS, learning_rate=rate)
